@@ -1,0 +1,51 @@
+# The book's commands. `make help` lists them.
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with tests/sanitize.cfg
+export OMP_NUM_THREADS ?= 1
+export TQDM_DISABLE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lab demo record tidy lint clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.12 (3.11 to 3.13), TORCH_INDEX=https://download.pytorch.org/whl/cpu (a smaller torch)"
+
+setup: $(STAMP)  ## a virtual environment in .venv with everything the book needs
+
+$(STAMP): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "There is no '$(PYTHON)' here: install Python 3.11, 3.12 or 3.13, or say where it is, as in 'make $(or $(MAKECMDGOALS),setup) PYTHON=/usr/bin/python3.12'."; exit 1; }
+	@$(PYTHON) book/tools/setup_env.py "$(VENV)" "$(STAMP)" "$(TORCH_INDEX)"
+
+book: $(STAMP)  ## execute the chapters that changed and build the pages into _build/html
+	@$(PY) book/tools/build.py
+
+test: $(STAMP)  ## every test: lib, the chapters under nbval, the rendered pages in a browser
+	-@$(PY) book/tools/build.py
+	@$(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) tests $(wildcard chapters)
+
+lab: $(STAMP)  ## JupyterLab at the chapters
+	@env -u TQDM_DISABLE $(PY) -m jupyterlab chapters
+
+demo: $(STAMP)  ## the explorable figures, live and full screen (Voila)
+	@env -u TQDM_DISABLE $(PY) book/tools/demo.py
+
+record: $(STAMP)  ## execute the chapters and store the prints that the tests compare
+	@$(PY) book/tools/record.py $(ONLY)
+
+tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; executes nothing
+	@$(PY) -m ruff format -q .
+	@$(PY) book/tools/tidy.py
+
+lint: $(STAMP)  ## what tidy would change, and ruff
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check -q .
+	@$(PY) book/tools/tidy.py --check
+
+clean:  ## remove what was built and keep .venv
+	rm -rf _build .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
