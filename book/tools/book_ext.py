@@ -1,0 +1,77 @@
+"""What the chapters' plain Markdown needs to become a book: a Sphinx extension.
+
+* ``<a id="eq-1-4"></a>`` becomes a target that links can find, ``[(1.4)](#eq-1-4)`` on the same page and
+  ``[(1.4)](01_change_of_variables.ipynb#eq-1-4)`` from another one; a link to nothing stays a warning.
+* ``$$ ... \\tag{1.4} $$`` goes to MathJax as it is. Sphinx would wrap an equation of several lines into ``split``, where
+  a tag is not allowed.
+"""
+
+from __future__ import annotations
+
+import re
+
+from docutils import nodes
+from sphinx.transforms import SphinxTransform
+
+OPEN = re.compile(r'\s*<a\s+(?:id|name)="([^"]+)"\s*>\s*(</a>)?\s*')
+IDS = re.compile(r'<[a-z]+\s[^>]*\bid="([^"]+)"')
+
+
+class Anchors(SphinxTransform):
+    """Turn HTML anchors into targets, and let links from other pages see every target."""
+
+    default_priority = 870  # before MyST resolves `(#anchor)` at 879
+
+    def apply(self, **kwargs) -> None:
+        slugs = getattr(self.document, "myst_slugs", None) or {}
+        for raw in list(self.document.findall(nodes.raw)):
+            if "html" not in raw.get("format", "") or raw.parent is None:
+                continue
+            match = OPEN.fullmatch(raw.astext())
+            if match:
+                self.replace(raw, match)
+            else:  # an id inside other HTML, such as <details id="solution-1-3">
+                for name in IDS.findall(raw.astext()):
+                    slugs.setdefault(name, (raw.line, name, ""))
+        for node in list(self.document.findall(nodes.paragraph)):
+            kids = [k for k in node if not (isinstance(k, nodes.Text) and not k.strip())]
+            if kids and all(isinstance(k, nodes.target) for k in kids):
+                node.replace_self(kids)
+        for name, explicit in self.document.nametypes.items():
+            if explicit and self.document.nameids.get(name):
+                slugs.setdefault(name, (None, self.document.nameids[name], ""))
+        self.document.myst_slugs = slugs
+        self.env.metadata[self.env.docname]["myst_slugs"] = slugs
+
+    def replace(self, raw: nodes.raw, match: re.Match) -> None:
+        parent, at = raw.parent, raw.parent.index(raw)
+        if not match.group(2) and at + 1 < len(parent):
+            after = parent[at + 1]
+            if isinstance(after, nodes.raw) and after.astext().strip() == "</a>":
+                parent.remove(after)
+        name = match.group(1)
+        target = nodes.target("", "", ids=[name], names=[name.lower()])
+        target.line = raw.line or parent.line
+        raw.replace_self(target)
+        self.document.note_explicit_target(target, target)
+
+
+class TaggedEquations(SphinxTransform):
+    """Hand an equation with its own number to MathJax untouched."""
+
+    default_priority = 400
+
+    def apply(self, **kwargs) -> None:
+        for node in list(self.document.findall(nodes.math_block)):
+            text = node.astext()
+            if r"\tag" in text and not node.get("nowrap"):
+                new = nodes.math_block("", rf"\[{text.strip()}\]", nowrap=True, number=None)
+                new["classes"] = node["classes"]
+                new.line, new.source = node.line, node.source
+                node.replace_self(new)
+
+
+def setup(app):
+    app.add_transform(Anchors)
+    app.add_transform(TaggedEquations)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

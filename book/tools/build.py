@@ -1,0 +1,323 @@
+"""Build the book: execute the chapters that changed, stage everything, run Sphinx.
+
+usage: build.py [--all] [--no-pages]
+
+_build/executed/NN_name/  the executed chapter (notebook.ipynb), what its checks recorded
+                          (ledger.jsonl) and where and how long it ran (run.json)
+_build/src/               what Sphinx reads: the sources, with executed chapters in place of theirs
+_build/html/              the pages
+
+A chapter is executed again when its code cells, any file of `lib` that it can reach, requirements.txt
+or the Python version changed. (Jupyter Book's own cache looks at the notebook alone.)
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from execute import ANSI, Job, execute
+from notebooks import ROOT, chapters, dump, execution_key, read
+
+BUILD = ROOT / "_build"
+EXECUTED, STAGED, HTML = BUILD / "executed", BUILD / "src", BUILD / "html"
+STAMP, DOCTREES = BUILD / "built.json", BUILD / ".doctrees"
+SPHINX_PACKAGES = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme")
+
+
+# ---------------------------------------------------------------- executing
+
+
+def _commit() -> str:
+    run = lambda *a: subprocess.run(
+        ["git", "-C", str(ROOT), *a], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return (run("rev-parse", "--short", "HEAD") or "no commit") + (
+        "+" if run("status", "--porcelain", "--", "lib", "chapters") else ""
+    )
+
+
+def stale(paths: list[Path]) -> dict[str, tuple[dict, str]]:
+    """The chapters whose artefacts do not belong to their present key."""
+    out = {}
+    for path in paths:
+        nb = read(path)
+        key = execution_key(nb, path.stem)
+        try:
+            known = json.loads((EXECUTED / path.stem / "run.json").read_text())["key"]
+        except (OSError, ValueError, KeyError):
+            known = ""
+        if known != key:
+            out[path.stem] = (nb, key)
+    return out
+
+
+def run_chapters(paths: list[Path], everything: bool = False) -> list[str]:
+    """Execute what is stale; keep artefacts of what succeeded. Returns what went wrong."""
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    for old in EXECUTED.iterdir():
+        if old.name not in {p.stem for p in paths}:
+            shutil.rmtree(old)
+    if everything:
+        for path in paths:
+            shutil.rmtree(EXECUTED / path.stem, ignore_errors=True)
+    todo, jobs, errors = stale(paths), [], []
+    for name, (nb, _) in todo.items():
+        shutil.rmtree(EXECUTED / name, ignore_errors=True)  # nothing stale outlives a failure
+        fresh = EXECUTED / f".{name}"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        (fresh / "ledger.jsonl").touch()
+        env = {"BOOK_BUILD": "1", "BOOK_LEDGER": str(fresh / "ledger.jsonl")}
+        jobs.append(Job(name, nb, env))
+    if jobs:
+        print(f"executing {', '.join(todo)}", flush=True)
+
+    def finish(job: Job) -> None:
+        fresh = EXECUTED / f".{job.name}"
+        if job.error:
+            shutil.rmtree(fresh)
+            errors.append(job.error)
+            print(f"  {job.name}: FAILED after {job.seconds:.1f} s\n{job.error}", flush=True)
+            return
+        run = {
+            "key": todo[job.name][1],
+            "seconds": round(job.seconds, 1),
+            "date": datetime.date.today().isoformat(),
+            "commit": _commit(),
+            **job.about,
+        }
+        (fresh / "notebook.ipynb").write_text(dump(job.executed), encoding="utf8")
+        (fresh / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf8")
+        fresh.rename(EXECUTED / job.name)
+        print(f"  {job.name}: {job.seconds:.1f} s", flush=True)
+
+    execute(jobs, finish)
+    return errors
+
+
+# ---------------------------------------------------------------- the generated tables
+
+
+def _title(nb: dict) -> str:
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "markdown":
+            match = re.match(r"#\s+(.+)", cell["source"].strip())
+            if match:
+                return match.group(1).strip()
+    return "(no title)"
+
+
+def _row(*items: object) -> str:
+    return "| " + " | ".join(str(i).replace("|", r"\|").replace("\n", " ") for i in items) + " |"
+
+
+def _number(x: float | None) -> str:
+    return "" if x is None else "0" if x == 0 else f"{x:.1e}"
+
+
+def ledger_table(paths: list[Path]) -> str:
+    """Every check that the last execution made: the two routes and how well they agree."""
+    parts = []
+    for path in paths:
+        lines = (EXECUTED / path.stem / "ledger.jsonl").read_text(encoding="utf8").splitlines()
+        entries = [json.loads(line) for line in lines]
+        number = int(path.stem[:2])
+        parts += [f"## {number}. {_title(read(path))}", ""]
+        good = [e for e in entries if not e.get("expect_failure")]
+        bad = len(entries) - len(good)
+        identities = len({e["label"] for e in good})
+        parts += [
+            f"{identities} identities, {len(good)} checks"
+            + (f", and {bad} failure{'s' * (bad > 1)} on purpose." if bad else "."),
+            "",
+            _row("equation", "one route", "the other", "tolerance", "achieved", "size", "s"),
+            _row(*["---"] * 7),
+        ]
+        for e in entries:
+            anchor = "eq-" + e["label"].replace(".", "-")
+            red = " (must fail)" if e.get("expect_failure") else ""
+            parts.append(
+                _row(
+                    f"[({e['label']})](../chapters/{path.name}#{anchor}){red}",
+                    *e["routes"],
+                    e["tol"],
+                    _number(e["error"]),
+                    _number(e.get("size")),
+                    f"{e['seconds']:.2f}",
+                )
+            )
+        parts.append("")
+    return "\n".join(parts)
+
+
+def status_table(paths: list[Path]) -> str:
+    """When, where and how long each chapter last ran."""
+    head = ("chapter", "checks", "seconds", "longest cell", "device", "versions", "commit", "date")
+    parts = [_row(*head), _row(*["---"] * len(head))]
+    for path in paths:
+        folder = EXECUTED / path.stem
+        run = json.loads((folder / "run.json").read_text(encoding="utf8"))
+        checks = len((folder / "ledger.jsonl").read_text(encoding="utf8").splitlines())
+        versions = ", ".join(f"{k} {v.split('+')[0]}" for k, v in run.get("versions", {}).items())
+        parts.append(
+            _row(
+                f"[{int(path.stem[:2])}. {_title(read(path))}](../chapters/{path.name})",
+                checks,
+                f"{run['seconds']:.0f}",
+                f"{max(run.get('cells', {}).values(), default=0):.1f} s",
+                run.get("device", ""),
+                versions,
+                run["commit"],
+                run["date"],
+            )
+        )
+    return "\n".join(parts) + "\n"
+
+
+# ---------------------------------------------------------------- staging
+
+
+def _staged_notebook(path: Path) -> str:
+    """The source's prose with the execution's outputs, so that prose changes need no execution."""
+    nb = read(path)
+    ran = read(EXECUTED / path.stem / "notebook.ipynb")
+    outputs = [c for c in ran["cells"] if c["cell_type"] == "code"]
+    cells = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    for cell, done in zip(cells, outputs, strict=True):
+        cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
+        for out in cell["outputs"]:
+            out.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    nb["metadata"].pop("widgets", None)
+    return dump(nb)
+
+
+def staged_files(paths: list[Path]) -> dict[str, bytes]:
+    """Everything that Sphinx is to see, by relative path."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))
+    config["execute"] = {"execute_notebooks": "off"}
+    files = {
+        "_config.yml": yaml.safe_dump(config, sort_keys=False).encode(),
+        "_toc.yml": (ROOT / "_toc.yml").read_bytes(),
+    }
+    for folder in ("book", "lib/teach/static"):
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.is_file() and not any(p.startswith((".", "__")) for p in file.parts[-2:]):
+                files[str(file.relative_to(ROOT))] = file.read_bytes()
+    for name, marker, table in (
+        ("book/ledger.md", "<!-- ledger -->", ledger_table),
+        ("book/status.md", "<!-- status -->", status_table),
+    ):
+        if name in files:
+            text = files[name].decode()
+            if marker not in text:
+                raise SystemExit(f"{name} has no line {marker} for its table")
+            files[name] = text.replace(marker, table(paths)).encode()
+    for path in paths:
+        files[f"chapters/{path.name}"] = _staged_notebook(path).encode()
+    return files
+
+
+def stage(files: dict[str, bytes]) -> None:
+    """Write what changed and delete what went, so that Sphinx reads only the pages that changed."""
+    for old in sorted(STAGED.rglob("*"), reverse=True):
+        if old.is_dir():
+            if not any(old.iterdir()):
+                old.rmdir()
+        elif str(old.relative_to(STAGED)) not in files:
+            old.unlink()
+    for name, content in files.items():
+        file = STAGED / name
+        if file.is_file() and file.read_bytes() == content:
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+# ---------------------------------------------------------------- Sphinx
+
+
+def _digest(parts: dict[str, bytes]) -> str:
+    h = hashlib.sha256()
+    for name in sorted(parts):
+        h.update(f"{name}\0{len(parts[name])}\0".encode() + parts[name])
+    return h.hexdigest()
+
+
+def _frame(files: dict[str, bytes]) -> str:
+    """Changes when every page has to be written again: styles, scripts, contents, titles."""
+    from importlib.metadata import version
+
+    parts = {n: f for n, f in files.items() if not n.endswith((".md", ".ipynb"))}
+    for name, content in files.items():
+        if name.endswith(".md"):
+            parts[name] = (re.findall(rb"^# .*$", content, re.M) or [b""])[0]
+        elif name.startswith("chapters/"):
+            parts[name] = _title(read(ROOT / name)).encode()
+    parts["versions"] = repr([version(p) for p in SPHINX_PACKAGES]).encode()
+    return _digest(parts)
+
+
+def pages(files: dict[str, bytes], everything: bool = False) -> int:
+    """Run Jupyter Book on the staged sources, unless its pages are already these."""
+    new = {"all": _digest(files), "frame": _frame(files)}
+    try:
+        old = json.loads(STAMP.read_text())
+    except (OSError, ValueError):
+        old = {}
+    index = HTML / "index.html"
+    if old == new and index.is_file() and not everything:
+        return 0
+    STAMP.unlink(missing_ok=True)
+    again = everything or not index.is_file() or old.get("frame") != new["frame"]
+    if again:  # leave no page of a chapter that is gone
+        shutil.rmtree(HTML, ignore_errors=True)
+        shutil.rmtree(DOCTREES, ignore_errors=True)
+    jb = [str(Path(sys.executable).with_name("jupyter-book"))]
+    command = [*jb, "build", str(STAGED), "--path-output", str(ROOT), "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, check=False
+    )
+    if done.returncode:
+        # A second run would not read the faulty page again, and so would not warn again.
+        shutil.rmtree(DOCTREES, ignore_errors=True)
+        text = ANSI.sub("", done.stdout).replace(str(STAGED) + os.sep, "")
+        warnings = [line for line in text.splitlines() if re.search(r"WARNING|ERROR", line)]
+        print("\n".join(warnings) if warnings else text)
+        print("the pages were not built: mend what is named above")
+        return 1
+    STAMP.write_text(json.dumps(new))
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    began = time.perf_counter()
+    everything = "--all" in arguments
+    BUILD.mkdir(exist_ok=True)
+    paths = chapters()
+    errors = run_chapters(paths, everything)
+    if errors:
+        print(f"\n{len(errors)} of {len(paths)} chapters failed; the pages were not built")
+        STAMP.unlink(missing_ok=True)
+        return 1
+    if "--no-pages" in arguments:
+        return 0
+    files = staged_files(paths)
+    stage(files)
+    code = pages(files, everything)
+    if not code:
+        print(f"the book is at {(HTML / 'index.html').as_uri()} ({time.perf_counter() - began:.0f} s)")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

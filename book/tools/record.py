@@ -1,0 +1,41 @@
+"""Execute chapters and store the prints that nbval compares. usage: record.py [NN ...] (default all)"""
+
+from __future__ import annotations
+
+import sys
+
+from execute import Job, execute, relative
+from notebooks import chapters, dump, read, tags
+from tidy import clean
+
+
+def main(only: list[str]) -> int:
+    paths = [p for p in chapters() if not only or any(p.stem.startswith(n) for n in only)]
+    if not paths:
+        print(f"no chapter named {' '.join(only)}")
+        return 1
+    jobs = {p.stem: Job(p.stem, read(p)) for p in paths}
+    execute(list(jobs.values()), lambda job: print(f"{job.name}: {job.seconds:.1f} s", flush=True))
+    code = 0
+    for path in paths:
+        job = jobs[path.stem]
+        if job.error:
+            print(f"\nFAILED {job.error}\n")
+            code = 1
+            continue
+        nb = job.nb
+        for cell, ran in zip(nb["cells"], job.executed.cells, strict=True):
+            if cell["cell_type"] == "code" and "nbval-check-output" in tags(cell):
+                cell["outputs"] = [dict(o) for o in ran.outputs]
+                if not any(o.get("name") == "stdout" for o in cell["outputs"]):
+                    print(f"{path.stem}: a cell tagged nbval-check-output printed nothing")
+                    code = 1
+        new = dump(clean(nb, path.stem))
+        if new != path.read_text(encoding="utf8"):
+            path.write_text(new, encoding="utf8")
+            print(f"stored {relative(path)}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
