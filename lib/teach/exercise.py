@@ -1,0 +1,103 @@
+"""`check`: a reader's answer, tested on generic inputs; a hint instead of the solution."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_checkers: dict[str, Callable[[Any], None]] = {}
+
+
+class Hint(Exception):
+    """What to tell a reader whose answer is not right yet."""
+
+
+def exercise(label: str) -> Callable:
+    """Register a checker: a function of the answer that raises `Hint` where it is not right."""
+
+    def register(checker: Callable[[Any], None]) -> Callable[[Any], None]:
+        if label in _checkers and _checkers[label].__module__ != checker.__module__:
+            raise ValueError(f"exercise {label} is registered twice")
+        _checkers[label] = checker
+        return checker
+
+    return register
+
+
+def require(condition: Any, hint: str) -> None:
+    """Raise `Hint(hint)` unless the condition holds."""
+    if not bool(condition):
+        raise Hint(hint)
+
+
+def close(got: Any, want: Any, hint: str, *, rtol: float = 1e-6, atol: float = 1e-9) -> None:
+    """Raise `Hint(hint)` unless the numbers or tensors agree in shape and value."""
+    try:
+        got = torch.as_tensor(got).detach().to(torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Hint(f"a number or a tensor was expected, not {type(got).__name__}") from None
+    want = torch.as_tensor(want, dtype=torch.float64)
+    if got.shape != want.shape:
+        raise Hint(f"the shape should be {tuple(want.shape)}, and it is {tuple(got.shape)}")
+    require(torch.allclose(got, want, rtol=rtol, atol=atol), hint)
+
+
+def call(answer: Any, *args: Any) -> Any:
+    """Call the reader's function; say in a sentence what went wrong inside it."""
+    if not callable(answer):
+        raise Hint(f"a function was expected, not {type(answer).__name__}")
+    try:
+        result = answer(*args)
+    except Exception as error:  # whatever the reader's code raises is shown, not thrown
+        raise Hint(f"your function raised {type(error).__name__}: {error}") from None
+    if result is None or result is ...:
+        raise Hint("no answer yet: your function returns nothing")
+    return result
+
+
+def labels(chapter: int | str) -> list[str]:
+    """The exercises of a chapter that have a checker."""
+    _load(str(chapter))
+    return sorted((k for k in _checkers if k.split(".")[0] == str(chapter)), key=_order)
+
+
+def check(label: str, answer: Any) -> bool:
+    """Test an answer to exercise `label`; print right, or a hint; return whether it is right.
+
+    Never raises for a wrong answer, also when the answer's own code raises. Raises `ValueError`
+    for an unknown exercise.
+    """
+    known = isinstance(label, str) and re.match(r"^\d{1,2}\.\d{1,2}$", label)
+    if not known:
+        raise ValueError(f"an exercise number looks like '4.2', not {label!r}")
+    if label not in _checkers:
+        _load(label.split(".")[0])
+    if label not in _checkers:
+        there = ", ".join(labels(label.split(".")[0])) or "none in that chapter yet"
+        raise ValueError(f"there is no checked exercise {label}; there are: {there}")
+    if answer is None or answer is ...:
+        print(f"✗ Exercise {label}: no answer yet")
+        return False
+    try:
+        _checkers[label](answer)
+    except Hint as hint:
+        print(f"✗ Exercise {label}: {hint}")
+        return False
+    print(f"✓ Exercise {label}: right")
+    return True
+
+
+def _load(chapter: str) -> None:
+    name = f"ch{int(chapter):02d}"
+    if (Path(__file__).parent / "exercises" / f"{name}.py").exists():
+        importlib.import_module(f"lib.teach.exercises.{name}")
+
+
+def _order(label: str) -> tuple[int, int]:
+    a, b = label.split(".")
+    return int(a), int(b)

@@ -1,0 +1,302 @@
+"""`explore`: one description of an explorable figure, three forms of it.
+
+The description is a Python function of the controls that returns a `Scene` (numbers, not pixels), and the
+list of controls. From it come
+
+1. **the page without a kernel**: `static/explore.js` draws on a canvas. The numbers come from a *twin*,
+   a few lines of JavaScript that compute the same scene (compared with Python's by the tests), or
+   from scenes computed beforehand at every stop of the controls;
+2. **the live figure** in Jupyter, Colab and Voila: the same renderer as an anywidget; the twin
+   answers in the browser, or Python recomputes and sends numbers. `figure.params` holds the controls;
+3. **a still with a sentence** for print and where no script runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import itertools
+import json
+import os
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .scene import Panel, Scene
+
+STATIC = Path(__file__).parent / "static"
+MOST_FRAMES = 4000
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number between `min` and `max`; `play` adds a button that runs through it."""
+
+    name: str
+    label: str
+    min: float
+    max: float
+    value: float
+    step: float = 0.01
+    play: bool = False
+    kind: str = "slider"
+
+    def stops(self) -> list[float]:
+        n = round((self.max - self.min) / self.step)
+        return [float(f"{self.min + k * self.step:.10g}") for k in range(n + 1)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several named options."""
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+    value: str
+    kind: str = "choice"
+
+    def stops(self) -> list[str]:
+        return list(self.options)
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """On or off."""
+
+    name: str
+    label: str
+    value: bool = False
+    kind: str = "toggle"
+
+    def stops(self) -> list[bool]:
+        return [False, True]
+
+
+@dataclass(frozen=True)
+class Drag:
+    """A handle in panel `panel` that moves the sliders `x` and `y` (or x alone, at height `at`)."""
+
+    x: str
+    y: str | None = None
+    panel: int = 0
+    at: float = 0.0
+
+
+class Explorable:
+    """What `explore` returns. Displays itself; `scene(**params)` is the picture as numbers."""
+
+    def __init__(self, title, scene, controls, *, twin=None, data=None, drag=()):
+        names = [c.name for c in controls]
+        if len(set(names)) != len(names) or not names:
+            raise ValueError(f"controls need different names, and at least one; got {names}")
+        for d in drag:
+            for name in (d.x, d.y):
+                if name is not None and name not in names:
+                    raise ValueError(
+                        f"a handle moves a control {name!r} that does not exist: {names}"
+                    )
+        self.title, self.controls, self.twin = title, tuple(controls), twin
+        self._scene, self._data, self._drag, self._widget = scene, data, tuple(drag), None
+        self.values = {c.name: c.value for c in controls}
+        frames = int(np.prod([len(c.stops()) for c in controls]))
+        if twin is None and frames > MOST_FRAMES:
+            raise ValueError(
+                f"{frames} scenes are too many to compute beforehand (at most {MOST_FRAMES}): "
+                "give fewer stops, or a twin that computes in the browser"
+            )
+
+    def scene(self, **params: Any) -> Scene:
+        """The scene at these values of the controls; the others keep their default."""
+        unknown = set(params) - set(self.values)
+        if unknown:
+            raise ValueError(
+                f"{self.title!r} has no control {sorted(unknown)}; it has {list(self.values)}"
+            )
+        return self._scene(**{**self.values, **params})
+
+    def spec(self, *, static: bool) -> dict[str, Any]:
+        """The description that the renderer takes."""
+        out = {
+            "title": self.title,
+            "controls": [asdict(c) for c in self.controls],
+            "values": self.values,
+            "drag": [asdict(d) for d in self._drag],
+            "scene": self.scene().to_dict(),
+        }
+        if self.twin is not None:
+            out |= {"twin": self.twin, "data": self._data}
+        elif static:
+            out["grid"] = self._grid()
+        return out
+
+    def _grid(self) -> dict[str, Any]:
+        stops = {c.name: c.stops() for c in self.controls}
+        points = [dict(zip(stops, v, strict=True)) for v in itertools.product(*stops.values())]
+        scenes = [self.scene(**p).to_dict() for p in points]
+        return {"stops": stops, **pack(scenes)}
+
+    # ---- the three forms ------------------------------------------------------------------------
+    def html(self, *, script: bool = False) -> str:
+        """The figure for a page without kernel; `script` brings the renderer along."""
+        scene = self.scene()
+        still = base64.b64encode(scene.still()).decode()
+        spec = json.dumps(
+            self.spec(static=True), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+        )
+        host = ""
+        if script:
+            js, css = ((STATIC / f"explore.{kind}").read_text("utf8") for kind in ("js", "css"))
+            host = f"<style>{css}</style><script>globalThis.Explorable||(()=>{{{js}}})();Explorable.mountAll()</script>"
+        return (
+            f'<figure class="explorable" aria-label="{html.escape(self.title)}">'
+            f'<img class="ex-still" alt="{html.escape(scene.alt)}" src="data:image/webp;base64,{still}">'
+            f'<script type="application/json">{spec.replace("</", "<" + chr(92) + "/")}</script>'
+            f"</figure>{host}"
+        )
+
+    @property
+    def widget(self):
+        """The live figure, made when it is first asked for."""
+        if self._widget is None:
+            self._widget = _widget(self)
+        return self._widget
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The controls of the live figure."""
+        return dict(self.widget.params)
+
+    @params.setter
+    def params(self, change: dict[str, Any]) -> None:
+        self.widget.params = {**self.widget.params, **change}
+
+    def _repr_mimebundle_(self, **_: Any):
+        plain = f"{self.title}. {self.scene().alt}"
+        if os.environ.get("BOOK_BUILD"):  # the book serves the renderer once, for all its pages
+            return {"text/plain": plain, "text/html": self.html()}, {}
+        try:
+            live = self.widget._repr_mimebundle_()
+        except ImportError:
+            return {"text/plain": plain, "text/html": self.html(script=True)}, {}
+        live, meta = live if isinstance(live, tuple) else (live, {})
+        if "google.colab" in sys.modules:  # Colab may prefer text/html to the widget
+            return {**live, "text/plain": plain}, meta
+        return {**live, "text/plain": plain, "text/html": self.html(script=True)}, meta
+
+
+def explore(
+    title: str,
+    scene: Callable[..., Scene],
+    controls: Sequence[Slider | Choice | Toggle],
+    *,
+    twin: str | Path | None = None,
+    data: Any = None,
+    drag: Sequence[Drag] = (),
+) -> Explorable:
+    """Describe an explorable figure once; it shows itself on a page, live, and in print.
+
+    `scene(**controls) -> Scene`. `twin`: JavaScript source, or its file, of a function
+    `(p, data) => scene` that computes the same numbers in the browser; without it, scenes are
+    computed beforehand at every stop of the controls (at most 4,000). `data`: JSON for the twin.
+    `drag`: handles in the picture that move sliders; the sliders stay for the keyboard.
+    Raises `ValueError` for controls that clash, or too many scenes.
+    """
+    if isinstance(twin, Path):
+        twin = twin.read_text("utf8")
+    return Explorable(title, scene, controls, twin=twin, data=data, drag=drag)
+
+
+def pack(scenes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Scenes of one structure as 16-bit numbers, deflated: a few bytes for each number that moves.
+
+    Every list of numbers becomes a slot with its own bounds; frames are stored as differences.
+    The largest rounding error is (max - min) / 131068 of a slot.
+    """
+    slots: list[list[np.ndarray]] = []
+
+    def strip(node: Any, first: bool, at: list[int]) -> Any:
+        if isinstance(node, list) and node and all(_number(v) for v in node):
+            return _slot(np.array([np.nan if v is None else v for v in node], float), first, at)
+        if _number(node) and node is not None:
+            return _slot(np.array([float(node)]), first, at, scalar=True)
+        if isinstance(node, list):
+            return [strip(v, first, at) for v in node]
+        if isinstance(node, dict):
+            return {k: strip(v, first, at) for k, v in node.items()}
+        return node
+
+    def _slot(
+        values: np.ndarray, first: bool, at: list[int], scalar: bool = False
+    ) -> dict[str, int]:
+        if first:
+            slots.append([values])
+        else:
+            if at[0] >= len(slots) or len(slots[at[0]][0]) != len(values):
+                raise ValueError("scenes computed beforehand must all have the same structure")
+            slots[at[0]].append(values)
+        at[0] += 1
+        return {"$n": 0 if scalar else len(values)}
+
+    template = None
+    for k, scene in enumerate(scenes):
+        body = strip({"panels": scene["panels"]}, k == 0, [0])
+        template = body if template is None else template
+        if body != template:
+            raise ValueError("scenes computed beforehand must all have the same structure")
+    bounds, columns = [], []
+    for slot in slots:
+        v = np.stack(slot)
+        finite = np.isfinite(v)
+        lo, hi = (float(v[finite].min()), float(v[finite].max())) if finite.any() else (0.0, 0.0)
+        code = np.where(finite, np.nan_to_num(np.round((v - lo) / ((hi - lo) or 1) * 65534)), 65535)
+        bounds.append([v.shape[1], lo, hi])
+        columns.append(code.astype(np.uint16))
+    table = np.concatenate(columns, axis=1)
+    delta = np.diff(table, axis=0, prepend=np.zeros_like(table[:1]))  # wraps modulo 2^16
+    data = base64.b64encode(zlib.compress(delta.astype("<u2").tobytes(), 9)).decode()
+    return {
+        "data": data,
+        "slots": bounds,
+        "template": template,
+        "alts": [s["alt"] for s in scenes],
+        "readouts": [s["readouts"] for s in scenes],
+    }
+
+
+def _number(v: Any) -> bool:
+    return v is None or (isinstance(v, int | float) and not isinstance(v, bool))
+
+
+def _widget(figure: Explorable):
+    """The anywidget around the renderer; imported late, so that `lib` needs no widgets to compute."""
+    import anywidget
+    import traitlets
+
+    class ExplorableWidget(anywidget.AnyWidget):
+        _esm = (STATIC / "explore.js").read_text(
+            "utf8"
+        ) + "\nexport default { render: Explorable.render };\n"
+        _css = (STATIC / "explore.css").read_text("utf8")
+        spec = traitlets.Dict().tag(sync=True)
+        params = traitlets.Dict().tag(sync=True)
+        scene = traitlets.Unicode("").tag(sync=True)
+
+    w = ExplorableWidget(spec=figure.spec(static=False), params=dict(figure.values))
+    if figure.twin is None:
+        count = itertools.count()
+
+        def recompute(change: dict[str, Any]) -> None:
+            body = figure.scene(**change["new"]).to_dict()
+            w.scene = json.dumps({**body, "n": next(count)}, separators=(",", ":"))
+
+        w.observe(recompute, "params")
+    return w
+
+
+__all__ = ["Choice", "Drag", "Explorable", "Panel", "Scene", "Slider", "Toggle", "explore", "pack"]

@@ -1,0 +1,1 @@
+"""The explorable figures, one module per chapter: `from lib.teach.figures import ch01`."""

@@ -1,0 +1,201 @@
+"""A picture as numbers: panels with lines, points, areas. Drawn by `static/explore.js`, or as a still."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import style
+
+
+def _list(x: Any, digits: int = 5) -> list[float | None]:
+    """Numbers for JSON: `digits` significant, None where not finite (the pen is lifted there)."""
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu().numpy()
+    flat = np.asarray(x, dtype=float).ravel()
+    return [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in flat]
+
+
+class Panel:
+    """One pair of axes. Coordinates are data units; `series` picks colour, dash and marker."""
+
+    def __init__(
+        self,
+        xlim: tuple[float, float],
+        ylim: tuple[float, float],
+        *,
+        title: str = "",
+        xlabel: str = "",
+        ylabel: str = "",
+        equal: bool = False,
+        axes: bool = True,
+        aspect: float = 1.5,
+        grow: float = 1.0,
+    ):
+        """`aspect`: width over height on the page; `grow`: share of the row's width."""
+        self.spec: dict[str, Any] = {
+            "xlim": list(xlim), "ylim": list(ylim), "title": title, "xlabel": xlabel,
+            "ylabel": ylabel, "equal": equal, "axes": axes, "aspect": aspect, "grow": grow,
+            "items": [],
+        }  # fmt: skip
+
+    def _add(self, kind: str, series: int, name: str | None, **more: Any) -> Panel:
+        item = {"t": kind, "s": series, **{k: v for k, v in more.items() if v is not None}}
+        if name:
+            item["name"] = name
+        self.spec["items"].append(item)
+        return self
+
+    def line(
+        self, x, y, series=0, name=None, *, dash=None, width=2.0, fill=None, alpha=None
+    ) -> Panel:
+        """A curve; None or NaN lifts the pen; `fill` shades down to zero with that opacity."""
+        dash = max(series, 0) % 6 if dash is None else dash
+        return self._add(
+            "line", series, name, x=_list(x), y=_list(y), dash=dash, w=width, fill=fill, a=alpha
+        )
+
+    def grid(self, x, y, series=-1, name=None, *, width=1.0, alpha=0.5) -> Panel:
+        """Grid lines of a map: x and y (n, m) draw the n rows and the m columns as curves."""
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        lift = lambda a: np.pad(a, ((0, 0), (0, 1)), constant_values=np.nan).ravel()  # noqa: E731
+        xs, ys = (np.concatenate([lift(a), lift(a.T)]) for a in (x, y))
+        return self.line(xs, ys, series, name, dash=0, width=width, alpha=alpha)
+
+    def points(self, x, y, series=0, name=None, *, radius=2.0, alpha=None) -> Panel:
+        """Points with the marker of their series."""
+        return self._add(
+            "points", series, name, x=_list(x), y=_list(y), r=radius, a=alpha, m=max(series, 0) % 4
+        )
+
+    def poly(self, x, y, series=0, name=None, *, fill=0.25, width=2.0) -> Panel:
+        """A closed polygon."""
+        return self._add("poly", series, name, x=_list(x), y=_list(y), fill=fill, w=width)
+
+    def bars(self, x, y, width, series=0, name=None, *, fill=0.35) -> Panel:
+        """Bars of height y centred at x."""
+        return self._add(
+            "bars", series, name, x=_list(x), y=_list(y), width=float(width), fill=fill
+        )
+
+    def arrows(self, x, y, u, v, series=0, name=None, *, width=1.5) -> Panel:
+        """Arrows from (x, y) by (u, v)."""
+        return self._add(
+            "arrows", series, name, x=_list(x), y=_list(y), u=_list(u), v=_list(v), w=width
+        )
+
+    def heat(self, values, extent, series=0, name=None, *, top=None) -> Panel:
+        """A density (H, W) as opacity of one colour, row 0 at the lowest y; `top` is full colour."""
+        v = np.asarray(values, float)
+        top = v.max() if top is None else top
+        levels = np.clip(np.nan_to_num(v) / (top or 1.0), 0, 1) ** 0.7 * 235
+        return self._add(
+            "heat", series, name, v=levels.round().astype(int).ravel().tolist(),
+            shape=list(v.shape), extent=list(extent),
+        )  # fmt: skip
+
+    def picture(self, grey, extent) -> Panel:
+        """A grey picture (H, W) in [0, 1], row 0 on top."""
+        v = np.clip(np.asarray(grey, float), 0, 1) * 255
+        return self._add(
+            "heat", 0, None, v=v.round().astype(int).ravel().tolist(), shape=list(v.shape),
+            extent=list(extent), gray=1,
+        )  # fmt: skip
+
+    def text(self, x: float, y: float, text: str, series=-1, *, align="center", size=1.0) -> Panel:
+        """A word in the picture."""
+        return self._add(
+            "text", series, None, x=float(x), y=float(y), text=text, align=align, size=size
+        )
+
+
+class Scene:
+    """Panels, named readouts (already formatted), and the sentence that says what is seen."""
+
+    def __init__(self, panels: Sequence[Panel], alt: str, readouts: dict[str, str] | None = None):
+        self.panels, self.alt, self.readouts = list(panels), alt, readouts or {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the renderer takes."""
+        return {
+            "panels": [p.spec for p in self.panels], "alt": self.alt, "readouts": self.readouts,
+        }  # fmt: skip
+
+    def still(self, title: str = "", dpi: int = 75) -> bytes:
+        """The same picture by matplotlib, as lossless WebP: for print, and where no script runs."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        grow = [p.spec["grow"] for p in self.panels]
+        fig = Figure(figsize=(4.2 * max(1.6, sum(grow)) ** 0.75, 3.1), layout="constrained")
+        FigureCanvasAgg(fig)
+        axes = fig.subplots(1, len(self.panels), squeeze=False, width_ratios=grow)[0]
+        for ax, panel in zip(axes, self.panels, strict=True):
+            _draw(ax, panel.spec)
+        handles, names = [], []
+        for ax in axes:
+            for h, n in zip(*ax.get_legend_handles_labels(), strict=True):
+                if n not in names:
+                    handles.append(h)
+                    names.append(n)
+        if names:
+            fig.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8)
+        if title:
+            fig.suptitle(title, fontsize=10)
+        out = io.BytesIO()
+        fig.savefig(out, format="webp", dpi=dpi, pil_kwargs={"lossless": True})
+        return out.getvalue()
+
+
+def _draw(ax, spec: dict[str, Any]) -> None:
+    arr = lambda v: np.array([np.nan if q is None else q for q in v], float)  # noqa: E731
+    for it in spec["items"]:
+        s, kind, name = it["s"], it["t"], it.get("name")
+        c, a = style.colour(s), it.get("a", 1.0)
+        if kind == "line":
+            x, y = arr(it["x"]), arr(it["y"])
+            ax.plot(x, y, color=c, ls=style.dash(it["dash"]), lw=it["w"] * 0.8, alpha=a, label=name)
+            if it.get("fill"):
+                ax.fill_between(x, y, color=c, alpha=it["fill"], lw=0)
+        elif kind == "points":
+            ax.plot(
+                arr(it["x"]), arr(it["y"]), style.marker(it["m"]), color=c, ms=it["r"] * 1.7,
+                alpha=a, label=name, ls="none", mew=0,
+            )  # fmt: skip
+        elif kind == "poly":
+            ax.fill(arr(it["x"]), arr(it["y"]), color=c, alpha=it["fill"], label=name)
+            ax.plot(
+                np.append(arr(it["x"]), it["x"][0]), np.append(arr(it["y"]), it["y"][0]),
+                color=c, lw=it["w"] * 0.8, ls="-",
+            )  # fmt: skip
+        elif kind == "bars":
+            ax.bar(
+                arr(it["x"]), arr(it["y"]), it["width"], color=c, alpha=it["fill"], label=name,
+                edgecolor=c,
+            )  # fmt: skip
+        elif kind == "arrows":
+            ax.quiver(
+                arr(it["x"]), arr(it["y"]), arr(it["u"]), arr(it["v"]), color=c, angles="xy",
+                scale_units="xy", scale=1, width=0.005, label=name,
+            )  # fmt: skip
+        elif kind == "heat":
+            v = np.array(it["v"], float).reshape(it["shape"])
+            if it.get("gray"):
+                ax.imshow(v, cmap="gray", vmin=0, vmax=255, extent=it["extent"], aspect="auto")
+            else:
+                rgba = np.zeros((*v.shape, 4))
+                rgba[..., :3] = [int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+                rgba[..., 3] = v / 255
+                ax.imshow(rgba, origin="lower", extent=it["extent"], aspect="auto")
+        else:
+            ax.text(it["x"], it["y"], it["text"], color=c, ha=it["align"], va="center")
+    ax.set(xlim=spec["xlim"], ylim=spec["ylim"], xlabel=spec["xlabel"], ylabel=spec["ylabel"])
+    ax.set_title(spec["title"], fontsize=10)
+    if spec["equal"]:
+        ax.set_aspect("equal")
+    if not spec["axes"]:
+        ax.set_axis_off()

@@ -1,0 +1,347 @@
+// The renderer of the book's explorable figures. One description (see lib/teach/explorable.py), three hosts:
+// a page without kernel, a live widget (anywidget), and a demo. Plain script, no dependency, no request.
+(() => {
+  "use strict";
+  const LIGHT = ["#0072b2", "#c44e00", "#00795a", "#a8457f", "#7a5a00", "#3f3f9f"];
+  const DARK = ["#56b4e9", "#ff9b57", "#35d0a0", "#e8a6cb", "#f0e442", "#a9a9ff"];
+  const DASH = [[], [7, 4], [2, 3], [9, 3, 2, 3], [4, 2], [1, 2]];
+  const el = (tag, attrs = {}, ...kids) => {
+    const n = document.createElement(tag);
+    for (const [k, v] of Object.entries(attrs)) k === "text" ? (n.textContent = v) : n.setAttribute(k, v);
+    n.append(...kids);
+    return n;
+  };
+  const rgb = (css) => (css.match(/[\d.]+/g) || [0, 0, 0]).slice(0, 3).map(Number);
+  const theme = (root) => {
+    const ink = rgb(getComputedStyle(root).color);
+    const dark = ink[0] + ink[1] + ink[2] > 384;
+    return { dark, ink: `rgb(${ink})`, series: dark ? DARK : LIGHT };
+  };
+  const decimals = (step) => Math.max(0, Math.min(6, Math.ceil(-Math.log10(step) - 1e-9)));
+
+  function ticks(lo, hi, want) {
+    const raw = (hi - lo) / want, mag = 10 ** Math.floor(Math.log10(raw));
+    const step = [1, 2, 5, 10].map((m) => m * mag).find((s) => s >= raw * 0.999), out = [];
+    for (let k = Math.ceil(lo / step - 1e-9); k * step <= hi + step * 1e-9; k++) out.push(k * step);
+    const d = Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9)));
+    return out.map((v) => [v, v.toFixed(d).replace(/^-(0\.?0*)$/, "$1").replace("-", "\u2212")]);
+  }
+
+  // ---- one panel: axes, then the items in the order given -------------------------------------------------------
+  const MARKERS = [
+    (c, x, y, r) => c.arc(x, y, r, 0, 7),
+    (c, x, y, r) => c.rect(x - r, y - r, 2 * r, 2 * r),
+    (c, x, y, r) => { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.1, y + r); c.lineTo(x - r * 1.1, y + r); c.closePath(); },
+    (c, x, y, r) => { c.moveTo(x - r, y); c.lineTo(x, y - r); c.lineTo(x + r, y); c.lineTo(x, y + r); c.closePath(); },
+  ];
+
+  function drawPanel(cv, panel, th, big) {
+    const ratio = window.devicePixelRatio || 1, W = cv.clientWidth, H = cv.clientHeight;
+    if (!W || !H) return null;
+    if (cv.width !== Math.round(W * ratio) || cv.height !== Math.round(H * ratio)) {
+      cv.width = Math.round(W * ratio); cv.height = Math.round(H * ratio);
+    }
+    const c = cv.getContext("2d"), font = big ? 17 : 12.5, axes = panel.axes !== false;
+    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    c.clearRect(0, 0, W, H);
+    let [x0, x1] = panel.xlim, [y0, y1] = panel.ylim;
+    const T = panel.title ? font * 1.9 : 8, R = 10, B = axes ? font * 1.7 + (panel.xlabel ? font * 1.35 : 0) : 4;
+    c.font = `${font}px system-ui, sans-serif`;
+    const rows = axes ? ticks(y0, y1, Math.max(3, Math.min(6, (H - T - B) / 42))) : [];
+    const wide = Math.max(0, ...rows.map(([, t]) => c.measureText(t).width)); // the labels decide the margin
+    const L = axes ? wide + 12 + (panel.ylabel ? font * 1.5 : 0) : 4;
+    let w = W - L - R, h = H - T - B, ox = L, oy = T;
+    if (panel.equal) { // same scale on both axes: shrink the plotting box
+      const s = Math.min(w / (x1 - x0), h / (y1 - y0));
+      ox += (w - s * (x1 - x0)) / 2; oy += (h - s * (y1 - y0)) / 2; w = s * (x1 - x0); h = s * (y1 - y0);
+    }
+    const X = (v) => ox + ((v - x0) / (x1 - x0)) * w, Y = (v) => oy + h - ((v - y0) / (y1 - y0)) * h;
+    const colour = (s) => (s < 0 ? th.ink : th.series[s % th.series.length]);
+    const text = (t, x, y, align, base, size = font) => {
+      c.font = `${size}px system-ui, sans-serif`; c.textAlign = align; c.textBaseline = base; c.fillText(t, x, y);
+    };
+    c.fillStyle = th.ink; c.strokeStyle = th.ink;
+    if (panel.title) text(panel.title, ox + w / 2, font * 1.35 + (oy - T), "center", "alphabetic", font * 1.05);
+    if (axes) {
+      c.lineWidth = 1; c.globalAlpha = 0.55; c.strokeRect(ox, oy, w, h); c.globalAlpha = 1;
+      for (const [v, t] of ticks(x0, x1, Math.max(3, Math.min(8, w / 62)))) {
+        c.globalAlpha = 0.55; c.beginPath(); c.moveTo(X(v), oy + h); c.lineTo(X(v), oy + h + 4); c.stroke(); c.globalAlpha = 1;
+        text(t, X(v), oy + h + 6, "center", "top");
+      }
+      for (const [v, t] of rows) {
+        c.globalAlpha = 0.55; c.beginPath(); c.moveTo(ox - 4, Y(v)); c.lineTo(ox, Y(v)); c.stroke(); c.globalAlpha = 1;
+        text(t, ox - 7, Y(v), "right", "middle");
+      }
+      if (panel.xlabel) text(panel.xlabel, ox + w / 2, oy + h + font * 1.75, "center", "top");
+      if (panel.ylabel) {
+        c.save(); c.translate(ox - wide - 10 - font * 0.75, oy + h / 2); c.rotate(-Math.PI / 2); text(panel.ylabel, 0, 0, "center", "middle"); c.restore();
+      }
+    }
+    c.save(); c.beginPath(); c.rect(ox, oy, w, h); c.clip();
+    for (const it of panel.items) {
+      const col = colour(it.s ?? 0), n = it.x ? it.x.length : 0;
+      c.strokeStyle = c.fillStyle = col; c.lineWidth = (it.w ?? 2) * (big ? 1.5 : 1); c.globalAlpha = it.a ?? 1;
+      c.setLineDash(DASH[it.dash ?? 0] || []); c.lineJoin = "round";
+      if (it.t === "line" || it.t === "poly") {
+        const trace = () => {
+          c.beginPath(); let pen = false;
+          for (let i = 0; i < n; i++) {
+            if (!Number.isFinite(it.x[i]) || !Number.isFinite(it.y[i])) { pen = false; continue; }
+            const px = X(it.x[i]), py = Math.max(-1e4, Math.min(1e4, Y(it.y[i])));
+            pen ? c.lineTo(px, py) : c.moveTo(px, py); pen = true;
+          }
+        };
+        if (it.fill && it.t === "line") { // area between the curve and zero
+          trace(); c.lineTo(X(it.x[n - 1]), Y(0)); c.lineTo(X(it.x[0]), Y(0)); c.closePath(); c.globalAlpha = it.fill; c.fill(); c.globalAlpha = it.a ?? 1;
+        }
+        trace();
+        if (it.t === "poly") { c.closePath(); c.globalAlpha = it.fill ?? 0.25; c.fill(); c.globalAlpha = it.a ?? 1; }
+        if (c.lineWidth > 0 && it.w !== 0) c.stroke();
+      } else if (it.t === "points") {
+        const mark = MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length] || MARKERS[0], r = (it.r ?? 2) * (big ? 1.4 : 1);
+        for (let i = 0; i < n; i++) { c.beginPath(); mark(c, X(it.x[i]), Y(it.y[i]), r); c.fill(); }
+      } else if (it.t === "bars") {
+        for (let i = 0; i < n; i++) {
+          const a = X(it.x[i] - it.width / 2), b = X(it.x[i] + it.width / 2), top = Y(it.y[i]), zero = Y(0);
+          c.globalAlpha = it.fill ?? 0.35; c.fillRect(a, Math.min(top, zero), b - a, Math.abs(zero - top));
+          c.globalAlpha = it.a ?? 1; c.lineWidth = 1; c.strokeRect(a, Math.min(top, zero), b - a, Math.abs(zero - top));
+        }
+      } else if (it.t === "arrows") {
+        for (let i = 0; i < n; i++) {
+          const ax = X(it.x[i]), ay = Y(it.y[i]), bx = X(it.x[i] + it.u[i]), by = Y(it.y[i] + it.v[i]);
+          const len = Math.hypot(bx - ax, by - ay), hd = Math.min(7, len * 0.4), th2 = Math.atan2(by - ay, bx - ax);
+          c.beginPath(); c.moveTo(ax, ay); c.lineTo(bx, by); c.stroke();
+          c.beginPath(); c.moveTo(bx, by);
+          c.lineTo(bx - hd * Math.cos(th2 - 0.45), by - hd * Math.sin(th2 - 0.45));
+          c.lineTo(bx - hd * Math.cos(th2 + 0.45), by - hd * Math.sin(th2 + 0.45)); c.closePath(); c.fill();
+        }
+      } else if (it.t === "heat") {
+        const [a0, a1, b0, b1] = it.extent, [hh, ww] = it.shape, img = new ImageData(ww, hh);
+        const ink = it.gray ? [0, 0, 0] : rgb(hex(col));
+        for (let k = 0; k < hh * ww; k++) { // row 0 is the lowest y, except for gray pictures (row 0 on top)
+          const src = it.gray ? k : (hh - 1 - Math.floor(k / ww)) * ww + (k % ww), v = it.v[src];
+          if (it.gray) { img.data[4 * k] = img.data[4 * k + 1] = img.data[4 * k + 2] = v; img.data[4 * k + 3] = 255; }
+          else { img.data[4 * k] = ink[0]; img.data[4 * k + 1] = ink[1]; img.data[4 * k + 2] = ink[2]; img.data[4 * k + 3] = v; }
+        }
+        const tmp = document.createElement("canvas"); tmp.width = ww; tmp.height = hh;
+        tmp.getContext("2d").putImageData(img, 0, 0);
+        c.imageSmoothingEnabled = !it.gray;
+        c.drawImage(tmp, X(a0), Y(b1), X(a1) - X(a0), Y(b0) - Y(b1));
+      } else if (it.t === "text") {
+        c.fillStyle = colour(it.s ?? -1); text(it.text, X(it.x), Y(it.y), it.align || "center", "middle", font * (it.size ?? 1));
+      }
+    }
+    c.restore();
+    return { X, Y, invX: (p) => x0 + ((p - ox) / w) * (x1 - x0), invY: (p) => y0 + ((oy + h - p) / h) * (y1 - y0), c, colour };
+  }
+  const hex = (s) => (s[0] === "#" ? `rgb(${parseInt(s.slice(1, 3), 16)},${parseInt(s.slice(3, 5), 16)},${parseInt(s.slice(5, 7), 16)})` : s);
+
+  // ---- frames computed beforehand (figures whose Python cannot run in a browser) --------------------------------
+  async function unpack(grid) { // every number is uint16 between its slot's bounds, differences along frames, deflated
+    const raw = Uint8Array.from(atob(grid.data), (ch) => ch.charCodeAt(0));
+    const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const u = new Uint16Array(await new Response(stream).arrayBuffer()), n = grid.slots.reduce((s, [k]) => s + k, 0);
+    const frames = u.length / n, out = new Float32Array(u.length);
+    for (let i = 0; i < n; i++) for (let f = 1; f < frames; f++) u[f * n + i] += u[(f - 1) * n + i];
+    for (let f = 0; f < frames; f++) {
+      let i = f * n;
+      for (const [k, lo, hi] of grid.slots) for (let j = 0; j < k; j++, i++) out[i] = u[i] === 65535 ? NaN : lo + (u[i] / 65534) * (hi - lo);
+    }
+    return (index) => {
+      let at = index * n;
+      const fill = (o) => {
+        if (Array.isArray(o)) return o.map(fill);
+        if (o && typeof o === "object") {
+          if ("$n" in o) { const v = o.$n === 0 ? out[at] : out.subarray(at, at + o.$n); at += Math.max(1, o.$n); return v; }
+          return Object.fromEntries(Object.entries(o).map(([k, v]) => [k, fill(v)]));
+        }
+        return o;
+      };
+      const scene = fill(grid.template);
+      scene.alt = grid.alts[index]; scene.readouts = grid.readouts[index];
+      return scene;
+    };
+  }
+
+  // ---- the figure: controls, panels, readouts, text alternative ------------------------------------------------
+  function mount(root, spec, host) {
+    const state = { ...spec.values, ...(host ? host.params() : {}) }, controls = spec.controls, inputs = {};
+    const twin = spec.twin ? new Function(`"use strict"; return (${spec.twin});`)() : null;
+    let frames = null, scene = spec.scene, maps = [], dirty = false, speak = 0, timer = 0;
+    root.replaceChildren(); root.classList.add("explorable");
+    const panels = el("div", { class: "ex-panels", role: "img" }), canvases = [];
+    const legend = el("ul", { class: "ex-legend", "aria-hidden": "true" }), read = el("dl", { class: "ex-readouts" });
+    const bar = el("div", { class: "ex-controls", role: "group", "aria-label": spec.title + ", controls" });
+    const alt = el("p", { class: "ex-alt", "aria-live": "polite" }), still = root.dataset.still;
+
+    for (const c of controls) {
+      if (c.kind === "slider") {
+        const s = el("input", { type: "range", min: c.min, max: c.max, step: c.step, value: state[c.name], "data-name": c.name });
+        const out = el("output", {}), row = el("div", { class: "ex-row" }, el("label", {}, el("span", { text: c.label }), s), out);
+        s.addEventListener("input", () => set({ [c.name]: Number(s.value) }));
+        inputs[c.name] = (v) => {
+          s.value = v; out.textContent = Number(v).toFixed(decimals(c.step)).replace("-", "\u2212");
+          s.setAttribute("aria-valuetext", `${c.label} ${out.textContent}`);
+        };
+        bar.append(row);
+        if (c.play) {
+          const b = el("button", { type: "button", text: "Play", "aria-pressed": "false" });
+          const stop = () => { clearInterval(timer); timer = 0; b.textContent = "Play"; b.setAttribute("aria-pressed", "false"); };
+          b.addEventListener("click", () => {
+            if (timer) return stop();
+            b.textContent = "Pause"; b.setAttribute("aria-pressed", "true");
+            if (state[c.name] >= c.max) set({ [c.name]: c.min });
+            const inc = Math.max(c.step, (c.max - c.min) / 120);
+            timer = setInterval(() => {
+              const v = Math.min(c.max, state[c.name] + inc);
+              set({ [c.name]: v });
+              if (v >= c.max) stop();
+            }, 40);
+          });
+          row.append(b);
+        }
+      } else if (c.kind === "choice") {
+        const s = el("select", { "data-name": c.name });
+        c.options.forEach((o, i) => s.append(el("option", { value: i, text: o })));
+        s.addEventListener("change", () => set({ [c.name]: c.options[Number(s.value)] }));
+        inputs[c.name] = (v) => { s.value = c.options.indexOf(v); };
+        bar.append(el("label", {}, el("span", { text: c.label }), s));
+      } else {
+        const s = el("input", { type: "checkbox", "data-name": c.name });
+        s.addEventListener("change", () => set({ [c.name]: s.checked }));
+        inputs[c.name] = (v) => { s.checked = v; };
+        bar.append(el("label", { class: "ex-toggle" }, s, el("span", { text: c.label })));
+      }
+    }
+    const reset = el("button", { type: "button", text: "Reset" }), full = el("button", { type: "button", text: "Full screen" });
+    reset.addEventListener("click", () => set({ ...spec.values }));
+    full.addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen && root.requestFullscreen()));
+    bar.append(el("span", { class: "ex-buttons" }, reset, full));
+    root.append(panels, legend, read, bar, alt);
+
+    function set(change) {
+      Object.assign(state, change);
+      for (const k in change) inputs[k] && inputs[k](state[k]);
+      if (host) host.push({ ...state });
+      if (!dirty) { dirty = true; requestAnimationFrame(paint); }
+    }
+    function gridIndex() { // nearest stop of every control, last control fastest
+      return controls.reduce((i, c) => {
+        const m = spec.grid.stops[c.name];
+        let best = 0;
+        m.forEach((v, k) => { if (typeof v === "number" ? Math.abs(v - state[c.name]) < Math.abs(m[best] - state[c.name]) : v === state[c.name]) best = k; });
+        return i * m.length + best;
+      }, 0);
+    }
+    function paint() {
+      dirty = false;
+      if (twin) scene = twin(state, spec.data);
+      else if (host && host.scene) scene = host.scene() || scene;
+      else if (frames) scene = frames(gridIndex());
+      draw();
+    }
+    function draw() {
+      const th = theme(root), big = document.fullscreenElement === root;
+      if (canvases.length !== scene.panels.length) {
+        panels.replaceChildren(); canvases.length = 0;
+        scene.panels.forEach((p, i) => {
+          const cv = el("canvas", { "aria-hidden": "true" });
+          cv.style.flexGrow = p.grow ?? 1; cv.style.aspectRatio = String(p.aspect ?? 1.5);
+          cv.style.flexBasis = `${Math.round(170 * (p.grow ?? 1) + 60)}px`;
+          panels.append(cv); canvases.push(cv); observer.observe(cv); drag(cv, i);
+        });
+      }
+      maps = scene.panels.map((p, i) => drawPanel(canvases[i], p, th, big));
+      for (const d of spec.drag || []) { // a handle is drawn last, with a ring that shows on any ground
+        const m = maps[d.panel];
+        if (!m) continue;
+        m.c.setLineDash([]); m.c.globalAlpha = 1; m.c.beginPath(); m.c.arc(m.X(state[d.x]), d.y ? m.Y(state[d.y]) : m.Y(d.at ?? 0), 8, 0, 7);
+        m.c.fillStyle = th.series[1]; m.c.fill(); m.c.lineWidth = 2.5; m.c.strokeStyle = th.ink; m.c.stroke();
+      }
+      const named = scene.panels.flatMap((p) => p.items.filter((i) => i.name)), seen = new Set(), key = JSON.stringify(named.map((i) => [i.name, i.s, i.dash, i.t])) + th.dark;
+      if (legend.dataset.key !== key) {
+        legend.dataset.key = key; legend.replaceChildren();
+        for (const it of named) {
+          if (seen.has(it.name)) continue;
+          seen.add(it.name);
+          const cv = el("canvas", { width: 68, height: 24 }), c = cv.getContext("2d");
+          cv.style.width = "34px"; cv.style.height = "12px"; c.scale(2, 2);
+          c.strokeStyle = c.fillStyle = it.s < 0 ? th.ink : th.series[(it.s ?? 0) % 6]; c.lineWidth = 2; c.setLineDash(DASH[it.dash ?? 0] || []);
+          c.globalAlpha = Math.max(0.5, it.a ?? 1); c.beginPath();
+          if (it.t === "points") { MARKERS[(it.m ?? it.s ?? 0) % 4](c, 17, 6, 3); c.fill(); }
+          else if (it.t === "line" || it.t === "arrows") { c.moveTo(1, 6); c.lineTo(33, 6); c.stroke(); }
+          else { c.globalAlpha = 0.4; c.fillRect(4, 1, 26, 10); c.globalAlpha = 1; c.lineWidth = 1; c.strokeRect(4, 1, 26, 10); }
+          legend.append(el("li", {}, cv, el("span", { text: it.name })));
+        }
+      }
+      const rows = Object.entries(scene.readouts || {});
+      if (read.childElementCount !== rows.length) read.replaceChildren(...rows.map(() => el("div", {}, el("dt"), el("dd"))));
+      rows.forEach(([k, v], i) => { read.children[i].firstChild.textContent = k; read.children[i].lastChild.textContent = String(v).replace("-", "\u2212"); });
+      panels.setAttribute("aria-label", scene.alt);
+      clearTimeout(speak); // the sentence for a screen reader: once the hand rests, not at every pixel
+      if (!alt.textContent) alt.textContent = scene.alt; else speak = setTimeout(() => { alt.textContent = scene.alt; }, 250);
+      root.dataset.painted = Number(root.dataset.painted || 0) + 1;
+    }
+    function drag(cv, i) {
+      const handles = (spec.drag || []).filter((d) => d.panel === i);
+      if (!handles.length) return;
+      cv.style.touchAction = "none"; cv.style.cursor = "grab";
+      let held = null;
+      const move = (e) => {
+        const m = maps[i], r = cv.getBoundingClientRect(), px = e.clientX - r.left, py = e.clientY - r.top, change = {};
+        const snap = (name, v) => { const c = controls.find((k) => k.name === name); return Math.min(c.max, Math.max(c.min, c.min + Math.round((v - c.min) / c.step) * c.step)); };
+        change[held.x] = snap(held.x, m.invX(px));
+        if (held.y) change[held.y] = snap(held.y, m.invY(py));
+        set(change);
+      };
+      cv.addEventListener("pointerdown", (e) => {
+        const m = maps[i], r = cv.getBoundingClientRect();
+        if (!m) return;
+        const far = (d) => Math.hypot(m.X(state[d.x]) - (e.clientX - r.left), d.y ? m.Y(state[d.y]) - (e.clientY - r.top) : 0);
+        held = handles.reduce((a, b) => (far(b) < far(a) ? b : a)); cv.setPointerCapture(e.pointerId); move(e);
+      });
+      cv.addEventListener("pointermove", (e) => held && move(e));
+      for (const end of ["pointerup", "pointercancel"]) cv.addEventListener(end, () => { held = null; });
+    }
+    const observer = new ResizeObserver(() => { if (!dirty) { dirty = true; requestAnimationFrame(() => { dirty = false; draw(); }); } });
+    const themes = new MutationObserver(() => draw());
+    for (const n of [document.documentElement, document.body]) themes.observe(n, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
+    const quiet = matchMedia("(prefers-color-scheme: dark)"); quiet.addEventListener("change", draw);
+    for (const k in inputs) inputs[k](state[k]);
+    if (host && host.onScene) host.onScene(() => { scene = host.scene() || scene; draw(); });
+    if (host && host.onParams) host.onParams((p) => { Object.assign(state, p); for (const k in p) inputs[k] && inputs[k](p[k]); if (twin) paint(); });
+    if (spec.grid && !host) unpack(spec.grid).then((f) => { frames = f; root.dataset.ready = "1"; paint(); });
+    else { paint(); root.dataset.ready = "1"; }
+    root.explorable = { state, set, spec, scene: () => scene };
+    return () => { observer.disconnect(); themes.disconnect(); clearInterval(timer); quiet.removeEventListener("change", draw); };
+  }
+
+  function mountAll() {
+    for (const root of document.querySelectorAll("figure.explorable:not([data-ready]):not([data-mounting])")) {
+      const spec = root.querySelector('script[type="application/json"]');
+      if (!spec) continue;
+      root.dataset.mounting = "1";
+      try { mount(root, JSON.parse(spec.textContent), null); } catch (e) { console.error("explorable figure", e); }
+    }
+  }
+  // anywidget's entry point: the same figure, with its numbers shared with Python
+  function render({ model, el: node }) {
+    const root = el("figure", { class: "explorable" });
+    node.append(root);
+    const spec = model.get("spec"), parse = () => { const s = model.get("scene"); return s ? JSON.parse(s) : null; };
+    let busy = false, next = null;
+    const send = (p) => { model.set("params", p); model.save_changes(); };
+    return mount(root, spec, {
+      params: () => model.get("params"),
+      push: (p) => { // with a twin nobody waits; else one request at a time, always the newest
+        if (spec.twin || !busy) { busy = true; send(p); } else next = p;
+      },
+      scene: spec.twin ? null : parse,
+      onScene: (f) => model.on("change:scene", () => { busy = false; if (next) { const p = next; next = null; busy = true; send(p); } f(); }),
+      onParams: (f) => model.on("change:params", () => f(model.get("params"))),
+    });
+  }
+  globalThis.Explorable = { mount, mountAll, render };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", mountAll);
+  else mountAll();
+})();

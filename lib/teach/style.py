@@ -1,0 +1,46 @@
+"""One look for every figure: colour-blind safe colours, and never colour alone."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+from cycler import cycler
+
+# Okabe and Ito's palette, darkened until each colour has 4.5:1 contrast on white.
+COLOURS = ("#0072b2", "#c44e00", "#00795a", "#a8457f", "#7a5a00", "#3f3f9f")
+DASHES = ("-", (0, (6, 3)), (0, (1.5, 2)), (0, (7, 2, 1.5, 2)), (0, (3, 1.5)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK = "#222222"
+
+RC = {
+    "figure.figsize": (6.4, 3.4),
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES),
+    "axes.grid": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "image.cmap": "viridis",
+}
+
+
+def colour(series: int) -> str:
+    """Colour of series 0, 1, ...; pair it with `dash(series)` or `marker(series)`. -1 is ink."""
+    return INK if series < 0 else COLOURS[series % len(COLOURS)]
+
+
+def dash(series: int):
+    """Line style of a series, so that no curve is known by its colour alone."""
+    return DASHES[max(series, 0) % len(DASHES)]
+
+
+def marker(series: int) -> str:
+    """Marker of a series of points."""
+    return MARKERS[max(series, 0) % len(MARKERS)]
+
+
+def apply() -> None:
+    """Set the book's matplotlib style for this session."""
+    mpl.rcParams.update(RC)

@@ -1,0 +1,61 @@
+"""`check` never throws for a wrong answer, and never takes one."""
+
+import pytest
+import torch
+
+from lib.teach import check, exercise
+from lib.teach.exercise import Hint, call, close, require
+
+
+@pytest.fixture(autouse=True)
+def one_exercise(monkeypatch):
+    monkeypatch.setattr(exercise, "_checkers", {})
+
+    @exercise.exercise("99.1")
+    def _(answer):
+        close(call(answer, torch.tensor(3.0)), 9.0, "square it")
+
+    @exercise.exercise("99.2")
+    def _(answer):
+        require(answer == 4, "count again")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: x**2, "✓ Exercise 99.1: right"),
+        (lambda x: 2 * x, "✗ Exercise 99.1: square it"),
+        (lambda x: None, "no answer yet"),
+        (lambda x: 1 / 0, "your function raised ZeroDivisionError"),
+        (lambda x: torch.ones(2), "the shape should be ()"),
+        (lambda x: "nine", "a number or a tensor was expected, not str"),
+        (9.0, "a function was expected, not float"),
+        (None, "no answer yet"),
+        (..., "no answer yet"),
+    ],
+)
+def test_answers(answer, said, capsys):
+    right = check("99.1", answer)
+    out = capsys.readouterr().out
+    assert said in out and right == out.startswith("✓")
+
+
+def test_a_plain_answer(capsys):
+    assert check("99.2", 4) and not check("99.2", 5)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"), [("99.7", "99.1, 99.2"), ("x", "looks like"), (1.2, "looks like")]
+)
+def test_unknown_exercise(label, message):
+    with pytest.raises(ValueError, match=message):
+        check(label, 1)
+
+
+def test_two_checkers_for_one_exercise_are_refused():
+    def other(answer):
+        raise Hint("")
+
+    other.__module__ = "elsewhere"
+    with pytest.raises(ValueError, match="twice"):
+        exercise.exercise("99.1")(other)
