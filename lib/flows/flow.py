@@ -1,0 +1,100 @@
+"""A flow: a base density and a transform make a model with exact likelihood."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lib.flows.transform import Transform, check_input, known
+from lib.utils import check_count, check_finite, std_normal_log_prob, sum_dims
+
+
+class StandardNormal:
+    """N(0, I). A base is anything with these two methods; it owns no tensor, so it is on no device."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return std_normal_log_prob(z)
+
+    def draw(self, *shape: int, **kwargs) -> Tensor:
+        """A sample; kwargs are device, dtype and generator."""
+        return torch.randn(*shape, **kwargs)
+
+
+class Uniform:
+    """Uniform on the cube (low, high)^D; log_prob is -inf, and its gradient 0, outside."""
+
+    def __init__(self, low: float = 0.0, high: float = 1.0):
+        if not low < high:
+            raise ValueError(f"Uniform needs low < high, got {low} and {high}")
+        self.low, self.high = low, high
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        inside = (z >= self.low) & (z <= self.high)
+        log_density = z.new_full((), -math.log(self.high - self.low))
+        return sum_dims(torch.where(inside, log_density, -math.inf))
+
+    def draw(self, *shape: int, **kwargs) -> Tensor:
+        return self.low + (self.high - self.low) * torch.rand(*shape, **kwargs)
+
+
+class Flow(nn.Module):
+    """log p(x) = log p_base(z) + log|det dz/dx| with z = to_base(x): the change of variables, in nats.
+
+    `shape` is that of one example: `Flow(transform, 2)`, `Flow(transform, 1, 8, 8)`.
+    """
+
+    def __init__(self, transform: Transform, *shape: int, base=None):
+        super().__init__()
+        if not shape or not all(isinstance(d, int) for d in shape):
+            raise ValueError(
+                f"Flow needs the shape of one example, Flow(transform, 2), got {shape}"
+            )
+        self.transform, self.shape = transform, shape
+        self.base = StandardNormal() if base is None else base
+
+    @property
+    def takes_context(self) -> bool:
+        return self.transform.takes_context
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Exact log-density, (B, *shape) -> (B,), in nats."""
+        check_input(self, x, context)
+        if known(~x.isfinite().all()):
+            check_finite(x)
+        z, logabsdet = self.transform.to_base(x, context)
+        return self.base.log_prob(z) + logabsdet
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The training loss of each example, -log p(x) in nats: (B, *shape) -> (B,)."""
+        return -self.log_prob(x, context)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n samples, (n, *shape), without gradient; row i belongs to context row i.
+
+        `noise`, (n, *shape), is a draw from the base to start from; else it is drawn, with `generator` if given.
+        """
+        return self.sample_with_log_prob(n, context, noise=noise, generator=generator)[0]
+
+    def sample_with_log_prob(self, n, context=None, *, noise=None, generator=None):
+        """n samples and their log-density, (n, *shape), (n,), both differentiable (reparameterised).
+
+        Needs only `from_base`, so that a flow can be fitted by the reverse KL divergence.
+        """
+        check_count(n)
+        p = next(self.parameters(), torch.empty(0))
+        if noise is None:
+            like = {"device": p.device, "dtype": p.dtype}
+            noise = self.base.draw(n, *self.shape, **like, generator=generator)
+        elif len(noise) != n:
+            raise ValueError(f"asked for {n} samples, got noise of shape {tuple(noise.shape)}")
+        check_input(self, noise, context)
+        x, logabsdet = self.transform.from_base(noise, context)
+        return x, self.base.log_prob(noise) - logabsdet

@@ -1,0 +1,146 @@
+"""Bijections between data and base, and how they combine.
+
+`to_base` and `from_base` each return the image of a batch and log|det J| of the map *just applied*, one number for
+each example. The direction is in the name, because libraries disagree about what `forward` means.
+"""
+
+from torch import Tensor, nn
+
+from lib.utils import check_batch
+
+
+class Transform(nn.Module):
+    """A bijection (B, ...) -> (B, ...) with its logabsdet, (B,). Subclasses write the two maps.
+
+    A subclass whose map depends on a context sets `takes_context = True`; every concrete map starts with
+    `self.check(x, context)`, which turns a caller's mistake into one sentence.
+    """
+
+    takes_context = False
+    shape: tuple[int, ...] | None = None  # of one example, where the transform knows it
+
+    def to_base(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x -> z and log|det dz/dx|: (B, ...), (B, C) or None -> (B, ...), (B,)."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no map to the base in closed form: use from_base (samples and "
+            f"their density), or solve from_base(z) = x for z numerically"
+        )
+
+    def from_base(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z -> x and log|det dx/dz|: (B, ...), (B, C) or None -> (B, ...), (B,)."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no map from the base in closed form: use to_base (densities), or "
+            f"solve to_base(x) = z for x numerically"
+        )
+
+    def forward(self, *args, **kwargs):
+        raise TypeError(
+            f"a transform has two directions: call {type(self).__name__}.to_base or .from_base"
+        )
+
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Raise a ValueError or TypeError if this transform cannot take `x` and `context`."""
+        check_input(self, x, context)
+
+
+def check_input(module: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
+    """Raise, in one sentence, unless `module` can take the batch `x` and the `context`.
+
+    Looks at shape, precision, device and context, never at values: it costs no wait for the device, and runs under
+    vmap. Uses `module.shape` (of one example; None if any will do) and `module.takes_context`.
+    """
+    name = type(module).__name__
+    check_batch(x, name=f"the input of {name}", finite=False)
+    if x.ndim < 2 or (module.shape is not None and tuple(x.shape[1:]) != tuple(module.shape)):
+        want = "B, ..." if module.shape is None else ", ".join(map(str, ("B", *module.shape)))
+        raise ValueError(f"{name} expected shape ({want}), got {tuple(x.shape)}")
+    p = next(module.parameters(), x)
+    if p.device != x.device:
+        raise ValueError(f"{name} is on {p.device}, its input on {x.device}: move one with .to()")
+    if p.dtype != x.dtype:
+        raise TypeError(
+            f"{name} has {p.dtype} parameters, its input is {x.dtype}: convert one with .to()"
+        )
+    check_context(module, x, context)
+
+
+def check_context(module: nn.Module, x: Tensor, context: Tensor | None) -> None:
+    """Raise if a context is missing, not wanted, or not one row for each example."""
+    name = type(module).__name__
+    if context is None:
+        if module.takes_context:
+            raise ValueError(f"{name} needs a context, one row for each of the {len(x)} examples")
+    elif not module.takes_context:
+        raise ValueError(f"{name} takes no context, got one of shape {tuple(context.shape)}")
+    elif context.ndim == 0 or len(context) != len(x):
+        raise ValueError(
+            f"{name} expected one row of context for each of the {len(x)} examples, got shape "
+            f"{tuple(context.shape)}"
+        )
+
+
+def known(condition: Tensor) -> bool:
+    """Whether a condition on values holds; False under vmap, where a batch of values has no single answer."""
+    try:
+        return bool(condition)
+    except RuntimeError:
+        return False
+
+
+class Compose(Transform):
+    """Transforms in the order from data to base; the log-determinants add up (chain rule).
+
+    Parts that take no context are simply not handed it, so conditional and unconditional parts mix; a context that
+    no part takes is an error.
+    """
+
+    def __init__(self, *transforms: Transform):
+        super().__init__()
+        for t in transforms:
+            if not isinstance(t, Transform):
+                raise TypeError(
+                    f"Compose takes transforms, Compose(f, g), got a {type(t).__name__}"
+                )
+        self.transforms = nn.ModuleList(transforms)
+
+    @property
+    def takes_context(self) -> bool:
+        return any(t.takes_context for t in self.transforms)
+
+    def to_base(self, x, context=None):
+        self.check(x, context)
+        logabsdet = x.new_zeros(len(x))
+        for t in self.transforms:
+            x, step = t.to_base(x, context if t.takes_context else None)
+            logabsdet = logabsdet + step
+        return x, logabsdet
+
+    def from_base(self, z, context=None):
+        self.check(z, context)
+        logabsdet = z.new_zeros(len(z))
+        for t in reversed(self.transforms):
+            z, step = t.from_base(z, context if t.takes_context else None)
+            logabsdet = logabsdet + step
+        return z, logabsdet
+
+
+class Inverse(Transform):
+    """The same bijection, run the other way round: IAF is `Inverse` of MAF."""
+
+    def __init__(self, transform: Transform):
+        super().__init__()
+        self.transform = transform
+
+    @property
+    def takes_context(self) -> bool:
+        return self.transform.takes_context
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        return self.transform.shape
+
+    def to_base(self, x, context=None):
+        return self.transform.from_base(x, context)
+
+    def from_base(self, z, context=None):
+        return self.transform.to_base(z, context)
