@@ -64,7 +64,9 @@ def names(author: str) -> str:
 
 
 def venue(entry: dict[str, str]) -> str:
-    where = next(entry[f] for f in ("journal", "booktitle", "publisher", "institution", "note") if f in entry)
+    where = next(
+        entry[f] for f in ("journal", "booktitle", "publisher", "institution", "note") if f in entry
+    )
     text = f"*{where}*" if entry["kind"] in ("article", "inproceedings") else where
     if "edition" in entry:
         text = f"{entry['edition']}, {text}"
@@ -86,7 +88,9 @@ def links(entry: dict[str, str]) -> str:
 
 def line(entry: dict[str, str]) -> str:
     """One reference as a paragraph of plain Markdown that starts with its anchor."""
-    text = f"{names(entry['author'])} ({entry['year']}). {entry['title'].rstrip('.')}. {venue(entry)}."
+    text = (
+        f"{names(entry['author'])} ({entry['year']}). {entry['title'].rstrip('.')}. {venue(entry)}."
+    )
     text = f'<a id="{entry["key"]}"></a>{plain(text)}'
     return f"{text} {links(entry)}." if links(entry) else text
 
@@ -101,7 +105,9 @@ def page(text: str) -> str:
     for entry in entries:
         missing = {"author", "title", "year", "keywords"} - entry.keys()
         if missing or entry["keywords"] not in GROUPS:
-            raise ValueError(f"references.bib: {entry['key']!r} lacks {', '.join(sorted(missing)) or 'a known keyword'}.")
+            raise ValueError(
+                f"references.bib: {entry['key']!r} lacks {', '.join(sorted(missing)) or 'a known keyword'}."
+            )
     parts = [HEAD]
     for keyword, title in GROUPS.items():
         chosen = sorted((e for e in entries if e["keywords"] == keyword), key=surname)
@@ -114,7 +120,9 @@ def main(arguments: list[str]) -> int:
     if "--check" in arguments:
         if PAGE.exists() and PAGE.read_text(encoding="utf-8") == wanted:
             return 0
-        print("book/references.md is not what book/references.bib gives: run python book/tools/references.py")
+        print(
+            "book/references.md is not what book/references.bib gives: run python book/tools/references.py"
+        )
         return 1
     PAGE.write_text(wanted, encoding="utf-8")
     return 0
