@@ -1,0 +1,34 @@
+(p) => { // the twin of ch01.columns: same scene, computed in the browser
+  const { a, b, c, d } = p, det = a * d - b * c, flat = Math.abs(det) < 0.02, series = flat ? 2 : det > 0 ? 0 : 1;
+  const fx = [0.3, 0.3, 0.75, 0.3, 0.3, 0.6], fy = [0.15, 0.85, 0.85, 0.85, 0.5, 0.5];
+  const word = flat ? "flat" : det > 0 ? "kept" : "flipped", f = (v, k) => (v + 0).toFixed(k);
+  const density = flat ? "none: no density" : f(1 / Math.abs(det), 3);
+  const said = flat
+    ? "The columns are collinear: the image has no area, and A has no inverse."
+    : `Orientation is ${word}; a uniform density on the square becomes ${density} on the image.`;
+  return {
+    panels: [
+      {
+        xlim: [-0.5, 1.5], ylim: [-0.5, 1.5], title: "unit square, area 1", xlabel: "z1", ylabel: "z2", equal: true, axes: true, aspect: 1, grow: 1,
+        items: [
+          { t: "poly", s: 0, x: [0, 1, 1, 0], y: [0, 0, 1, 1], fill: 0.2, w: 2 },
+          { t: "line", s: -1, x: fx, y: fy, dash: 0, w: 2, name: "a letter F, to see a flip" },
+          { t: "arrows", s: -1, x: [0, 0], y: [0, 0], u: [1, 0], v: [0, 1], w: 2 },
+        ],
+      },
+      {
+        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "its image under A", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1.15, grow: 1.4,
+        items: [
+          { t: "line", s: -1, x: [-2.6, 2.6, null, 0, 0], y: [0, 0, null, -2.6, 2.6], dash: 0, w: 1, a: 0.25 },
+          { t: "poly", s: series, x: [0, a, a + c, c], y: [0, b, b + d, d], fill: 0.3, w: 2 },
+          { t: "line", s: -1, x: fx.map((v, i) => a * v + c * fy[i]), y: fx.map((v, i) => b * v + d * fy[i]), dash: 0, w: 2 },
+          { t: "arrows", s: -1, x: [0], y: [0], u: [a], v: [b], w: 2, name: "columns of A, drag their tips" },
+          { t: "arrows", s: -1, x: [0], y: [0], u: [c], v: [d], w: 2 },
+          { t: "text", s: series, x: 0, y: -2.3, text: `orientation: ${word}`, align: "center", size: 1 },
+        ],
+      },
+    ],
+    alt: `Columns (${f(a, 2)}, ${f(b, 2)}) and (${f(c, 2)}, ${f(d, 2)}): signed area ${f(det, 3)}. ${said}`,
+    readouts: { "det A": f(det, 3), "area of the image": f(Math.abs(det), 3), "density there": density, orientation: word },
+  };
+}
