@@ -1,0 +1,196 @@
+"""The evidence lower bound and its parts, in nats and per example; nothing here is averaged over the batch.
+
+Samples of the latent variable come first in a shape: z is (n, B, d), its densities and the log-weights are (n, B).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lib.utils import std_normal_log_prob, sum_dims
+
+
+class Elbo(NamedTuple):
+    """recon = E_q log p(x | z) and kl = E_q [log q(z | x) - log p(z)], each (B,), in nats."""
+
+    recon: Tensor
+    kl: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The bound on log p(x): recon - kl."""
+        return self.recon - self.kl
+
+
+def normal_log_prob(x: Tensor, mean: Tensor | float, log_std: Tensor | float) -> Tensor:
+    """log N(x; mean, diag(exp(log_std))^2), summed for each example: (B, ...) -> (B,).
+
+    mean and log_std are numbers or broadcast to the shape of x. Three standard deviations away costs 4.5 nats: the
+    argument is the log of the standard deviation, not of the variance.
+    """
+    mean, log_std = _like(x, mean, "mean"), _like(x, log_std, "log_std")
+    return std_normal_log_prob((x - mean) * (-log_std).exp()) - sum_dims(log_std.expand_as(x))
+
+
+def _like(x: Tensor, value: Tensor | float, name: str) -> Tensor:
+    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    try:
+        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must broadcast to the shape {tuple(x.shape)} of x, got {tuple(value.shape)}"
+        )
+    return value
+
+
+def kl_normal(
+    mean: Tensor, log_std: Tensor, mean2: Tensor | float = 0.0, log_std2: Tensor | float = 0.0
+) -> Tensor:
+    """KL(N(mean, std^2) || N(mean2, std2^2)) for diagonal covariances, (B, ...) -> (B,); to N(0, I) by default.
+
+    With r = std / std2: sum of (r^2 - 1) / 2 - log r + ((mean - mean2) / std2)^2 / 2. Kingma and Welling (2014),
+    appendix B, is the case mean2 = 0, std2 = 1.
+    """
+    log_std = _like(mean, log_std, "log_std")
+    mean2, log_std2 = _like(mean, mean2, "mean2"), _like(mean, log_std2, "log_std2")
+    log_r = log_std - log_std2
+    spread = 0.5 * torch.expm1(2 * log_r) - log_r
+    return sum_dims(spread + 0.5 * ((mean - mean2) * (-log_std2).exp()) ** 2)
+
+
+def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
+    """KL(N(m1, C1) || N(m2, C2)) for full covariances: (..., D) and (..., D, D) -> (...).
+
+    (tr(C2^-1 C1) + (m2 - m1)' C2^-1 (m2 - m1) - D + log det C2 - log det C1) / 2, with Cholesky factors in place of
+    inverses and determinants. The four arguments broadcast. Raises ValueError unless both covariances are symmetric
+    and positive definite.
+    """
+    L1, L2 = _cholesky(C1, "C1"), _cholesky(C2, "C2")
+    batch = torch.broadcast_shapes(L1.shape[:-2], L2.shape[:-2], m1.shape[:-1], m2.shape[:-1])
+    D = m1.shape[-1]
+    ratio = torch.linalg.solve_triangular(L2, L1, upper=False)  # tr(C2^-1 C1) = |L2^-1 L1|^2
+    shift = torch.linalg.solve_triangular(L2, (m2 - m1)[..., None], upper=False)
+    log_det1, log_det2 = (2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1) for L in (L1, L2))
+    square = ratio.square().sum((-2, -1)) + shift.square().sum((-2, -1))
+    return (0.5 * (square - D + log_det2 - log_det1)).expand(batch)
+
+
+def _cholesky(C: Tensor, name: str) -> Tensor:
+    L, failed = torch.linalg.cholesky_ex(C)  # reads the lower triangle only
+    if failed.any() or ((C - C.mT).abs() > 1e-5 * C.abs().max()).any():
+        raise ValueError(f"{name} must be symmetric and positive definite")
+    return L
+
+
+def draw(
+    mean: Tensor, log_std: Tensor, n: int = 1, noise: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """n reparameterised samples z = mean + std eps of a diagonal normal q and log q(z): (n, B, ...), (n, B).
+
+    `noise` is eps, (n, B, ...), drawn if not given. Kingma and Welling (2014), section 2.4.
+    """
+    if noise is None:
+        noise = torch.randn(n, *mean.shape, dtype=mean.dtype, device=mean.device)
+    elif noise.shape != (n, *mean.shape):
+        raise ValueError(f"noise must have shape {(n, *mean.shape)}, got {tuple(noise.shape)}")
+    z = mean + log_std.exp() * noise
+    log_q = std_normal_log_prob(noise.flatten(0, 1)).view(n, -1) - sum_dims(log_std.expand_as(mean))
+    return z, log_q
+
+
+LogDensity = Callable[[Tensor, Tensor], Tensor]
+
+
+def _for_each(log_density: Callable[..., Tensor], x: Tensor | None, z: Tensor) -> Tensor:
+    """Apply log_density(x, z) to all n samples of a batch at once: (B, ...), (n, B, ...) -> (n, B)."""
+    n, B = z.shape[:2]
+    args = (z.flatten(0, 1),)
+    if x is not None:
+        args = (x.expand(n, *x.shape).flatten(0, 1), *args)
+    value = log_density(*args)
+    if value.shape != (n * B,):
+        raise ValueError(
+            f"a log-density must give one number per example, ({n * B},), got {tuple(value.shape)}"
+        )
+    return value.view(n, B)
+
+
+def elbo_normal(
+    x: Tensor,
+    log_likelihood: LogDensity,
+    mean: Tensor,
+    log_std: Tensor,
+    n: int = 1,
+    *,
+    log_prior: Callable[[Tensor], Tensor] | None = None,
+    form: str = "kl",
+    noise: Tensor | None = None,
+) -> Elbo:
+    """The bound for q(z | x) = N(mean, std^2), with n samples for what has no closed form: (B, ...) -> Elbo of (B,).
+
+    log_likelihood(x, z) is log p(x | z), (B, ...), (B, d) -> (B,). The prior is N(0, I), or log_prior(z).
+    The forms are equal in expectation; they differ in which part is known in closed form:
+
+        "kl"       E log p(x | z) - KL(q || p)            needs the standard normal prior
+        "entropy"  E log p(x, z) + H(q)
+        "joint"    E [log p(x, z) - log q(z | x)]          nothing; zero variance where q is the posterior
+    """
+    if form not in ("kl", "entropy", "joint"):
+        raise ValueError(f'form must be "kl", "entropy" or "joint", got {form!r}')
+    if form == "kl" and log_prior is not None:
+        raise ValueError('form "kl" knows the standard normal prior only: use "entropy" or "joint"')
+    z, log_q = draw(mean, log_std, n, noise)
+    recon = _for_each(log_likelihood, x, z).mean(0)
+    if form == "kl":
+        return Elbo(recon, kl_normal(mean, log_std))
+    log_p = _for_each(log_prior or std_normal_log_prob, None, z).mean(0)
+    if form == "joint":
+        return Elbo(recon, log_q.mean(0) - log_p)
+    entropy = sum_dims(log_std.expand_as(mean) + 0.5 * math.log(2 * math.pi * math.e))
+    return Elbo(recon, -entropy - log_p)
+
+
+def log_weights(
+    x: Tensor,
+    log_joint: LogDensity,
+    mean: Tensor,
+    log_std: Tensor,
+    n: int,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """log p(x, z) - log q(z | x) for n samples of q = N(mean, std^2): (n, B). Their mean over n estimates the ELBO.
+
+    log_joint(x, z) is log p(x, z), (B, ...), (B, d) -> (B,).
+    """
+    z, log_q = draw(mean, log_std, n, noise)
+    return _for_each(log_joint, x, z) - log_q
+
+
+def importance_bound(log_w: Tensor) -> Tensor:
+    """log (1/n sum_k w_k), (n, ...) -> (...): a bound on log p(x) in expectation, tighter as n grows.
+
+    n = 1 is the ELBO; n to infinity is log p(x). Burda, Grosse and Salakhutdinov (2016), equation (8).
+    """
+    return torch.logsumexp(log_w, 0) - math.log(len(log_w))
+
+
+def importance_stderr(log_w: Tensor) -> Tensor:
+    """Standard error of `importance_bound`, (n, ...) -> (...), by the delta method: std(w) / (mean(w) sqrt(n)).
+
+    It sees only the weights that were drawn: where `effective_sample_size` is small it is too optimistic.
+    """
+    n = len(log_w)
+    if n < 2:
+        raise ValueError(f"a standard error needs at least 2 weights, got {n}")
+    share = torch.softmax(log_w, 0) * n  # w / mean(w)
+    return share.std(0) / n**0.5
+
+
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2, (n, ...) -> (...): between 1 (one weight has it all) and n (all equal). Kong (1992)."""
+    return (2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)).exp()
