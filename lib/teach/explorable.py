@@ -19,7 +19,6 @@ import itertools
 import json
 import os
 import sys
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from .frames import pack
 from .scene import Panel, Scene
 
 STATIC = Path(__file__).parent / "static"
@@ -151,7 +151,7 @@ class Explorable:
         )
         host = ""
         if script:
-            js, css = ((STATIC / f"explore.{kind}").read_text("utf8") for kind in ("js", "css"))
+            js, css = renderer()
             host = f"<style>{css}</style><script>globalThis.Explorable||(()=>{{{js}}})();Explorable.mountAll()</script>"
         return (
             f'<figure class="explorable" aria-label="{html.escape(self.title)}">'
@@ -190,6 +190,12 @@ class Explorable:
         return {**live, "text/plain": plain, "text/html": self.html(script=True)}, meta
 
 
+def renderer() -> tuple[str, str]:
+    """The renderer's script and style."""
+    read = lambda name: (STATIC / name).read_text("utf8")
+    return read("panel.js") + read("explore.js"), read("explore.css")
+
+
 def explore(
     title: str,
     scene: Callable[..., Scene],
@@ -212,77 +218,14 @@ def explore(
     return Explorable(title, scene, controls, twin=twin, data=data, drag=drag)
 
 
-def pack(scenes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Scenes of one structure as 16-bit numbers, deflated: a few bytes for each number that moves.
-
-    Every list of numbers becomes a slot with its own bounds; frames are stored as differences.
-    The largest rounding error is (max - min) / 131068 of a slot.
-    """
-    slots: list[list[np.ndarray]] = []
-
-    def strip(node: Any, first: bool, at: list[int]) -> Any:
-        if isinstance(node, list) and node and all(_number(v) for v in node):
-            return _slot(np.array([np.nan if v is None else v for v in node], float), first, at)
-        if _number(node) and node is not None:
-            return _slot(np.array([float(node)]), first, at, scalar=True)
-        if isinstance(node, list):
-            return [strip(v, first, at) for v in node]
-        if isinstance(node, dict):
-            return {k: strip(v, first, at) for k, v in node.items()}
-        return node
-
-    def _slot(
-        values: np.ndarray, first: bool, at: list[int], scalar: bool = False
-    ) -> dict[str, int]:
-        if first:
-            slots.append([values])
-        else:
-            if at[0] >= len(slots) or len(slots[at[0]][0]) != len(values):
-                raise ValueError("scenes computed beforehand must all have the same structure")
-            slots[at[0]].append(values)
-        at[0] += 1
-        return {"$n": 0 if scalar else len(values)}
-
-    template = None
-    for k, scene in enumerate(scenes):
-        body = strip({"panels": scene["panels"]}, k == 0, [0])
-        template = body if template is None else template
-        if body != template:
-            raise ValueError("scenes computed beforehand must all have the same structure")
-    bounds, columns = [], []
-    for slot in slots:
-        v = np.stack(slot)
-        finite = np.isfinite(v)
-        lo, hi = (float(v[finite].min()), float(v[finite].max())) if finite.any() else (0.0, 0.0)
-        code = np.where(finite, np.nan_to_num(np.round((v - lo) / ((hi - lo) or 1) * 65534)), 65535)
-        bounds.append([v.shape[1], lo, hi])
-        columns.append(code.astype(np.uint16))
-    table = np.concatenate(columns, axis=1)
-    delta = np.diff(table, axis=0, prepend=np.zeros_like(table[:1]))  # wraps modulo 2^16
-    data = base64.b64encode(zlib.compress(delta.astype("<u2").tobytes(), 9)).decode()
-    return {
-        "data": data,
-        "slots": bounds,
-        "template": template,
-        "alts": [s["alt"] for s in scenes],
-        "readouts": [s["readouts"] for s in scenes],
-    }
-
-
-def _number(v: Any) -> bool:
-    return v is None or (isinstance(v, int | float) and not isinstance(v, bool))
-
-
 def _widget(figure: Explorable):
     """The anywidget around the renderer; imported late, so that `lib` needs no widgets to compute."""
     import anywidget
     import traitlets
 
     class ExplorableWidget(anywidget.AnyWidget):
-        _esm = (STATIC / "explore.js").read_text(
-            "utf8"
-        ) + "\nexport default { render: Explorable.render };\n"
-        _css = (STATIC / "explore.css").read_text("utf8")
+        _esm = renderer()[0] + "\nexport default { render: Explorable.render };\n"
+        _css = renderer()[1]
         spec = traitlets.Dict().tag(sync=True)
         params = traitlets.Dict().tag(sync=True)
         scene = traitlets.Unicode("").tag(sync=True)
