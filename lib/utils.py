@@ -1,0 +1,95 @@
+"""Tensor helpers that every chapter shares, and the checks that turn a mistake into a sentence."""
+
+import torch
+from torch import Tensor
+
+
+def sum_dims(x: Tensor) -> Tensor:
+    """Sum everything but the batch dimension: (B, ...) -> (B,)."""
+    return x.flatten(1).sum(1) if x.ndim > 1 else x
+
+
+def expand_as_batch(t: Tensor | float, x: Tensor) -> Tensor:
+    """Shape a number or a (B,) tensor so that it multiplies x (B, ...): -> () or (B, 1, ..., 1).
+
+    The result has the dtype and device of x.
+    """
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if t.ndim == 0:
+        return t
+    if t.ndim != 1 or len(t) not in (1, len(x)):
+        raise ValueError(
+            f"expected a number or one value for each of the {len(x)} examples, "
+            f"not a tensor of shape {tuple(t.shape)}"
+        )
+    return t.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def std_normal_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I) in nats: (B, ...) -> (B,)."""
+    return sum_dims(-0.5 * (z**2 + 1.8378770664093453))  # log(2 pi)
+
+
+def check_batch(
+    x: Tensor,
+    d: int | None = None,
+    name: str = "x",
+    context: Tensor | None = None,
+    finite: bool = True,
+) -> Tensor:
+    """Return x if it is a floating-point batch (B, ...), or (B, d) where d is given; else explain.
+
+    Args:
+        context: must have as many rows as x, where it is given.
+        finite: also look for NaN and infinity. That waits for the device and cannot run under
+            vmap, so code that is called at every step of a solver leaves it out.
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: wrong shape, an unequal number of rows, or a value that is not finite.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, not {x.dtype}: convert it with .float()")
+    shape = tuple(x.shape)
+    if d is not None and (x.ndim != 2 or x.shape[1] != d):
+        raise ValueError(f"{name} must have shape (B, {d}), not {shape}")
+    if x.ndim == 0:
+        raise ValueError(
+            f"{name} must have the batch as its first dimension; it is a single number"
+        )
+    if context is not None:
+        if not isinstance(context, Tensor):
+            raise TypeError(f"context must be a torch.Tensor, not {type(context).__name__}")
+        if context.ndim == 0 or len(context) != len(x):
+            raise ValueError(
+                f"context must have one row for each of the {len(x)} rows of {name}, "
+                f"but its shape is {tuple(context.shape)}"
+            )
+    if finite:
+        check_finite(x, name)
+        if context is not None and context.is_floating_point():
+            check_finite(context, "context")
+    return x
+
+
+def check_finite(x: Tensor, name: str = "x") -> Tensor:
+    """Return x if it has no NaN and no infinity; else a ValueError that says how many and where."""
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        first = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"{name} has {int(bad.sum())} of {x.numel()} values that are NaN or infinite, "
+            f"the first at index {first}"
+        )
+    return x
+
+
+def check_count(n: int, name: str = "n") -> int:
+    """Return n if it is a positive whole number; else explain."""
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"{name} must be an int, not {type(n).__name__}")
+    if n < 1:
+        raise ValueError(f"{name} must be at least 1, not {n}")
+    return n

@@ -1,0 +1,20 @@
+"""Fixtures that every test may use."""
+
+import pytest
+import torch
+
+# Two runners share a machine: more threads make small tensors slower, and sums less repeatable.
+torch.set_num_threads(1)
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> torch.device:
+    """The CPU always, and the GPU where there is one."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
