@@ -29,6 +29,13 @@ def _all():
 ALL = list(_all())
 
 
+@pytest.fixture
+def browser_page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
+
+
 def some_params(figure, n=6):
     """The ends of every control, and random places between."""
     draw = random.Random(0)
@@ -58,7 +65,7 @@ def test_python_draws_everywhere(make):
     assert len(figure.scene().still()) > 1000
 
 
-def compare(got, want, where, scale=1.0):
+def compare(got, want, where, scale=1e-3):
     """`want` is Python's scene: five significant digits. Strings may differ in the last digit."""
     if isinstance(want, dict):
         assert set(got) == set(want), f"{where}: {sorted(set(got) ^ set(want))}"
@@ -71,7 +78,7 @@ def compare(got, want, where, scale=1.0):
     elif isinstance(want, list):
         a, b = (np.array([np.nan if v is None else v for v in q], float) for q in (got, want))
         assert a.shape == b.shape, f"{where}: {a.shape} {b.shape}"
-        size = np.nanmax(np.abs(b), initial=1e-3)
+        size = np.nanmax(np.abs(b), initial=scale)
         level = 1.01 if where.endswith(".v") else 1e-4 * size  # opacity levels are integers
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=level, err_msg=where)
     elif isinstance(want, str):
@@ -114,7 +121,6 @@ def in_browser(page, figure, params_list):
     return [json.loads(page.evaluate(read, p)) for p in params_list]
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("make", ALL)
 def test_browser_draws_what_python_computes(make, browser_page):
     figure = make()
@@ -123,11 +129,12 @@ def test_browser_draws_what_python_computes(make, browser_page):
         compare(got, figure.scene(**params).to_dict(), f"{params}")
 
 
-@pytest.mark.browser
 def test_frames_computed_beforehand_arrive_in_the_browser(browser_page):
     def scene(shift: float, on: bool) -> Scene:
         x = np.linspace(0, 6, 40)
-        panel = Panel((0, 6), (-1, 1), xlabel="x", ylabel="y").line(x, np.sin(x + shift) * on, 0, "w")
+        panel = Panel((0, 6), (-1, 1), xlabel="x", ylabel="y").line(
+            x, np.sin(x + shift) * on, 0, "w"
+        )
         panel.heat(np.outer(np.cos(x[:6] + shift), x[:5]), (0, 1, 0, 1)).text(shift, 0, "here")
         return Scene([panel], f"shifted by {shift:.2f}", {"shift": f"{shift:.2f}"})
 
@@ -136,4 +143,4 @@ def test_frames_computed_beforehand_arrive_in_the_browser(browser_page):
     figure = explore("w", scene, [Slider("shift", "s", 0.5, 2, 1, 0.25), Toggle("on", "on", True)])
     settings = some_params(figure)
     for params, got in zip(settings, in_browser(browser_page, figure, settings), strict=True):
-        compare(got, figure.scene(**params).to_dict(), f"{params}")
+        compare(got, figure.scene(**params).to_dict(), f"{params}", scale=1.0)
