@@ -1,0 +1,1 @@
+"""Data: closed-form 2-D densities (`densities`) and images (`images`)."""
