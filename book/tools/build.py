@@ -14,6 +14,7 @@ or the Python version changed. (Jupyter Book's own cache looks at the notebook a
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -46,31 +47,51 @@ def _commit() -> str:
     )
 
 
-def stale(paths: list[Path]) -> dict[str, tuple[dict, str]]:
-    """The chapters whose artefacts do not belong to their present key."""
-    out = {}
-    for path in paths:
-        nb = read(path)
-        key = execution_key(nb, path.stem)
-        try:
-            known = json.loads((EXECUTED / path.stem / "run.json").read_text())["key"]
-        except (OSError, ValueError, KeyError):
-            known = ""
-        if known != key:
-            out[path.stem] = (nb, key)
+FIGURE = re.compile(r"^<!-- explorable: (?:(\w+)\.)?(\w+) -->$", re.M)
+
+
+def figure_name(match: re.Match) -> str:
+    """`ch01.bend` of a marker; a bare name is a module with one figure of that name."""
+    return f"{match[1] or match[2]}.{match[2]}"
+
+
+def work(paths: list[Path]) -> dict[str, dict]:
+    """What there is to execute: the chapters, and the figures that other pages show."""
+    out = {path.stem: read(path) for path in paths}
+    for page in sorted((ROOT / "book").glob("*.md")):
+        for match in FIGURE.finditer(page.read_text(encoding="utf8")):
+            module, name = figure_name(match).split(".")
+            code = f"from lib.teach.figures import {module}\n\n{module}.{name}()"
+            cell = {"cell_type": "code", "id": "figure", "metadata": {}, "source": code}
+            cell |= {"outputs": [], "execution_count": None}
+            nb = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+            out[f"figure-{module}.{name}"] = nb
     return out
 
 
-def run_chapters(paths: list[Path], everything: bool = False) -> list[str]:
+def stale(everything: dict[str, dict]) -> dict[str, tuple[dict, str]]:
+    """The notebooks whose artefacts do not belong to their present key."""
+    out = {}
+    for name, nb in everything.items():
+        own = re.search(r"\d\d", name)
+        key = execution_key(nb, own[0] if own else "00")
+        try:
+            known = json.loads((EXECUTED / name / "run.json").read_text(encoding="utf8"))["key"]
+        except (OSError, ValueError, KeyError):
+            known = ""
+        if known != key:
+            out[name] = (nb, key)
+    return out
+
+
+def run_chapters(paths: list[Path], again: bool = False) -> list[str]:
     """Execute what is stale; keep artefacts of what succeeded. Returns what went wrong."""
     EXECUTED.mkdir(parents=True, exist_ok=True)
+    everything = work(paths)
     for old in EXECUTED.iterdir():
-        if old.name not in {p.stem for p in paths}:
+        if again or old.name not in everything:
             shutil.rmtree(old)
-    if everything:
-        for path in paths:
-            shutil.rmtree(EXECUTED / path.stem, ignore_errors=True)
-    todo, jobs, errors = stale(paths), [], []
+    todo, jobs, errors = stale(everything), [], []
     for name, (nb, _) in todo.items():
         shutil.rmtree(EXECUTED / name, ignore_errors=True)  # nothing stale outlives a failure
         fresh = EXECUTED / f".{name}"
@@ -222,9 +243,18 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
             if marker not in text:
                 raise SystemExit(f"{name} has no line {marker} for its table")
             files[name] = text.replace(marker, table(paths)).encode()
+    for name in [n for n in files if n.startswith("book/") and n.endswith(".md")]:
+        text = FIGURE.sub(lambda m: _figure_html(figure_name(m)), files[name].decode())
+        files[name] = text.encode()
     for path in paths:
         files[f"chapters/{path.name}"] = _staged_notebook(path).encode()
     return files
+
+
+def _figure_html(name: str) -> str:
+    nb = read(EXECUTED / f"figure-{name}" / "notebook.ipynb")
+    html = "".join(nb["cells"][0]["outputs"][0]["data"]["text/html"])
+    return "\n".join(line for line in html.splitlines() if line.strip())  # one block of HTML
 
 
 def stage(files: dict[str, bytes]) -> None:
@@ -283,7 +313,17 @@ def pages(files: dict[str, bytes], everything: bool = False) -> int:
         shutil.rmtree(HTML, ignore_errors=True)
         shutil.rmtree(DOCTREES, ignore_errors=True)
     jb = [str(Path(sys.executable).with_name("jupyter-book"))]
-    command = [*jb, "build", str(STAGED), "--path-output", str(ROOT), "-W", "-n", "--keep-going", "-q"]
+    command = [
+        *jb,
+        "build",
+        str(STAGED),
+        "--path-output",
+        str(ROOT),
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+    ]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, check=False
     )
@@ -303,10 +343,16 @@ def main(arguments: list[str]) -> int:
     began = time.perf_counter()
     everything = "--all" in arguments
     BUILD.mkdir(exist_ok=True)
+    lock = open(BUILD / ".lock", "w")  # noqa: SIM115 -- held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("another build is running; waiting for it", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     paths = chapters()
     errors = run_chapters(paths, everything)
     if errors:
-        print(f"\n{len(errors)} of {len(paths)} chapters failed; the pages were not built")
+        print(f"\n{len(errors)} failed; the pages were not built")
         STAMP.unlink(missing_ok=True)
         return 1
     if "--no-pages" in arguments:
@@ -315,7 +361,9 @@ def main(arguments: list[str]) -> int:
     stage(files)
     code = pages(files, everything)
     if not code:
-        print(f"the book is at {(HTML / 'index.html').as_uri()} ({time.perf_counter() - began:.0f} s)")
+        print(
+            f"the book is at {(HTML / 'index.html').as_uri()} ({time.perf_counter() - began:.0f} s)"
+        )
     return code
 
 

@@ -148,7 +148,9 @@ def _cell_seconds(nb) -> dict[str, float]:
         times = cell.metadata.get("execution", {})
         began, ended = times.get("iopub.execute_input"), times.get("shell.execute_reply")
         if began and ended:
-            began, ended = (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (began, ended))
+            began, ended = (
+                datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (began, ended)
+            )
             out[cell.get("id", str(k))] = round((ended - began).total_seconds(), 3)
     return out
 

@@ -35,7 +35,9 @@ def main():
     import shutil
 
     if not shutil.which("git"):
-        stop("git is missing; install it (Debian, Ubuntu: 'sudo apt install git') and run it again.")
+        stop(
+            "git is missing; install it (Debian, Ubuntu: 'sudo apt install git') and run it again."
+        )
     try:
         import ensurepip  # noqa: F401
         import venv as _  # noqa: F401

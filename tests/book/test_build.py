@@ -1,0 +1,97 @@
+"""The book builds without a warning, and says on its own pages what was checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from notebooks import ROOT, chapters, read, tags
+from policy import IDENTITIES
+
+EXECUTED = ROOT / "_build" / "executed"
+CHAPTERS = chapters()
+
+
+def test_the_book_builds(built):
+    assert (built / "index.html").is_file()
+
+
+def test_an_unchanged_book_is_left_alone(built):
+    index = built / "chapters" / f"{CHAPTERS[0].stem}.html"
+    before = index.stat().st_mtime_ns
+    command = [sys.executable, str(ROOT / "book/tools/build.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "executing" not in run.stdout
+    assert index.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_figures_that_came_out_are_described(built, path):
+    """What cannot be seen without running: a picture from a cell that is not a figure cell."""
+    ran = read(EXECUTED / path.stem / "notebook.ipynb")
+    for k, cell in enumerate(ran["cells"], 1):
+        if cell["cell_type"] != "code":
+            continue
+        pictures = [
+            o for o in cell["outputs"] if any(m.startswith("image/") for m in o.get("data", {}))
+        ]
+        if pictures:
+            assert len(pictures) == 1, f"cell {k} makes {len(pictures)} pictures: one per cell"
+            assert cell["metadata"].get("alt"), f"cell {k} makes a picture and has no alt"
+            assert "figure" in cell["metadata"].get("mystnb", {}), f"cell {k} has no caption"
+        html = "".join("".join(o.get("data", {}).get("text/html", "")) for o in cell["outputs"])
+        if 'class="explorable"' in html:
+            assert "explorable" in tags(cell), f"cell {k} is an explorable figure without the tag"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_the_ledger_page_lists_every_check(built, path):
+    lines = (EXECUTED / path.stem / "ledger.jsonl").read_text(encoding="utf8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert len({e["label"] for e in entries if not e["expect_failure"]}) >= IDENTITIES
+    page = (built / "book" / "ledger.html").read_text(encoding="utf8")
+    for entry in entries:
+        anchor = "eq-" + entry["label"].replace(".", "-")
+        assert f'href="../chapters/{path.stem}.html#{anchor}"' in page
+
+
+def test_pages_hold_no_widget_state_and_no_foreign_address(built):
+    for page in built.rglob("*.html"):
+        text = page.read_text(encoding="utf8")
+        assert "application/vnd.jupyter.widget" not in text, page
+        assert "require.js" not in text, page
+        loads = re.findall(
+            r"<(?:script|img|link|iframe|source)[^>]*?(?:src|href)=\"([^\"]+)\"", text
+        )
+        foreign = [a for a in loads if re.match(r"(https?:)?//", a) and 'rel="canonical"' not in a]
+        assert not foreign, f"{page}: {foreign}"
+
+
+def test_every_button_leads_to_a_file(built):
+    """Colab, Binder and repository buttons: their paths exist in the tree."""
+    import yaml
+
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))
+    url, branch = config["repository"]["url"], config["repository"]["branch"]
+    owner = url.removeprefix("https://github.com/")
+    seen = 0
+    for page in built.rglob("*.html"):
+        for target in re.findall(r'href="(https://[^"]+)"', page.read_text(encoding="utf8")):
+            target = target.replace("&amp;", "&")
+            patterns = (
+                rf"https://colab\.research\.google\.com/github/{owner}/blob/{branch}/(.+)",
+                rf"https://mybinder\.org/v2/gh/{owner}/{branch}\?urlpath=(?:lab/tree|tree)/(.+)",
+                rf"{re.escape(url)}/(?:blob|edit|raw|tree)/{branch}/(.+)",
+            )
+            hosts = ("https://colab.", "https://mybinder.org", url)
+            if not target.startswith(hosts) or target.rstrip("/") == url or "/issues/" in target:
+                continue
+            match = next(filter(None, (re.fullmatch(p, target) for p in patterns)), None)
+            assert match, f"{page.name}: {target} is not an address of this book"
+            assert (ROOT / match[1].partition("#")[0]).is_file(), f"{page.name}: {target}"
+            seen += 1
+    assert seen >= 2 * len(CHAPTERS)

@@ -1,0 +1,216 @@
+"""The rendered pages in a browser: nothing missing, nothing from elsewhere, figures that answer."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from notebooks import ROOT
+
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+READY = """async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  const figures = [...document.querySelectorAll("figure.explorable")];
+  for (let k = 0; k < 200 && figures.some((f) => f.dataset.ready !== "1"); k++)
+    await new Promise((r) => setTimeout(r, 50));
+  return figures.filter((f) => f.dataset.ready !== "1").length;
+}"""
+
+MATH = """() => {
+  const shown = [...document.querySelectorAll(".bd-article .math")];
+  return {
+    raw: shown.filter((e) => !e.querySelector("mjx-container")).map((e) => e.textContent.slice(0, 80)),
+    errors: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")].map((e) => e.textContent),
+    silent: document.querySelectorAll("mjx-container:not(:has(mjx-assistive-mml))").length,
+    // text that a formula left behind: $x$ or a tag that nobody read
+    left: [...document.querySelectorAll(".bd-article p, .bd-article li, .bd-article td, figcaption")]
+      .map((e) => {
+        const c = e.cloneNode(true);
+        c.querySelectorAll("code, pre, mjx-container, script").forEach((x) => x.remove());
+        return c.textContent;
+      })
+      .filter((t) => /\\\\[(\\[]|\\$\\$|\\\\tag|\\\\frac|\\$[^$]*\\\\[a-z]/.test(t))
+      .map((t) => t.slice(0, 120)),
+  };
+}"""
+
+WIDTH = """() => {
+  const w = document.documentElement.clientWidth;
+  const inside = (e) => {
+    for (let p = e.parentElement; p; p = p.parentElement)
+      if (/(auto|scroll|hidden|clip)/.test(getComputedStyle(p).overflowX)) return true;
+    return false;
+  };
+  const out = [...document.querySelectorAll(".bd-article *")].filter((e) => {
+    const r = e.getBoundingClientRect();
+    return r.width && r.right > w + 1 && !inside(e);
+  });
+  return {
+    page: document.documentElement.scrollWidth - w,
+    wide: out.slice(0, 5).map((e) => e.tagName + "." + e.className + " " + e.textContent.slice(0, 40)),
+  };
+}"""
+
+BLANK = """(f) => [...f.querySelectorAll(".ex-panels canvas")].map((c) => {
+  const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+  let colours = new Set();
+  for (let i = 0; i < d.length; i += 4) if (d[i + 3]) colours.add((d[i] << 16) | (d[i + 1] << 8) | d[i + 2]);
+  return colours.size;
+})"""
+
+# Set a control, wait for the paint, and give the picture and the sentence before and after.
+MOVE = """async ([figure, k]) => {
+  const c = figure.querySelectorAll(".ex-controls input, .ex-controls select")[k];
+  const look = () => [...figure.querySelectorAll(".ex-panels canvas")].map((x) => x.toDataURL()).join("");
+  const said = () => figure.querySelector(".ex-panels").getAttribute("aria-label");
+  const before = [look(), said()];
+  const painted = Number(figure.dataset.painted);
+  if (c.type === "range") {
+    c.value = Number(c.value) > (Number(c.min) + Number(c.max)) / 2 ? c.min : c.max;
+    c.dispatchEvent(new Event("input", { bubbles: true }));
+  } else if (c.type === "checkbox") c.click();
+  else {
+    c.selectedIndex = (c.selectedIndex + 1) % c.options.length;
+    c.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  for (let i = 0; i < 100 && Number(figure.dataset.painted) === painted; i++)
+    await new Promise((r) => requestAnimationFrame(r));
+  const after = [look(), said()];
+  [...figure.querySelectorAll(".ex-controls button")].find((b) => b.textContent === "Reset").click();
+  await new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)));
+  return { name: c.dataset.name, picture: before[0] !== after[0], text: before[1] !== after[1], said: after[1] };
+}"""
+
+
+class Visit:
+    """A page opened with every other host blocked, and what went wrong on it."""
+
+    def __init__(self, browser, address: str, size: dict, base: str):
+        self.faults: list[str] = []
+        self.context = browser.new_context(viewport=size)
+        self.context.route("**/*", self._gate(base))
+        self.page = self.context.new_page()
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda e: self.faults.append(f"error: {e}"))
+        self.page.on("requestfailed", lambda r: self.faults.append(f"failed: {r.url} {r.failure}"))
+        self.page.on(
+            "response",
+            lambda r: self.faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None,
+        )
+        self.page.goto(address)
+        self.unready = self.page.evaluate(READY)
+
+    def _gate(self, base: str):
+        def gate(route):
+            if route.request.url.startswith((base, "data:", "blob:")):
+                route.continue_()
+            else:
+                self.faults.append(f"asks for {route.request.url}")
+                route.abort()
+
+        return gate
+
+    def _console(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.faults.append(f"console: {message.text}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.context.close()
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("name", PAGES)
+def test_page(site, browser, name, size):
+    with Visit(browser, f"{site}{name}.html", size, site) as visit:
+        assert not visit.unready, "an explorable figure never became ready"
+        math = visit.page.evaluate(MATH)
+        assert math == {"raw": [], "errors": [], "silent": 0, "left": []}
+        width = visit.page.evaluate(WIDTH)
+        assert width == {"page": 0, "wide": []}
+        for picture in visit.page.query_selector_all(".bd-article img"):
+            assert (picture.get_attribute("alt") or "").strip(), picture.get_attribute("src")
+            if picture.is_visible():
+                assert picture.evaluate("(i) => i.complete && i.naturalWidth > 0")
+        for figure in visit.page.query_selector_all("figure.explorable"):
+            figure.scroll_into_view_if_needed()
+            colours = figure.evaluate(BLANK)
+            assert colours and min(colours) > 3, f"a blank picture: {colours}"
+        assert not visit.faults
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_control_moves_its_picture_and_its_text(site, browser, name):
+    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
+        for figure in visit.page.query_selector_all("figure.explorable"):
+            figure.scroll_into_view_if_needed()
+            title = figure.get_attribute("aria-label")
+            controls = figure.query_selector_all(".ex-controls input, .ex-controls select")
+            assert controls, f"{title}: no control"
+            for k in range(len(controls)):
+                moved = visit.page.evaluate(MOVE, [figure, k])
+                assert moved["picture"], f"{title}: {moved['name']} does not move the picture"
+                assert moved["text"], (
+                    f"{title}: {moved['name']} leaves the text at {moved['said']!r}"
+                )
+        assert not visit.faults
+
+
+@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
+def test_a_slider_follows_the_keyboard(site, browser, name):
+    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
+        for slider in visit.page.query_selector_all("figure.explorable input[type=range]"):
+            slider.focus()
+            before = slider.evaluate("(s) => s.getAttribute('aria-valuetext')")
+            at_top = slider.evaluate("(s) => Number(s.value) >= Number(s.max)")
+            visit.page.keyboard.press("ArrowLeft" if at_top else "ArrowRight")
+            assert slider.evaluate("(s) => s.getAttribute('aria-valuetext')") != before
+
+
+@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
+def test_links_inside_a_chapter_arrive(site, browser, name):
+    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
+        lost = visit.page.evaluate(
+            """() => [...document.querySelectorAll('.bd-article a[href^="#"]')]
+                .map((a) => a.getAttribute("href").slice(1))
+                .filter((id) => id && !document.getElementById(decodeURIComponent(id)))"""
+        )
+        assert not lost
+
+
+@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
+def test_print(site, browser, name):
+    """On paper: the figures, the sentences about them, no sidebars."""
+    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
+        visit.page.emulate_media(media="print")
+        assert not visit.page.is_visible(".bd-sidebar-primary")
+        for figure in visit.page.query_selector_all("figure.explorable"):
+            boxes = figure.evaluate(
+                """(f) => [...f.querySelectorAll(".ex-panels canvas, img.ex-still, .ex-alt")]
+                    .map((e) => e.getBoundingClientRect()).filter((r) => r.width > 40 && r.height > 8).length"""
+            )
+            assert boxes >= 2, "a figure or its sentence is not printed"
+        assert len(visit.page.pdf()) > 20_000
+
+
+def test_from_a_folder_without_a_server(built, browser):
+    """The same pages by file://, as from a USB stick; search as well."""
+    base = built.as_uri() + "/"
+    for name in PAGES:
+        with Visit(browser, f"{base}{name}.html", WIDE, base) as visit:
+            assert not visit.unready
+            assert not visit.faults
+    with Visit(browser, f"{base}search.html?q=variables", WIDE, base) as visit:
+        visit.page.wait_for_selector("#search-results li a", timeout=10_000)
+        assert not visit.faults
+
+
+def test_search(site, browser):
+    with Visit(browser, f"{site}search.html?q=variables", WIDE, site) as visit:
+        visit.page.wait_for_selector('#search-results a[href*="chapters/"]', timeout=10_000)
+        visit.page.wait_for_load_state("networkidle")
+        assert not visit.faults

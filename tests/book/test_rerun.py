@@ -1,0 +1,191 @@
+"""Which chapters run again after a change, and what a failing cell does to the build."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from notebooks import ROOT, chapters, dependencies, execution_key, read
+
+TREE = {
+    "requirements.txt": "numpy==1\n",
+    "lib/__init__.py": "",
+    "lib/nets.py": "import math\n",
+    "lib/flows/__init__.py": "from .flow import Flow\n",
+    "lib/flows/flow.py": "def f():\n    from ..nets import x\n",
+    "lib/flows/weights/w.bin": "1",
+    "lib/vae/__init__.py": "",
+    "lib/vae/elbo.py": "import importlib\nm = importlib.import_module('lib.metrics')\n",
+    "lib/metrics.py": "",
+    "lib/unused.py": "",
+    "lib/teach/__init__.py": "",
+    "lib/teach/static/explore.js": "",
+    "lib/teach/figures/__init__.py": "",
+    "lib/teach/figures/ch01.py": "",
+    "lib/teach/figures/ch01_bend.js": "",
+    "lib/teach/figures/ch02.py": "",
+    "lib/teach/exercises/__init__.py": "",
+    "lib/teach/exercises/ch02.py": "",
+}
+CODE = {
+    "01_one": "from lib.flows import Flow\nimport lib.teach\n!ls\n%time x = 1\n",
+    "02_two": "from lib.vae import elbo\nimport lib.teach\n",
+}
+
+
+def _notebook(*sources: str) -> dict:
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{k}",
+            "metadata": {},
+            "source": s,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for k, s in enumerate(sources)
+    ]
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name, text in TREE.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path
+
+
+def _keys(root):
+    return {name: execution_key(_notebook(text), name, root) for name, text in CODE.items()}
+
+
+@pytest.mark.parametrize(
+    ("file", "again"),
+    [
+        ("lib/__init__.py", {"01_one", "02_two"}),
+        ("lib/teach/__init__.py", {"01_one", "02_two"}),
+        ("lib/teach/static/explore.js", {"01_one", "02_two"}),
+        ("requirements.txt", {"01_one", "02_two"}),
+        ("lib/flows/flow.py", {"01_one"}),
+        ("lib/flows/weights/w.bin", {"01_one"}),
+        ("lib/nets.py", {"01_one"}),
+        ("lib/teach/figures/ch01_bend.js", {"01_one"}),
+        ("lib/teach/figures/ch01.py", {"01_one"}),
+        ("lib/teach/figures/ch02.py", {"02_two"}),
+        ("lib/teach/exercises/ch02.py", {"02_two"}),
+        ("lib/vae/elbo.py", {"02_two"}),
+        ("lib/metrics.py", {"02_two"}),
+        ("lib/unused.py", set()),
+    ],
+)
+def test_a_change_in_lib_reaches_exactly_its_chapters(tree, file, again):
+    before = _keys(tree)
+    path = tree / file
+    path.write_text(path.read_text() + "\n# changed\n")
+    after = _keys(tree)
+    assert {name for name in CODE if before[name] != after[name]} == again
+
+
+def test_prose_does_not_execute_a_chapter_again(tree):
+    nb = _notebook("x = 1")
+    before = execution_key(nb, "01_one", tree)
+    nb["cells"].append({"cell_type": "markdown", "id": "m", "metadata": {}, "source": "text"})
+    assert execution_key(nb, "01_one", tree) == before
+    nb["cells"][0]["source"] = "x = 2"
+    assert execution_key(nb, "01_one", tree) != before
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda p: p.stem)
+def test_what_a_chapter_really_imports_is_in_its_key(path):
+    """The static reading misses nothing that the chapter's imports load."""
+    nb = read(path)
+    imports = "\n".join(
+        line
+        for cell in nb["cells"]
+        if cell["cell_type"] == "code"
+        for line in cell["source"].splitlines()
+        if line.startswith(("import lib", "from lib"))
+    )
+    show = (
+        "\nimport sys\nprint(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'lib'"
+        " and getattr(m, '__file__', None)), sep='\\n')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", imports + show],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(run.stdout.split())
+    assert loaded <= {str(p) for p in dependencies(nb, path.stem)}
+
+
+# ---------------------------------------------------------------- failing cells
+
+
+def _build(root, **cells):
+    shutil.copytree(ROOT / "book/tools", root / "book/tools", dirs_exist_ok=True)
+    (root / "chapters").mkdir(exist_ok=True)
+    for name, sources in cells.items():
+        (root / "chapters" / f"{name.lstrip('_')}.ipynb").write_text(
+            json.dumps(_notebook(*sources))
+        )
+    run = subprocess.run(
+        [sys.executable, str(root / "book/tools/build.py"), "--no-pages"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "BOOK_JOBS": "2"},
+    )
+    return run.returncode, run.stdout + run.stderr
+
+
+def test_failures_stop_the_build_and_leave_nothing(tree):
+    code, said = _build(tree, _01_one=["x = 1"], _02_two=["print(2)"])
+    assert code == 0, said
+    assert (tree / "_build/executed/01_one/run.json").exists()
+
+    code, said = _build(
+        tree,
+        _01_one=["x = 1"],
+        _02_two=["y = 0\n1 / y"],
+        _03_three=["import sys; sys.stderr.write('a warning')"],
+        _04_four=["import os; os._exit(3)"],
+    )
+    assert code == 1
+    assert "02_two, cell 1" in said and "ZeroDivisionError" in said
+    assert "03_three, cell 1" in said and "a warning" in said
+    assert "04_four, cell 1" in said and "kernel died" in said
+    assert "01_one" not in said.split("executing")[1].split("\n")[0]  # unchanged: not run again
+    left = {p.name for p in (tree / "_build/executed").iterdir()}
+    assert left == {"01_one"}  # the good result of the old 02_two went as well
+
+
+def test_two_chapters_run_at_once(tree):
+    """Each waits for the other: they end only if they run at the same time."""
+    meet = (
+        "import pathlib, time\nhere = pathlib.Path({folder!r})\n(here / '{me}').touch()\n"
+        "end = time.time() + 60\nwhile not (here / '{you}').exists():\n"
+        "    assert time.time() < end, 'alone'\n    time.sleep(0.05)\n"
+    )
+    code, said = _build(
+        tree,
+        _01_one=[meet.format(folder=str(tree), me="a", you="b")],
+        _02_two=[meet.format(folder=str(tree), me="b", you="a")],
+    )
+    assert code == 0, said
+
+
+def test_a_chapter_runs_in_an_empty_folder_on_one_thread(tree):
+    code, said = _build(
+        tree,
+        _01_one=["import os\nassert os.listdir() == [] and os.environ['OMP_NUM_THREADS'] == '1'"],
+    )
+    assert code == 0, said
