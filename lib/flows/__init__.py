@@ -1,4 +1,4 @@
-"""Normalizing flows: `transform.py` first (the contract), then the maps, then `flow.py` (a model)."""
+"""Normalizing flows: read `transform.py` (the contract), the maps, then `flow.py` (a model)."""
 
 from lib.flows.elementwise import Affine, Logit, Monotone
 from lib.flows.flow import Flow, StandardNormal, Uniform

@@ -1,4 +1,4 @@
-"""Maps of each coordinate on its own: the Jacobian is diagonal, so log|det J| is a sum of log-derivatives."""
+"""Maps of each coordinate on its own: a diagonal Jacobian, so log|det J| is a sum of logs."""
 
 import math
 
@@ -34,7 +34,7 @@ class Affine(Transform):
 
     @torch.no_grad()
     def init_from(self, x: Tensor) -> "Affine":
-        """Start where z has mean 0 and variance 1: the maximum likelihood fit under a normal base."""
+        """Start where z has mean 0 and variance 1: maximum likelihood under a normal base."""
         check_data(self, x)
         self.shift.copy_(x.mean(0))
         self.log_scale.copy_(x.std(0, correction=0).clamp_min(1e-3).log())  # a constant pixel: 1e-3
@@ -50,18 +50,20 @@ class Affine(Transform):
 
 
 class Monotone(Transform):
-    """z = slope x + sum_k a_k tanh(b_k (x - c_k)) + shift with slope, a_k, b_k > 0, for each coordinate.
+    """z = slope x + sum_k a_k tanh(b_k (x - c_k)) + shift with slope, a_k, b_k > 0, elementwise.
 
-    A bijection of R: the derivative is at least `slope` > 0, so the map is strictly increasing, and its linear part
-    carries it to both infinities (the tanh alone would stop at +-sum(a)).
+    A bijection of R: the derivative is at least `slope` > 0, so the map is strictly increasing, and
+    its linear part carries it to both infinities (the tanh alone would stop at +-sum(a)).
 
         dz/dx = slope + sum_k a_k b_k (1 - tanh^2(b_k (x - c_k)))
 
-    `to_base` is closed form. `from_base` solves for x to rounding error, and gradients (to z, context-free, and to
-    the parameters) follow the implicit function theorem, up to second derivatives. The slope in the tails is the
-    smallest one: to squeeze mass there and stretch it elsewhere, stack Monotone, LULinear or Affine, Monotone.
+    `to_base` is closed form. `from_base` solves for x to rounding error, and gradients (to z,
+    context-free, and to the parameters) follow the implicit function theorem, up to second
+    derivatives. The slope in the tails is the smallest one: to squeeze mass there and stretch it
+    elsewhere, stack Monotone, LULinear or Affine, Monotone.
 
-    Starts near the identity, with centres spread over [-span, span]; `init_from(x)` puts them on quantiles of x.
+    Starts near the identity, with centres spread over [-span, span]; `init_from(x)` puts them on
+    quantiles of x.
     """
 
     def __init__(self, *shape: int, units: int = 8, span: float = 3.0):
@@ -71,7 +73,7 @@ class Monotone(Transform):
         self.shape, self.units = shape, units
         width = 2 * span / units  # between neighbouring centres
         centres = width * (torch.arange(units) + 0.5) - span
-        # neighbours a width apart, each rising by 2 a over about two widths, add up to a slope of 2 a / width
+        # a unit rises by 2 a, and there is one for each width: together a slope of 2 a / width
         self.log_slope = nn.Parameter(torch.full(shape, math.log(0.5)))
         self.shift = nn.Parameter(torch.zeros(shape))
         self.log_a = nn.Parameter(torch.full((*shape, units), math.log(width / 4)))
@@ -115,16 +117,14 @@ class Monotone(Transform):
     def from_base(self, z, context=None):
         self.check(z, context)
         x = self._solve(z)
-        for _ in range(
-            2
-        ):  # from a root, Newton's step has exact 1st derivatives, a second one exact 2nd
+        for _ in range(2):  # one Newton step from a root has exact 1st derivatives, two have 2nd
             value, derivative = self._map(x)
             x = x - (value - z) / derivative
         return x, -sum_dims(self._map(x)[1].log())
 
     @torch.no_grad()
     def _solve(self, z: Tensor, steps: int = 200) -> Tensor:
-        """The root of _map(x) = z: Newton's method kept inside a bracket that every step shrinks."""
+        """The root of _map(x) = z: Newton's method inside a bracket that every step shrinks."""
         slope, reach = self.log_slope.exp(), self.log_a.exp().sum(-1)
         low, high = (z - self.shift - reach) / slope, (z - self.shift + reach) / slope  # |tanh| < 1
         x = (low + high) / 2
@@ -145,8 +145,9 @@ class Monotone(Transform):
 class Logit(Transform):
     """z = logit(alpha + (1 - 2 alpha) x): data in (0, 1), such as dequantised images, to all of R.
 
-    alpha > 0 keeps z finite on the closed interval [0, 1]; the image of `from_base` is then slightly larger than it.
-    Papamakarios et al. (2017), section 4.3, with alpha = 1e-6 for MNIST and 0.05 for CIFAR-10.
+    alpha > 0 keeps z finite on the closed interval [0, 1]; the image of `from_base` is then
+    slightly larger than it. Papamakarios et al. (2017), section 4.3, with alpha = 1e-6 for MNIST
+    and 0.05 for CIFAR-10.
     """
 
     def __init__(self, alpha: float = 0.05):

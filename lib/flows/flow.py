@@ -10,7 +10,7 @@ from lib.utils import check_count, check_finite, std_normal_log_prob, sum_dims
 
 
 class StandardNormal:
-    """N(0, I). A base is anything with these two methods; it owns no tensor, so it is on no device."""
+    """N(0, I). A base is anything with these two methods; it owns no tensor, so no device."""
 
     def log_prob(self, z: Tensor) -> Tensor:
         return std_normal_log_prob(z)
@@ -38,7 +38,7 @@ class Uniform:
 
 
 class Flow(nn.Module):
-    """log p(x) = log p_base(z) + log|det dz/dx| with z = to_base(x): the change of variables, in nats.
+    """log p(x) = log p_base(z) + log|det dz/dx|, z = to_base(x): the change of variables, in nats.
 
     `shape` is that of one example: `Flow(transform, 2)`, `Flow(transform, 1, 8, 8)`.
     """
@@ -79,14 +79,15 @@ class Flow(nn.Module):
     ) -> Tensor:
         """n samples, (n, *shape), without gradient; row i belongs to context row i.
 
-        `noise`, (n, *shape), is a draw from the base to start from; else it is drawn, with `generator` if given.
+        `noise`, (n, *shape), is a draw from the base to start from; else it is drawn, with
+        `generator` if given.
         """
         return self.sample_with_log_prob(n, context, noise=noise, generator=generator)[0]
 
     def sample_with_log_prob(self, n, context=None, *, noise=None, generator=None):
-        """n samples and their log-density, (n, *shape), (n,), both differentiable (reparameterised).
+        """n samples and their log-density, (n, *shape), (n,), both differentiable.
 
-        Needs only `from_base`, so that a flow can be fitted by the reverse KL divergence.
+        Reparameterised, and needs only `from_base`: a flow can be fitted by the reverse KL.
         """
         check_count(n)
         p = next(self.parameters(), torch.empty(0))

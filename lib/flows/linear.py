@@ -8,13 +8,14 @@ from lib.flows.transform import Transform
 
 
 class LULinear(Transform):
-    """x = W z + shift with W = L U; L unit lower triangular, U upper triangular with a positive diagonal.
+    """x = W z + shift, W = L U: L unit lower triangular, U upper with a positive diagonal.
 
-    det L = 1 and det U is the product of its diagonal, so log|det dx/dz| = sum(log_diag), in O(D). Solving the two
-    triangular systems inverts the map in O(D^2) for each example. Starts as the identity.
+    det L = 1 and det U is the product of its diagonal, so log|det dx/dz| = sum(log_diag), in O(D).
+    Solving the two triangular systems inverts the map in O(D^2) for each example. Starts as the
+    identity.
 
-    Not every matrix is such a product (its leading minors must be positive): put a `Rotation` or a permutation
-    before it where that matters. Glow, Kingma and Dhariwal (2018), section 3.2.
+    Not every matrix is such a product (its leading minors must be positive): put a `Rotation` or a
+    permutation before it where that matters. Glow, Kingma and Dhariwal (2018), section 3.2.
     """
 
     def __init__(self, dim: int):
@@ -26,7 +27,7 @@ class LULinear(Transform):
 
     @torch.no_grad()
     def init_from(self, x: Tensor) -> "LULinear":
-        """Start where z has mean 0 and covariance I: W is the Cholesky factor of the data's covariance."""
+        """Start where z has mean 0 and covariance I: W is a Cholesky factor of the data's."""
         check_data(self, x)
         centred = x - x.mean(0)
         cov = centred.T @ centred / len(x)
@@ -60,10 +61,11 @@ class LULinear(Transform):
 
 
 class Rotation(Transform):
-    """x = Q z with Q = exp(A - A^T), orthogonal with det Q = 1: log|det| = 0, and the inverse is Q^T.
+    """x = Q z with Q = exp(A - A^T), orthogonal with det Q = 1: log|det| = 0, the inverse is Q^T.
 
-    The matrix exponential of a skew-symmetric matrix reaches every rotation. Starts at a random one, so that a stack
-    of rotations and elementwise maps does not start symmetric. The exponential costs O(D^3), once for a whole batch.
+    The matrix exponential of a skew-symmetric matrix reaches every rotation. Starts at a random
+    one, so that a stack of rotations and elementwise maps does not start symmetric. The exponential
+    costs O(D^3), once for a whole batch.
     """
 
     def __init__(self, dim: int):

@@ -1,7 +1,8 @@
 """Bijections between data and base, and how they combine.
 
-`to_base` and `from_base` each return the image of a batch and log|det J| of the map *just applied*, one number for
-each example. The direction is in the name, because libraries disagree about what `forward` means.
+`to_base` and `from_base` each return the image of a batch and log|det J| of the map *just applied*,
+one number for each example. The direction is in the name, because libraries disagree about what
+`forward` means.
 """
 
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from lib.utils import check_batch
 class Transform(nn.Module):
     """A bijection (B, ...) -> (B, ...) with its logabsdet, (B,). Subclasses write the two maps.
 
-    A subclass whose map depends on a context sets `takes_context = True`; every concrete map starts with
-    `self.check(x, context)`, which turns a caller's mistake into one sentence.
+    A subclass whose map depends on a context sets `takes_context = True`; every concrete map starts
+    with `self.check(x, context)`, which turns a caller's mistake into one sentence.
     """
 
     takes_context = False
@@ -22,15 +23,15 @@ class Transform(nn.Module):
     def to_base(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x -> z and log|det dz/dx|: (B, ...), (B, C) or None -> (B, ...), (B,)."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no map to the base in closed form: use from_base (samples and "
-            f"their density), or solve from_base(z) = x for z numerically"
+            f"{type(self).__name__} has no map to the base in closed form: use from_base (samples "
+            f"and their density), or solve from_base(z) = x for z numerically"
         )
 
     def from_base(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z -> x and log|det dx/dz|: (B, ...), (B, C) or None -> (B, ...), (B,)."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no map from the base in closed form: use to_base (densities), or "
-            f"solve to_base(x) = z for x numerically"
+            f"{type(self).__name__} has no map from the base in closed form: use to_base "
+            f"(densities), or solve to_base(x) = z for x numerically"
         )
 
     def forward(self, *args, **kwargs):
@@ -46,8 +47,9 @@ class Transform(nn.Module):
 def check_input(module: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
     """Raise, in one sentence, unless `module` can take the batch `x` and the `context`.
 
-    Looks at shape, precision, device and context, never at values: it costs no wait for the device, and runs under
-    vmap. Uses `module.shape` (of one example; None if any will do) and `module.takes_context`.
+    Looks at shape, precision, device and context, never at values: it costs no wait for the device,
+    and runs under vmap. Uses `module.shape` (of one example; None if any will do) and
+    `module.takes_context`.
     """
     name = type(module).__name__
     check_batch(x, name=f"the input of {name}", finite=False)
@@ -80,7 +82,7 @@ def check_context(module: nn.Module, x: Tensor, context: Tensor | None) -> None:
 
 
 def known(condition: Tensor) -> bool:
-    """Whether a condition on values holds; False under vmap, where a batch of values has no single answer."""
+    """Whether a condition on values holds; False under vmap, which knows no single answer."""
     try:
         return bool(condition)
     except RuntimeError:
@@ -90,8 +92,8 @@ def known(condition: Tensor) -> bool:
 class Compose(Transform):
     """Transforms in the order from data to base; the log-determinants add up (chain rule).
 
-    Parts that take no context are simply not handed it, so conditional and unconditional parts mix; a context that
-    no part takes is an error.
+    Parts that take no context are simply not handed it, so conditional and unconditional parts mix;
+    a context that no part takes is an error.
     """
 
     def __init__(self, *transforms: Transform):

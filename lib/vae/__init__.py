@@ -1,4 +1,4 @@
-"""Latent variable models: `elbo.py` first (the bound and its parts), then `linear.py`, where it is exact."""
+"""Latent variable models: read `elbo.py` (the bound), then `linear.py` (where it is exact)."""
 
 from lib.vae.elbo import (
     Elbo,

@@ -1,6 +1,7 @@
-"""The evidence lower bound and its parts, in nats and per example; nothing here is averaged over the batch.
+"""The evidence lower bound and its parts, in nats, per example: no mean over the batch here.
 
-Samples of the latent variable come first in a shape: z is (n, B, d), its densities and the log-weights are (n, B).
+Samples of the latent variable come first in a shape: z is (n, B, d), its densities and the
+log-weights are (n, B).
 """
 
 import math
@@ -28,8 +29,8 @@ class Elbo(NamedTuple):
 def normal_log_prob(x: Tensor, mean: Tensor | float, log_std: Tensor | float) -> Tensor:
     """log N(x; mean, diag(exp(log_std))^2), summed for each example: (B, ...) -> (B,).
 
-    mean and log_std are numbers or broadcast to the shape of x. Three standard deviations away costs 4.5 nats: the
-    argument is the log of the standard deviation, not of the variance.
+    mean and log_std are numbers or broadcast to the shape of x. Three standard deviations away
+    costs 4.5 nats: the argument is the log of the standard deviation, not of the variance.
     """
     mean, log_std = _like(x, mean, "mean"), _like(x, log_std, "log_std")
     return std_normal_log_prob((x - mean) * (-log_std).exp()) - sum_dims(log_std.expand_as(x))
@@ -51,10 +52,10 @@ def _like(x: Tensor, value: Tensor | float, name: str) -> Tensor:
 def kl_normal(
     mean: Tensor, log_std: Tensor, mean2: Tensor | float = 0.0, log_std2: Tensor | float = 0.0
 ) -> Tensor:
-    """KL(N(mean, std^2) || N(mean2, std2^2)) for diagonal covariances, (B, ...) -> (B,); to N(0, I) by default.
+    """KL(N(mean, std^2) || N(mean2, std2^2)), diagonal, (B, ...) -> (B,); to N(0, I) by default.
 
-    With r = std / std2: sum of (r^2 - 1) / 2 - log r + ((mean - mean2) / std2)^2 / 2. Kingma and Welling (2014),
-    appendix B, is the case mean2 = 0, std2 = 1.
+    With r = std / std2: sum of (r^2 - 1) / 2 - log r + ((mean - mean2) / std2)^2 / 2. Kingma and
+    Welling (2014), appendix B, is the case mean2 = 0, std2 = 1.
     """
     log_std = _like(mean, log_std, "log_std")
     mean2, log_std2 = _like(mean, mean2, "mean2"), _like(mean, log_std2, "log_std2")
@@ -66,9 +67,9 @@ def kl_normal(
 def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
     """KL(N(m1, C1) || N(m2, C2)) for full covariances: (..., D) and (..., D, D) -> (...).
 
-    (tr(C2^-1 C1) + (m2 - m1)' C2^-1 (m2 - m1) - D + log det C2 - log det C1) / 2, with Cholesky factors in place of
-    inverses and determinants. The four arguments broadcast. Raises ValueError unless both covariances are symmetric
-    and positive definite.
+    (tr(C2^-1 C1) + (m2 - m1)' C2^-1 (m2 - m1) - D + log det C2 - log det C1) / 2, with Cholesky
+    factors in place of inverses and determinants. The four arguments broadcast. Raises ValueError
+    unless both covariances are symmetric and positive definite.
     """
     L1, L2 = _cholesky(C1, "C1"), _cholesky(C2, "C2")
     batch = torch.broadcast_shapes(L1.shape[:-2], L2.shape[:-2], m1.shape[:-1], m2.shape[:-1])
@@ -90,9 +91,10 @@ def _cholesky(C: Tensor, name: str) -> Tensor:
 def draw(
     mean: Tensor, log_std: Tensor, n: int = 1, noise: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """n reparameterised samples z = mean + std eps of a diagonal normal q and log q(z): (n, B, ...), (n, B).
+    """n samples z = mean + std eps of a diagonal normal q, and log q(z): (n, B, ...), (n, B).
 
-    `noise` is eps, (n, B, ...), drawn if not given. Kingma and Welling (2014), section 2.4.
+    `noise` is eps, (n, B, ...), drawn if not given: the reparameterisation of Kingma and Welling
+    (2014), section 2.4.
     """
     if noise is None:
         noise = torch.randn(n, *mean.shape, dtype=mean.dtype, device=mean.device)
@@ -107,7 +109,7 @@ LogDensity = Callable[[Tensor, Tensor], Tensor]
 
 
 def _for_each(log_density: Callable[..., Tensor], x: Tensor | None, z: Tensor) -> Tensor:
-    """Apply log_density(x, z) to all n samples of a batch at once: (B, ...), (n, B, ...) -> (n, B)."""
+    """log_density(x, z) of all n samples at once: (B, ...), (n, B, ...) -> (n, B)."""
     n, B = z.shape[:2]
     args = (z.flatten(0, 1),)
     if x is not None:
@@ -131,14 +133,15 @@ def elbo_normal(
     form: str = "kl",
     noise: Tensor | None = None,
 ) -> Elbo:
-    """The bound for q(z | x) = N(mean, std^2), with n samples for what has no closed form: (B, ...) -> Elbo of (B,).
+    """The bound for q(z | x) = N(mean, std^2), n samples for what has no closed form: -> (B,) each.
 
-    log_likelihood(x, z) is log p(x | z), (B, ...), (B, d) -> (B,). The prior is N(0, I), or log_prior(z).
-    The forms are equal in expectation; they differ in which part is known in closed form:
+    log_likelihood(x, z) is log p(x | z), (B, ...), (B, d) -> (B,). The prior is N(0, I), or
+    log_prior(z). The forms are equal in expectation; they differ in which part is known in closed
+    form:
 
-        "kl"       E log p(x | z) - KL(q || p)            needs the standard normal prior
-        "entropy"  E log p(x, z) + H(q)
-        "joint"    E [log p(x, z) - log q(z | x)]          nothing; zero variance where q is the posterior
+        "kl"       E log p(x | z) - KL(q || p)       the divergence; the prior is N(0, I)
+        "entropy"  E log p(x, z) + H(q)              the entropy
+        "joint"    E [log p(x, z) - log q(z | x)]    nothing; no variance at the posterior
     """
     if form not in ("kl", "entropy", "joint"):
         raise ValueError(f'form must be "kl", "entropy" or "joint", got {form!r}')
@@ -163,7 +166,7 @@ def log_weights(
     n: int,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """log p(x, z) - log q(z | x) for n samples of q = N(mean, std^2): (n, B). Their mean over n estimates the ELBO.
+    """log p(x, z) - log q(z | x) for n samples of q = N(mean, std^2): (n, B); the mean is the ELBO.
 
     log_joint(x, z) is log p(x, z), (B, ...), (B, d) -> (B,).
     """
@@ -172,17 +175,19 @@ def log_weights(
 
 
 def importance_bound(log_w: Tensor) -> Tensor:
-    """log (1/n sum_k w_k), (n, ...) -> (...): a bound on log p(x) in expectation, tighter as n grows.
+    """log (1/n sum_k w_k), (n, ...) -> (...): in expectation a bound on log p(x), tighter with n.
 
-    n = 1 is the ELBO; n to infinity is log p(x). Burda, Grosse and Salakhutdinov (2016), equation (8).
+    n = 1 is the ELBO; n to infinity is log p(x). Burda, Grosse and Salakhutdinov (2016), equation
+    (8).
     """
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 
 
 def importance_stderr(log_w: Tensor) -> Tensor:
-    """Standard error of `importance_bound`, (n, ...) -> (...), by the delta method: std(w) / (mean(w) sqrt(n)).
+    """Standard error of `importance_bound` by the delta method: std(w) / (mean(w) sqrt(n)).
 
-    It sees only the weights that were drawn: where `effective_sample_size` is small it is too optimistic.
+    It sees only the weights that were drawn: where `effective_sample_size` is small it is too
+    optimistic.
     """
     n = len(log_w)
     if n < 2:
@@ -192,5 +197,5 @@ def importance_stderr(log_w: Tensor) -> Tensor:
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:
-    """(sum w)^2 / sum w^2, (n, ...) -> (...): between 1 (one weight has it all) and n (all equal). Kong (1992)."""
+    """(sum w)^2 / sum w^2, (n, ...) -> (...): from 1 (one has it all) to n (equal). Kong (1992)."""
     return (2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)).exp()

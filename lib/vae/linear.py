@@ -1,6 +1,7 @@
-"""The latent variable model in which everything is exact: probabilistic principal component analysis.
+"""The latent variable model in which all is exact: probabilistic principal component analysis.
 
-Tipping and Bishop (1999), "Probabilistic principal component analysis"; equation numbers are theirs.
+Tipping and Bishop (1999), "Probabilistic principal component analysis"; equation numbers are
+theirs.
 """
 
 import math
@@ -14,11 +15,12 @@ from lib.vae.elbo import Elbo, normal_log_prob
 
 
 class LinearGaussian(nn.Module):
-    """z ~ N(0, I), x = W z + mu + sigma eps, with an amortised linear-Gaussian q(z | x) = N(A x + b, S).
+    """z ~ N(0, I), x = W z + mu + sigma eps, with an amortised q(z | x) = N(A x + b, S).
 
-    S is diagonal, or full with `full=True`. With a full S the bound can reach log p(x) at every W. With a diagonal S
-    it can do so where the columns of W are orthogonal, and as p(x) does not change when W is rotated, its maximum
-    over W is the same (Lucas et al. 2019). The bound is exact: no sampling.
+    S is diagonal, or full with `full=True`. With a full S the bound can reach log p(x) at every W.
+    With a diagonal S it can do so where the columns of W are orthogonal, and as p(x) does not
+    change when W is rotated, its maximum over W is the same (Lucas et al. 2019). The bound is
+    exact: no sampling.
     """
 
     takes_context = False
@@ -60,7 +62,7 @@ class LinearGaussian(nn.Module):
         return std_normal_log_prob(white) - L.diagonal().log().sum()
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """p(z | x) = N(mean, cov), mean (B, d) and cov (d, d), the same for every x: equations (6) to (8).
+        """p(z | x) = N(mean, cov): (B, D) -> (B, d) and (d, d), the same for every x.
 
         With M = W' W + sigma^2 I: mean = M^-1 W' (x - mu), cov = sigma^2 M^-1.
         """
@@ -103,8 +105,8 @@ class LinearGaussian(nn.Module):
     def elbo(self, x: Tensor, context: Tensor | None = None) -> Elbo:
         """The bound in closed form, (B, D) -> Elbo of (B,).
 
-        E_q log p(x | z) = log N(x; W m + mu, sigma^2 I) - tr(W S W') / (2 sigma^2), with m = A x + b, and
-        KL(q || N(0, I)) = (m' m + tr S - d - log det S) / 2.
+        E_q log p(x | z) = log N(x; W m + mu, sigma^2 I) - tr(W S W') / (2 sigma^2), with m = A x +
+        b, and KL(q || N(0, I)) = (m' m + tr S - d - log det S) / 2.
         """
         self._check(x, context)
         mean, factor = self.q(x)
@@ -130,10 +132,11 @@ class LinearGaussian(nn.Module):
 
     @torch.no_grad()
     def fit_closed_form(self, x: Tensor) -> "LinearGaussian":
-        """Set the parameters to the maximum likelihood solution on x, (N, D), and q to the exact posterior.
+        """Maximum likelihood on x, (N, D): sets the parameters, and q to the exact posterior.
 
-        With the eigenvalues Lambda and eigenvectors U of the covariance (1/N): mu is the mean, sigma^2 the average of
-        the D - d smallest eigenvalues, W = U (Lambda - sigma^2 I)^(1/2) from the d largest. Section 3.2.
+        With the eigenvalues Lambda and eigenvectors U of the covariance (1/N): mu is the mean,
+        sigma^2 the average of the D - d smallest eigenvalues, W = U (Lambda - sigma^2 I)^(1/2) from
+        the d largest. Section 3.2.
         """
         self._check(x)
         centred = x - x.mean(0)
@@ -141,7 +144,8 @@ class LinearGaussian(nn.Module):
         var = values[: -self.latent].mean()
         if var <= 1e-6 * values[-1]:
             raise ValueError(
-                f"the data vary in at most {self.latent} directions, so sigma would be 0: use a smaller latent"
+                f"the data vary in at most {self.latent} directions, so sigma would be 0: "
+                f"use a smaller latent"
             )
         self.mu.copy_(x.mean(0))
         self.log_sigma.copy_(0.5 * var.log())
@@ -150,7 +154,7 @@ class LinearGaussian(nn.Module):
 
     @torch.no_grad()
     def set_posterior(self) -> "LinearGaussian":
-        """Set q to the exact posterior of the present W, mu, sigma; needs `full=True` or orthogonal columns of W."""
+        """Set q to the exact posterior; needs `full=True`, or a W with orthogonal columns."""
         gain, cov = self._posterior_map()
         factor = torch.linalg.cholesky(cov)
         off = factor.tril(-1)

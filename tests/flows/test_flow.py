@@ -1,4 +1,4 @@
-"""A flow is right when training reaches the entropy of what made the data, and samples agree with the density."""
+"""Training reaches the entropy of what made the data, and samples agree with the density."""
 
 import math
 
@@ -24,7 +24,7 @@ def train(flow, x, steps, lr):
 
 
 def test_a_linear_flow_reaches_the_gaussian_maximum_likelihood(device):
-    """The entropy of the fitted Gaussian is exact: (D log(2 pi e) + log det cov) / 2, on the sample itself."""
+    """The fitted Gaussian's entropy, (D log(2 pi e) + log det cov) / 2, on the sample itself."""
     x = torch.randn(400, 3, device=device) @ torch.tensor(
         [[1.0, 0.0, 0.0], [0.8, 0.5, 0.0], [-1.0, 2.0, 0.3]], device=device
     )
@@ -66,7 +66,7 @@ def test_log_prob_of_samples_is_their_log_prob(device):
 
 
 def test_reverse_kl_of_the_right_flow_is_zero(device):
-    """E_q [log q - log p] with p known: zero for every sample where q = p, so a wrong sign shows at once."""
+    """log q - log p is zero for every sample where q = p: a wrong sign shows at once."""
     flow = Flow(Affine(2), 2).to(device, torch.float64)
     with torch.no_grad():
         flow.transform.log_scale.copy_(torch.tensor([0.4, -0.7]))

@@ -1,4 +1,4 @@
-"""Every bijection must invert, report the log-det that autograd finds, for each example, and differentiate."""
+"""Every bijection inverts, reports the log-det autograd finds, per example, and differentiates."""
 
 import copy
 import math
@@ -30,8 +30,8 @@ def stack(D):
     return Compose(Rotation(D), Monotone(D, units=3), LULinear(D), Inverse(Monotone(D)), Affine(D))
 
 
-# by name: how to make it for D dimensions, and how loud its weights may be. The inverse of a product of triangular
-# matrices loses digits as fast as their entries grow, so the linear map is scaled with 1/D.
+# by name: how to make it for D dimensions, and how loud its weights may be. The inverse of a
+# product of triangular matrices loses digits as fast as their entries grow, hence D there.
 TRANSFORMS = {
     "affine": (Affine, lambda D: 0.7),
     "monotone": (Monotone, lambda D: 0.7),
@@ -176,7 +176,8 @@ def test_density_integrates_to_one(name, D, device):
         x = f.from_base(2 * z)[0]  # a box that holds the mass
         low, high = x.min(0).values, x.max(0).values
         n = 4001 if D == 1 else 161
-        axes = [torch.linspace(a, b, n, dtype=x.dtype, device=device) for a, b in zip(low, high)]  # noqa: B905
+        box = zip(low.tolist(), high.tolist(), strict=True)
+        axes = [torch.linspace(a, b, n, dtype=x.dtype, device=device) for a, b in box]
         grid = torch.cartesian_prod(*axes).view(-1, D)
         cell = math.prod(float(a[1] - a[0]) for a in axes)
         mass = torch.cat([flow.log_prob(part).exp() for part in grid.split(20_000)]).sum() * cell
@@ -190,7 +191,7 @@ def test_logit_density_integrates_to_one(device):
 
 
 def test_monotone_inverse_is_exact_where_newton_alone_diverges(device):
-    """Steep steps between flat parts: Newton's method jumps out of them for ever without its bracket."""
+    """Steep steps between flat parts: without its bracket Newton's method jumps about for ever."""
     f = Monotone(1, units=3).to(device, torch.float64)
     with torch.no_grad():
         f.log_slope.fill_(math.log(1e-3))
@@ -203,7 +204,7 @@ def test_monotone_inverse_is_exact_where_newton_alone_diverges(device):
 
 
 def test_data_driven_starts(device):
-    """z has mean 0 and variance 1 (and no correlation, for a linear map), on data far from the origin."""
+    """z has mean 0 and variance 1 (a linear map: covariance I), on data far from the origin."""
     x = torch.randn(500, 3, dtype=torch.float64, device=device) * x_scale(device) + 40
     x[:, 1] += x[:, 0]
     for f in (Affine(3), Monotone(3), LULinear(3)):

@@ -1,4 +1,4 @@
-"""Divergences and bounds against closed forms, torch.distributions, Monte Carlo with its error bar, and scikit-learn."""
+"""Divergences and bounds against closed forms, torch.distributions, Monte Carlo, scikit-learn."""
 
 import math
 
@@ -26,7 +26,7 @@ F64 = torch.float64
 
 
 def close_to(samples, want):
-    """The mean over dim 0 within 4 standard errors of `want`, where these are small enough to mean something."""
+    """The mean over dim 0 is within 4 standard errors of `want`, and these are small."""
     stderr = samples.std(0) / len(samples) ** 0.5
     assert (stderr < 0.05 * (1 + want.abs())).all()
     assert ((samples.mean(0) - want).abs() < 4 * stderr).all(), (samples.mean(0), want, stderr)
@@ -76,7 +76,7 @@ def test_kl_normal(device):
 
 
 def test_kl_normal_keeps_its_digits_near_zero():
-    """r^2 - 1 - 2 log r is about 2 h^2 for log r = h: float32 must not return noise or a negative number."""
+    """r^2 - 1 - 2 log r is about 2 h^2 for log r = h: no noise, no negative number."""
     h = torch.tensor([[1e-2], [1e-3]])
     torch.testing.assert_close(kl_normal(0 * h, h), h[:, 0] ** 2, rtol=2e-2, atol=0)
 
@@ -144,7 +144,7 @@ def test_the_three_forms_are_equal_in_expectation(device):
         close_to(torch.stack([e.total for e in many]), want.total)
         if form == "kl":
             torch.testing.assert_close(many[0].kl, want.kl)
-    # on the same noise "joint" is the mean log-weight, and a prior given as a function changes nothing
+    # on the same noise "joint" is the mean log-weight, and a prior given as a function is the same
     noise = torch.randn(9, *mean.shape, dtype=F64, device=device)
     joint = elbo_normal(
         x,
