@@ -28,6 +28,7 @@ from pathlib import Path
 import yaml
 from execute import ANSI, Job, execute
 from notebooks import ROOT, chapters, dump, execution_key, read
+from tidy import clean
 
 BUILD = ROOT / "_build"
 EXECUTED, STAGED, HTML = BUILD / "executed", BUILD / "src", BUILD / "html"
@@ -210,7 +211,7 @@ def status_table(paths: list[Path]) -> str:
 
 def _staged_notebook(path: Path) -> str:
     """The source's prose with the execution's outputs, so that prose changes need no execution."""
-    nb = read(path)
+    nb = clean(read(path))  # also where nobody has run `make tidy` yet
     ran = read(EXECUTED / path.stem / "notebook.ipynb")
     outputs = [c for c in ran["cells"] if c["cell_type"] == "code"]
     cells = [c for c in nb["cells"] if c["cell_type"] == "code"]
@@ -218,7 +219,6 @@ def _staged_notebook(path: Path) -> str:
         cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
         for out in cell["outputs"]:
             out.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    nb["metadata"].pop("widgets", None)
     return dump(nb)
 
 

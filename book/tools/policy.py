@@ -205,7 +205,7 @@ def stored_outputs(ch: Chapter) -> list[str]:
 @rule
 def tidy(ch: Chapter) -> list[str]:
     """`make tidy` would change nothing."""
-    want = dump(clean(read(ch.path), ch.path.stem))
+    want = dump(clean(read(ch.path)))
     return [] if ch.path.read_text(encoding="utf8") == want else ["not tidy; run 'make tidy'"]
 
 

@@ -30,7 +30,7 @@ def main(only: list[str]) -> int:
                 if not any(o.get("name") == "stdout" for o in cell["outputs"]):
                     print(f"{path.stem}: a cell tagged nbval-check-output printed nothing")
                     code = 1
-        new = dump(clean(nb, path.stem))
+        new = dump(clean(nb))
         if new != path.read_text(encoding="utf8"):
             path.write_text(new, encoding="utf8")
             print(f"stored {relative(path)}")

@@ -71,7 +71,7 @@ def _captions(cells: list[dict]) -> None:
             _tag(cell, "remove-cell", "figure" in before["metadata"].get("mystnb", {}))
 
 
-def clean(nb: dict, name: str = "notebook") -> dict:
+def clean(nb: dict) -> dict:
     """The notebook as it is stored."""
     count = 0
     for cell in nb["cells"]:
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
     untidy = []
     for path in given or chapters():
         old = path.read_text(encoding="utf8")
-        new = dump(clean(read(path), path.stem))
+        new = dump(clean(read(path)))
         if new != old:
             untidy.append(path.name)
             if not check:
