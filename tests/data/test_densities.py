@@ -343,6 +343,33 @@ def test_mixture_is_the_sum_of_its_components_and_knows_them(device):
         assert_close(x[k == i].mean(0).cpu(), law.means[i], rtol=0, atol=0.15)
 
 
+def test_mixture_in_three_dimensions():
+    """In 2-D a matrix of eigenvectors may be its own transpose, and hide one that is missing."""
+    a = torch.randn(2, 3, 3, **F64)
+    law = GaussianMixture([0.3, 0.7], torch.randn(2, 3, **F64), a @ a.mT + 0.2 * torch.eye(3))
+    assert_close(law.covs, a @ a.mT + 0.2 * torch.eye(3))
+    assert (law.axes - law.axes.mT).abs().amax((1, 2)).min() > 0.1
+    x = law.sample(20_000, **F64)
+    parts = torch.distributions.MultivariateNormal(law.means, law.covs)
+    truth = (law.weights.log() + parts.log_prob(x[:9, None])).logsumexp(1)
+    assert_close(law.log_prob(x[:9]), truth)
+    assert_close(law.score(x[:9]), densities.Density.score(law, x[:9]))
+    assert_close(torch.cov(x.T), law.moments()[1], rtol=0.05, atol=0.1)
+
+    x_t, alpha, sigma, eye = x[:9], 0.7, 0.8, torch.eye(3, **F64)
+    post = law.posterior(x_t, alpha, sigma)
+    for k in range(2):  # conditioning a joint Gaussian
+        m, c = law.means[k], law.covs[k]
+        gain = alpha * c @ torch.linalg.inv(alpha**2 * c + sigma**2 * eye)
+        assert_close(post.means[:, k], m + (x_t - alpha * m) @ gain.T)
+        assert_close(post.covs[:, k], (c - alpha * gain @ c).expand(9, 3, 3))
+    parts = torch.distributions.MultivariateNormal(post.means, post.covs)
+    truth = (post.log_weights + parts.log_prob(x_t[:, None])).logsumexp(1)
+    assert_close(post.log_prob(x_t), truth)
+    post = law.posterior(x_t[:1].expand(20_000, 3), alpha, sigma)
+    assert_close(torch.cov(post.sample().T), post.cov()[0], rtol=0.05, atol=0.03)
+
+
 def test_mixture_in_other_dimensions():
     law = GaussianMixture([0.3, 0.7], [[-1.0], [2.0]], [[[0.25]], [[1.44]]])
     x = torch.linspace(-9, 11, 2001, **F64)[:, None]
