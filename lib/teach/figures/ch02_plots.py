@@ -66,7 +66,7 @@ def prior_samples(dims, rms, median, predicted) -> None:
     left.legend()
     _line(right, dims, median, 2, ls="none", marker=style.marker(2))
     _level(right, 1, "unbiased: the mean is 1")
-    right.set(xlabel="dimension D", ylabel="median estimate / p(x)", ylim=(1e-7, 10), yscale="log")
+    right.set(xlabel="dimension D", ylabel="median estimate / p(x)", ylim=(1e-9, 10), yscale="log")
     right.legend(loc="lower left")
     plt.show()
 
@@ -81,7 +81,7 @@ def jensen() -> None:
     _line(ax, [w.mean()] * 2, [low, high], 3, "difference", ls="-", lw=3)
     thin = {"arrowstyle": "-", "lw": 0.7}
     ax.annotate("log of the mean", (w.mean(), high), (0.5, 0.8), arrowprops=thin)
-    ax.annotate("mean of the logs", (w.mean(), low), (1.6, -0.9), arrowprops=thin)
+    ax.annotate("mean of the logs", (w.mean(), low), (1.33, -0.62), arrowprops=thin)
     ax.set(xlabel="weight w", ylabel="log w", ylim=(-1.6, 1.3))
     ax.legend(loc="lower right", fontsize=8.5)
     plt.show()
@@ -147,17 +147,16 @@ def training(curve, best: float) -> None:
 
 
 def latent(codes, labels, real, drawn) -> None:
-    """Digits at their posterior means, (N, 2); and rows of data and of samples, (10, 64) and (20, 64)."""
-    fig = plt.figure(figsize=(8.4, 3.8))
-    left, right = fig.add_gridspec(1, 2, width_ratios=(1.25, 1)).subplots()
+    """Digits at their posterior means, (N, 2); tiles of data, (10, 64), above samples, (20, 64)."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4.2), width_ratios=(1.2, 1))
     for (x, y), d in zip(codes.tolist(), labels.tolist(), strict=True):
         left.text(x, y, str(d), color=style.colour(d), fontsize=8, ha="center", va="center")
     left.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), title="360 test digits")
     left.set(xlabel="posterior mean, z₁", ylabel="posterior mean, z₂")
-    tiles = torch.cat([real, drawn]).view(3, 10, 8, 8).permute(0, 2, 1, 3).reshape(24, 80)
+    tiles = torch.cat([real, drawn]).view(6, 5, 8, 8).permute(0, 2, 1, 3).reshape(48, 40)
     right.imshow(tiles.clamp(0, 1), cmap="gray_r")
-    right.set(xticks=[], yticks=[4, 12, 20], yticklabels=["data", "model", "model"])
-    right.set(title="test digits and samples")
+    right.axhline(15.5, color=style.colour(1), lw=2)
+    right.set(xticks=[], yticks=[7.5, 31.5], yticklabels=["test data", "model"])
     plt.show()
 
 
