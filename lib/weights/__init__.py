@@ -1,0 +1,115 @@
+"""Small trained weights beside the code: `name.safetensors`, and `name.json` that says how they came.
+
+A card without measured numbers is refused: what the book shows of a model was measured on the very
+numbers that are stored, after rounding.
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lib.paths import root, write_atomic
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def save(
+    name: str,
+    model: nn.Module,
+    card: dict,
+    dtype: torch.dtype = torch.float16,
+    folder: Path | str = FOLDER,
+) -> Path:
+    """Write a model's weights and its card; returns the weights' path.
+
+    card needs "metrics", "seconds", "seed", "recipe" and "device"; the versions, date, commit, number
+    of parameters and SHA-256 are added. Call `round_weights` before measuring the metrics.
+    """
+    from safetensors.torch import save as to_bytes
+
+    needed = ("metrics", "seconds", "seed", "recipe", "device")
+    missing = [key for key in needed if card.get(key) in (None, "", {})]
+    if missing:
+        raise ValueError(f"the card of {name} lacks {', '.join(missing)}")
+    state = {
+        k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu()
+        for k, v in model.state_dict().items()
+    }
+    for k, v in model.state_dict().items():
+        if v.is_floating_point() and not torch.equal(state[k].to(v.dtype), v.cpu()):
+            raise ValueError(
+                f"{k} is not the same after storing it as {dtype}: call round_weights(model) and "
+                f"measure the metrics after it"
+            )
+    content = to_bytes(state)
+    made = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "dtype": str(dtype).removeprefix("torch."),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": _commit(),
+    }
+    path = write_atomic(Path(folder) / f"{name}.safetensors", content)
+    write_atomic(path.with_suffix(".json"), json.dumps({**card, **made}, indent=1) + "\n")
+    return path
+
+
+def load(name: str, model: nn.Module, folder: Path | str = FOLDER) -> dict:
+    """Put stored weights into a model of the same shape, in eval mode; returns the card.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        FileNotFoundError: there are no such weights; the message names those there are.
+        ValueError: the file is not the one on the card, or belongs to another model.
+    """
+    try:
+        from safetensors.torch import load as from_bytes
+    except ImportError as error:
+        raise ImportError(
+            "stored weights need safetensors: pip install safetensors --no-deps"
+        ) from error
+    path = Path(folder) / f"{name}.safetensors"
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"no weights called {name!r} in {folder}; there are: {there}")
+    about, content = card(name, folder), path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise ValueError(f"{path} is not the file that its card describes: fetch it again")
+    try:
+        model.load_state_dict(from_bytes(content))
+    except RuntimeError as error:
+        raise ValueError(f"{name} holds weights of another model: {error}") from error
+    model.eval()
+    return about
+
+
+def card(name: str, folder: Path | str = FOLDER) -> dict:
+    """What is known of stored weights: metrics, recipe, seconds, seed, device, versions, date."""
+    return json.loads((Path(folder) / f"{name}.json").read_text())
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Module:
+    """Replace each weight by its nearest in `dtype`, in place: what `save` will store."""
+    for v in model.state_dict().values():
+        if v.is_floating_point():
+            v.copy_(v.to(dtype))
+    return model
+
+
+def _commit() -> str | None:
+    if root() is None:
+        return None
+    git = ["git", "-C", str(root()), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
