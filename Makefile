@@ -41,10 +41,11 @@ tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; 
 	@$(PY) -m ruff format -q .
 	@$(PY) book/tools/tidy.py
 
-lint: $(STAMP)  ## what tidy would change, and ruff
+lint: $(STAMP)  ## what tidy would change, and which chapter breaks which rule
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check -q .
 	@$(PY) book/tools/tidy.py --check
+	@$(PY) book/tools/policy.py
 
 clean:  ## remove what was built and keep .venv
 	rm -rf _build .pytest_cache .ruff_cache

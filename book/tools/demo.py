@@ -17,6 +17,7 @@ from pathlib import Path
 
 from notebooks import ROOT, chapters, dump, read, source, tags
 
+FIGURES = re.compile(r"^from lib\.teach\.figures import .+$", re.M)
 DEMOS = ROOT / "_build" / "demos"
 
 
@@ -26,6 +27,8 @@ def demo(path: Path) -> dict | None:
     title = source(nb["cells"][0]).strip().splitlines()[0]
     cells = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": title}]
     cells += [next(c for c in nb["cells"] if c["cell_type"] == "code")]
+    imports = "\n".join(sorted(set(FIGURES.findall("\n".join(map(source, nb["cells"]))))))
+    cells += [{**cells[1], "id": "imports", "metadata": {}, "source": imports}]
     found = False
     for cell, after in zip(nb["cells"], nb["cells"][1:] + [None], strict=True):
         if "explorable" in tags(cell):

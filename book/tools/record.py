@@ -14,7 +14,7 @@ def main(only: list[str]) -> int:
     if not paths:
         print(f"no chapter named {' '.join(only)}")
         return 1
-    jobs = {p.stem: Job(p.stem, read(p)) for p in paths}
+    jobs = {p.stem: Job(p.stem, clean(read(p))) for p in paths}
     execute(list(jobs.values()), lambda job: print(f"{job.name}: {job.seconds:.1f} s", flush=True))
     code = 0
     for path in paths:
@@ -27,8 +27,11 @@ def main(only: list[str]) -> int:
         for cell, ran in zip(nb["cells"], job.executed.cells, strict=True):
             if cell["cell_type"] == "code" and "nbval-check-output" in tags(cell):
                 cell["outputs"] = [dict(o) for o in ran.outputs]
-                if not any(o.get("name") == "stdout" for o in cell["outputs"]):
-                    print(f"{path.stem}: a cell tagged nbval-check-output printed nothing")
+                if {o.get("name") for o in cell["outputs"]} != {"stdout"}:
+                    print(
+                        f"{path.stem}: a cell tagged nbval-check-output must print, and show nothing "
+                        f"else:\n{cell['source']}"
+                    )
                     code = 1
         new = dump(clean(nb))
         if new != path.read_text(encoding="utf8"):

@@ -5,17 +5,19 @@ usage: tidy.py [--check] [notebook ...]      (default: every chapter)
 Kept of the outputs: the printed text of cells tagged `nbval-check-output`, with a count, because
 nbval silently compares nothing where the count is null. A caption cell after a figure cell is copied
 into the figure cell's metadata, where the book finds it; the Markdown copy stays for every other
-front end and is tagged `remove-cell`, which hides it in the book.
+front end and is tagged `remove-cell`, which hides it in the book. A stub's last line becomes
+`_ = check(...)`.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import sys
 from pathlib import Path
 
-from notebooks import CAPTION, chapters, dump, read, source, tags
+from notebooks import CAPTION, chapters, code, dump, read, source, tags
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -71,6 +73,23 @@ def _captions(cells: list[dict]) -> None:
             _tag(cell, "remove-cell", "figure" in before["metadata"].get("mystnb", {}))
 
 
+def _quiet(text: str) -> str:
+    """A stub's last line as `_ = check(...)`: its value is not shown, so nbval compares the print.
+
+    (A semicolon would do in a notebook; nbval runs cells without history, where it does nothing.)
+    """
+    try:
+        last = ast.parse(code({"source": text})).body[-1]
+    except (SyntaxError, IndexError):
+        return text
+    call = last.value if isinstance(last, ast.Expr) else None
+    if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "check":
+        lines = text.rstrip(";").split("\n")
+        lines[last.lineno - 1] = "_ = " + lines[last.lineno - 1]
+        return "\n".join(lines)
+    return text
+
+
 def clean(nb: dict) -> dict:
     """The notebook as it is stored."""
     count = 0
@@ -82,6 +101,7 @@ def clean(nb: dict) -> dict:
             cell.pop("execution_count", None)
             cell.pop("attachments", None)
             continue
+        cell["source"] = _quiet(cell["source"])
         out: list[dict] = []
         if "nbval-check-output" in tags(cell):
             text = "".join(

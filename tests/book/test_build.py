@@ -10,6 +10,7 @@ import sys
 import pytest
 from notebooks import ROOT, chapters, read, tags
 from policy import IDENTITIES
+from tidy import clean
 
 EXECUTED = ROOT / "_build" / "executed"
 CHAPTERS = chapters()
@@ -33,7 +34,9 @@ def test_an_unchanged_book_is_left_alone(built):
 def test_figures_that_came_out_are_described(built, path):
     """What cannot be seen without running: a picture from a cell that is not a figure cell."""
     ran = read(EXECUTED / path.stem / "notebook.ipynb")
+    metadata = {c["id"]: c["metadata"] for c in clean(read(path))["cells"]}
     for k, cell in enumerate(ran["cells"], 1):
+        cell["metadata"] = metadata.get(cell["id"], cell["metadata"])
         if cell["cell_type"] != "code":
             continue
         pictures = [

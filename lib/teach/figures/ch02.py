@@ -57,7 +57,11 @@ def gap() -> Explorable:
         right.poly(rect, [top, top, log_p, log_p], 3, "gap KL(q || posterior)", fill=0.12)
         right.line([0, 1], [log_p, log_p], -1, "log p(x)", dash=1, width=1.5)
         right.text(0.5, FLOOR + 0.45, "ELBO" if elbo > FLOOR + 0.9 else "")
-        right.text(0.5, (top + log_p) / 2, "gap" if log_p - top > 0.6 else "")
+        right.text(
+            0.5,
+            (top + log_p) / 2,
+            "gap, on below" if elbo < FLOOR else "gap" if log_p - top > 0.6 else "",
+        )
         close = "q lies on the posterior." if kl < 0.02 else "q misses the posterior."
         if model == "two modes" and kl < 0.9:
             close = "q covers one of the two modes."
