@@ -1,1 +1,1 @@
-"""Data: closed-form 2-D densities (`densities`) and images (`images`)."""
+"""Data: closed-form 2-D densities (`densities`), images (`images`) and generated ones (`shapes`)."""
