@@ -1,0 +1,245 @@
+"""Checkers of chapter 3, "Variational autoencoders". Each names the mistake that it recognises."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..exercise import Hint, call, close, exercise, require
+
+F64 = torch.float64
+
+
+def _tensor(value: Any, what: str = "your function should return a number or a tensor") -> Tensor:
+    try:
+        return torch.as_tensor(value).detach().to(F64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Hint(what) from None
+
+
+def _known(got: Tensor, mistakes: dict[str, Any], rtol: float = 1e-5) -> None:
+    """Raise the hint of the first known mistake that the answer equals."""
+    for hint, wrong in mistakes.items():
+        wrong = torch.as_tensor(wrong, dtype=F64)
+        same = got.shape == wrong.shape and torch.allclose(got, wrong, rtol=rtol, equal_nan=True)
+        require(not same, hint)
+
+
+@exercise("3.1")
+def kl_by_hand(answer: Any) -> None:
+    """KL(N((1, -1/2), diag(1/2, 1)^2) || N(0, I)), accepted to three digits."""
+    got = _tensor(answer, "a number was expected")
+    right, log2 = 0.25 + math.log(2), math.log(2)
+    _known(
+        got,
+        {
+            "1/2 and 1 are standard deviations; you used them as variances": 0.375 + 0.5 * log2,
+            "the -1/2 of each dimension is missing: the prior's divergence from itself must be 0": right
+            + 1,
+            "that is in bits; nats were asked for": right / log2,
+            "that is KL(prior || q), the other direction: the first argument is averaged over": 3.625
+            - log2,
+            "the sign of the logarithm: a narrow q costs, so -ln(1/2) is added": 0.25 - log2,
+            "the means are missing: they count, squared and halved": -0.375 + log2,
+            "that is the first dimension alone; the divergences of both add up": 0.125 + log2,
+        },
+        rtol=1e-3,
+    )
+    close(got, right, "not yet: compute each dimension's (s^2 + m^2 - 1)/2 - ln s", rtol=1e-3)
+
+
+@exercise("3.2")
+def bits(answer: Any) -> None:
+    """(-80 / 64 + ln 17) / ln 2, accepted to three digits."""
+    got, log2 = _tensor(answer, "a number was expected"), math.log(2)
+    _known(
+        got,
+        {
+            "those are nats per dimension; divide by ln 2": -1.25 + math.log(17),
+            "the cells are missing: each dimension adds ln 17 nats": -1.25 / log2,
+            "there are 17 levels, 0 to 16, not 16": (-1.25 + math.log(16)) / log2,
+            "the sign: the negative log-likelihood is -80, so it is subtracted": (
+                1.25 + math.log(17)
+            )
+            / log2,
+            "those are bits for the whole image; divide by 64": (-80 + 64 * math.log(17)) / log2,
+            "ln 17 belongs to each of the 64 dimensions, not to the image": (-80 + math.log(17))
+            / 64
+            / log2,
+        },
+        rtol=1e-3,
+    )
+    right = (-1.25 + math.log(17)) / log2
+    close(got, right, "not yet: add 64 ln 17, divide by 64, then by ln 2", rtol=1e-3)
+
+
+@exercise("3.3")
+def reparameterised(answer: Any) -> None:
+    """On f(z) = sin(z) + z^2 / 5 and draws that are neither centred nor of unit size."""
+    eps = torch.tensor([0.3, -1.2, 0.8, 2.1, -0.4], dtype=F64)
+    m, log_s = torch.tensor(0.7, dtype=F64), torch.tensor(-0.5, dtype=F64)
+    got = call(answer, lambda z: torch.sin(z) + z**2 / 5, m, log_s, eps)
+    require(isinstance(got, tuple | list) and len(got) == 2, "return a pair: d/dm and d/d log s")
+    if any(g is None or g is ... for g in got):
+        raise Hint("no answer yet: one of the two gradients is not there")
+    got = tuple(_tensor(g, "return a pair of numbers: d/dm and d/d log s") for g in got)
+    require(
+        not any(g.numel() == len(eps) for g in got),
+        "that is one gradient for each draw: average over the draws",
+    )
+    got = torch.stack([g.reshape(()) if g.numel() == 1 else g.flatten()[0] * torch.nan for g in got])  # fmt: skip
+
+    def pair(s: Tensor, factor: Tensor | float, n: float = 1.0) -> Tensor:
+        slope = torch.cos(m + s * eps) + 0.4 * (m + s * eps)
+        return torch.stack([slope.mean(), (slope * factor * eps).mean()]) * n
+
+    s, z = log_s.exp(), m + log_s.exp() * eps
+    f = torch.sin(z) + z**2 / 5
+    score = torch.stack([(f * eps / s).mean(), (f * (eps**2 - 1)).mean()])
+    _known(
+        got,
+        {
+            "the second one is the derivative in s; in log s there is one more factor s": pair(
+                s, 1
+            ),
+            "that is the score-function gradient: unbiased too, but the reparameterised one was asked "
+            "for, which uses the slope of f": score,
+            "that is the sum over the draws; the mean was asked for": pair(s, s, len(eps)),
+            "log_s is the logarithm of the standard deviation: z = m + exp(log_s) eps": pair(
+                log_s, 1
+            ),
+            "exp(2 log_s) is the variance; the draws are scaled by the standard deviation": pair(
+                s**2, 2 * s**2
+            ),
+            "log_s is the logarithm of the standard deviation, not of the variance": pair(
+                s**0.5, 0.5 * s**0.5
+            ),
+            "the second gradient is the first one times s; the draw eps is a factor inside the mean": torch.stack(
+                [pair(s, s)[0], pair(s, s)[0] * s]
+            ),
+            "the two are exchanged: first d/dm, then d/d log s": pair(s, s).flip(0),
+        },
+    )
+    close(got, pair(s, s), "z = m + exp(log_s) eps; what is the slope of f(z) in m, and in log_s?")
+
+
+@exercise("3.4")
+def one_bin(answer: Any) -> None:
+    """All levels of a small family; then a level 100 scales from the mean, in float32."""
+    n, k = 6, torch.arange(6, dtype=F64)
+    mean, scale = torch.tensor(2.3, dtype=F64), torch.tensor(0.9, dtype=F64)
+    got = _tensor(call(answer, k, mean, scale, n))
+    a, b = (k - 0.5 - mean) / scale, (k + 0.5 - mean) / scale
+    inside = (b.sigmoid() - a.sigmoid()).log()
+    first, last = F.logsigmoid(b), F.logsigmoid(-a)
+    want = torch.where(k == 0, first, torch.where(k == n - 1, last, inside))
+    only = lambda at, edge: torch.where(k == at, edge, inside)  # noqa: E731
+    centre = (k - mean) / scale
+    density = F.logsigmoid(centre) + F.logsigmoid(-centre) - scale.log()
+    off = lambda x: F.logsigmoid((x - mean) / scale)  # noqa: E731
+    shifted = ((off(k + 1)).exp() - off(k).exp()).log()
+    _known(
+        got,
+        {
+            "that is the probability; its logarithm was asked for": want.exp(),
+            "the edges are missing: the first bin reaches to -infinity and the last to +infinity, or "
+            "the probabilities do not sum to 1": inside,
+            "the last bin reaches to +infinity": only(0, first),
+            "the first bin reaches to -infinity": only(n - 1, last),
+            "that is the log-density at the level; the probability is its integral over the bin": density,
+            "the edges are exchanged: the first bin has sigmoid(b), the last 1 - sigmoid(a)": torch.where(
+                k == 0, last, torch.where(k == n - 1, first, inside)
+            ),
+            "level k is in the middle of its bin: from k - 1/2 to k + 1/2": shifted,
+            "level k is in the middle of its bin, from k - 1/2 to k + 1/2, also at the edges": torch.where(
+                k == 0, off(k + 1), torch.where(k == n - 1, (1 - off(k).exp()).log(), shifted)
+            ),
+        },
+    )
+    close(
+        got, want, "not yet: log of sigmoid(b) - sigmoid(a), except in the first and the last bin"
+    )
+    far = torch.tensor([120.0, 2.0])
+    got = _tensor(call(answer, far, torch.tensor([20.0, 102.0]), torch.tensor([1.0, 1.0]), 256))
+    close(got, torch.full((2,), -99.5 + math.log(-math.expm1(-1)), dtype=F64),
+          "right near the mean, and not 100 scales away in float32: both sigmoids round to the same "
+          "number; add logarithms instead", rtol=1e-4)  # fmt: skip
+
+
+@exercise("3.5")
+def importance_weighted(answer: Any) -> None:
+    """Three weights for two images; then log-weights near -800 in float32."""
+    log_w = torch.tensor([[-1.3, 0.4], [0.9, -2.2], [-0.2, 1.7]], dtype=F64)
+    got, want = _tensor(call(answer, log_w)), torch.logsumexp(log_w, 0) - math.log(3)
+    _known(
+        got,
+        {
+            "that is the plain bound, the mean of the logarithms: take the logarithm of the mean": log_w.mean(
+                0
+            ),
+            "the factor 1/K is missing: the weights are averaged, not added": torch.logsumexp(
+                log_w, 0
+            ),
+            "that is the mean weight; its logarithm was asked for": log_w.exp().mean(0),
+            "K is the first dimension, the images are the second": torch.logsumexp(log_w, 1)
+            - math.log(2),
+            "you took the images for the samples: divide by K = 3, the number of rows": torch.logsumexp(
+                log_w, 0
+            )
+            - math.log(2),
+            "one number for each image: no mean over the batch": want.mean(),
+            "1/K becomes -log K, outside of the logarithm": torch.logsumexp(log_w, 0) / 3,
+            "that is the largest log-weight; the others count too": log_w.max(0).values,
+        },
+    )
+    close(got, want, "log of (1/K) times the sum of exp(log_w), for each column")
+    low = torch.tensor([[-800.0], [-801.0]])
+    close(_tensor(call(answer, low)), torch.tensor([-800 + math.log((1 + math.exp(-1)) / 2)]),
+          "right for moderate weights, but exp(-800) is 0: use torch.logsumexp", rtol=1e-5)  # fmt: skip
+
+
+@exercise("3.6")
+def free_bits(answer: Any) -> None:
+    """Dimension 1 is below the free nats on average, dimension 0 above; examples lie on both sides."""
+    recon = torch.tensor([-3.0, -4.5, -2.2], dtype=F64)
+    kl = torch.tensor([[0.1, 0.9, 0.02], [1.3, 0.1, 0.4], [0.9, 0.1, 0.3]], dtype=F64)
+    got, m = _tensor(call(answer, recon, kl, 0.5)), kl.mean(0)
+    want = -recon.mean() + m.clamp(min=0.5).sum()
+    each = -recon.mean() + kl.clamp(min=0.5).mean(0).sum()
+    per = -recon + kl.clamp(min=0.5).sum(1)
+    averaged = -recon.mean() + m.clamp(min=0.5).mean()
+    _known(got, {"sum over the latent dimensions, do not average": averaged})
+    once = _tensor(call(answer, recon, kl, 2.0))  # more than all dimensions use together
+    _known(
+        once,
+        {
+            "each dimension has its own free nats: the maximum comes before the sum": 2.0
+            - recon.mean(),
+            "each dimension has its own free nats, on average over the batch: the maximum comes after "
+            "the mean and before the sum": -recon.mean() + kl.sum(1).clamp(min=2.0).mean(),
+        },
+    )
+    _known(
+        got,
+        {
+            "the maximum comes after the mean over the batch: now each example is pushed to use "
+            "`free` nats": each,
+            "the maximum comes after the mean over the batch, and the loss is one number": per,
+            "a minimum caps what a dimension may cost; the maximum is what makes the first nats free": -recon.mean()
+            + m.clamp(max=0.5).sum(),
+            "the free nats do not count: that is the plain bound": -recon.mean() + m.sum(),
+            "the sign: that is the objective; the loss is minus it": recon.mean()
+            - m.clamp(min=0.5).sum(),
+            "the divergence has the wrong sign: it is a cost": -recon.mean()
+            - m.clamp(min=0.5).sum(),
+            "that differs by a constant, free times d: the maximum, not the excess over `free`": want
+            - 1.5,
+        },
+    )
+    close(
+        got, want, "mean over the batch, then the maximum with `free`, then the sum over dimensions"
+    )

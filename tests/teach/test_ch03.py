@@ -1,0 +1,179 @@
+"""Chapter 3's checkers: right answers pass, known wrong ones get the hint that helps."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.teach import check
+from lib.teach.exercise import labels
+from lib.vae.elbo import importance_bound
+from lib.vae.likelihoods import DiscretisedLogistic
+
+LOG2 = math.log(2)
+
+
+def by_autograd(f, m, log_s, eps, draw=lambda m, log_s, eps: m + log_s.exp() * eps):
+    m, log_s = m.detach().requires_grad_(), log_s.detach().requires_grad_()
+    return torch.autograd.grad(f(draw(m, log_s, eps)).mean(), (m, log_s))
+
+
+def by_hand(f, m, log_s, eps, second=lambda slope, s, eps: slope * s * eps, reduce=torch.mean):
+    z = (m + log_s.exp() * eps).requires_grad_()
+    (slope,) = torch.autograd.grad(f(z).sum(), z)
+    return reduce(slope), reduce(second(slope, log_s.exp(), eps))
+
+
+def by_score(f, m, log_s, eps):
+    value = f(m + log_s.exp() * eps)
+    return (value * eps / log_s.exp()).mean(), (value * (eps**2 - 1)).mean()
+
+
+def with_draw(draw):
+    return lambda f, m, log_s, eps: by_autograd(f, m, log_s, eps, draw)
+
+
+def parts(k, mean, scale):
+    return (k - 0.5 - mean) / scale, (k + 0.5 - mean) / scale
+
+
+def log_bin(k, mean, scale, n):
+    low, high = parts(k, mean, scale)
+    below, above = F.logsigmoid(high), F.logsigmoid(-low)
+    inside = below + above + torch.log(-torch.expm1(low - high))
+    return torch.where(k == 0, below, torch.where(k == n - 1, above, inside))
+
+
+def naive_bin(k, mean, scale, n, first=True, last=True):
+    low, high = parts(k, mean, scale)
+    low, high = low.sigmoid(), high.sigmoid()
+    low = torch.where(k == 0, 0.0, low) if first else low
+    high = torch.where(k == n - 1, 1.0, high) if last else high
+    return (high - low).log()
+
+
+def from_lib(k, mean, scale, n):
+    """The library's likelihood, one pixel for each level."""
+    k, mean, scale = torch.broadcast_tensors(k, mean, scale)
+    family = DiscretisedLogistic(n)
+    raw = 7 * torch.atanh((scale.log() - math.log(n / 8)) / 7)
+    params = torch.stack([2 * mean / (n - 1) - 1, raw], 1)
+    return family.log_prob(k[:, None], params)
+
+
+def free_bits(recon, kl, free):
+    return -recon.mean() + kl.mean(0).clamp(min=free).sum()
+
+
+RIGHT = {
+    "3.1": [0.25 + LOG2, 0.943, torch.tensor(0.9431)],
+    "3.2": [(-80 / 64 + math.log(17)) / LOG2, 2.284],
+    "3.3": [by_autograd, by_hand],
+    "3.4": [log_bin, from_lib],
+    "3.5": [lambda w: torch.logsumexp(w, 0) - math.log(len(w)), importance_bound],
+    "3.6": [
+        free_bits,
+        lambda r, kl, f: -(r.mean() - kl.mean(0).sum() - (f - kl.mean(0)).relu().sum()),
+    ],
+}
+WRONG = {
+    "3.1": [
+        (0.375 + 0.5 * LOG2, "variances"),
+        (1.25 + LOG2, "-1/2 of each dimension"),
+        (1.3606, "in bits"),
+        (3.625 - LOG2, "other direction"),
+        (0.25 - LOG2, "sign of the logarithm"),
+        (LOG2 - 0.375, "means are missing"),
+        (0.125 + LOG2, "first dimension alone"),
+        (7, "not yet"),
+        ("one", "a number was expected"),
+    ],
+    "3.2": [
+        (-1.25 + math.log(17), "nats per dimension"),
+        (-1.25 / LOG2, "cells are missing"),
+        (-1.25 / LOG2 + 4, "17 levels"),
+        ((1.25 + math.log(17)) / LOG2, "subtracted"),
+        ((-80 + 64 * math.log(17)) / LOG2, "whole image"),
+        ((-80 + math.log(17)) / 64 / LOG2, "not to the image"),
+        (3, "not yet"),
+        ([1, 2], "shape"),
+    ],
+    "3.3": [
+        (lambda *a: by_hand(*a, second=lambda slope, s, eps: slope * eps), "one more factor s"),
+        (by_score, "score-function"),
+        (lambda *a: by_hand(*a, reduce=torch.sum), "sum over the draws"),
+        (lambda *a: by_hand(*a, reduce=lambda v: v), "each draw"),
+        (with_draw(lambda m, r, eps: m + r * eps), "exp(log_s) eps"),
+        (with_draw(lambda m, r, eps: m + (2 * r).exp() * eps), "is the variance"),
+        (with_draw(lambda m, r, eps: m + (r / 2).exp() * eps), "not of the variance"),
+        (lambda *a: by_hand(*a, second=lambda slope, s, eps: slope * s), "inside the mean"),
+        (lambda *a: by_hand(*a)[::-1], "exchanged"),
+        (lambda *a: by_hand(*a)[0], "a pair"),
+        (lambda *a: (by_hand(*a)[0], None), "not there"),
+        (lambda *a: (1.0, 2.0), "slope of f"),
+        (with_draw(lambda m, r, eps: (m + r.exp() * eps).detach()), "raised"),
+    ],
+    "3.4": [
+        (lambda *a: log_bin(*a).exp(), "logarithm was asked"),
+        (lambda *a: naive_bin(*a, first=False, last=False), "edges are missing"),
+        (lambda *a: naive_bin(*a, last=False), "the last bin reaches"),
+        (lambda *a: naive_bin(*a, first=False), "the first bin reaches"),
+        (
+            lambda k, m, s, n: F.logsigmoid((k - m) / s) + F.logsigmoid((m - k) / s) - s.log(),
+            "integral over the bin",
+        ),
+        (lambda k, m, s, n: log_bin(k, m - 0.5, s, n), "also at the edges"),
+        (naive_bin, "round to the same"),
+        (lambda k, m, s, n: k * 0, "not yet"),
+    ],
+    "3.5": [
+        (lambda w: w.mean(0), "logarithm of the mean"),
+        (lambda w: torch.logsumexp(w, 0), "averaged, not added"),
+        (lambda w: w.exp().mean(0), "logarithm was asked"),
+        (lambda w: torch.logsumexp(w, 1) - math.log(w.shape[1]), "first dimension"),
+        (lambda w: torch.logsumexp(w, 0) - math.log(w.shape[1]), "number of rows"),
+        (lambda w: (torch.logsumexp(w, 0) - math.log(len(w))).mean(), "no mean over the batch"),
+        (lambda w: w.exp().mean(0).log(), "exp(-800)"),
+        (lambda w: w.max(0).values, "others count"),
+    ],
+    "3.6": [
+        (lambda r, kl, f: -r.mean() + kl.clamp(min=f).mean(0).sum(), "after the mean"),
+        (lambda r, kl, f: -r + kl.clamp(min=f).sum(1), "one number"),
+        (lambda r, kl, f: -r.mean() + kl.mean(0).sum().clamp(min=f), "before the sum"),
+        (lambda r, kl, f: (-r + kl.sum(1).clamp(min=f)).mean(), "before the sum"),
+        (lambda r, kl, f: -r.mean() + kl.mean(0).clamp(max=f).sum(), "minimum"),
+        (lambda r, kl, f: -r.mean() + kl.mean(0).sum(), "do not count"),
+        (lambda *a: -free_bits(*a), "the loss is minus"),
+        (lambda r, kl, f: -r.mean() - kl.mean(0).clamp(min=f).sum(), "it is a cost"),
+        (lambda r, kl, f: -r.mean() + kl.mean(0).clamp(min=f).mean(), "do not average"),
+        (lambda r, kl, f: -r.mean() + (kl.mean(0) - f).relu().sum(), "the excess"),
+    ],
+}
+
+
+def test_all_checked_exercises_are_tested():
+    assert labels(3) == list(RIGHT) == list(WRONG)
+
+
+@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
+def test_right_answers_pass(label, answer, capsys):
+    assert check(label, answer), capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("label", "answer", "hint"), [(k, *w) for k, v in WRONG.items() for w in v]
+)
+def test_wrong_answers_get_their_hint(label, answer, hint, capsys):
+    assert not check(label, answer)
+    said = capsys.readouterr().out
+    assert hint in said, said
+
+
+@pytest.mark.parametrize("label", list(RIGHT))
+@pytest.mark.parametrize("stub", [..., None])
+def test_stubs_fail(label, stub, capsys):
+    assert not check(label, stub)
+    if label not in ("3.1", "3.2"):
+        assert not check(label, lambda *a: stub)
+    assert "no answer yet" in capsys.readouterr().out
