@@ -1,15 +1,19 @@
-"""Chapter 3's checkers: right answers pass, known wrong ones get the hint that helps."""
+"""Chapter 3's checkers: right answers pass, known wrong ones get the hint that helps; the figures are true."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from lib import weights
 from lib.teach import check
 from lib.teach.exercise import labels
+from lib.teach.figures import ch03
 from lib.vae.elbo import importance_bound
 from lib.vae.likelihoods import DiscretisedLogistic
+from lib.vae.sweep import BETAS, Sweep, beta_sweep, plane_model
 
 LOG2 = math.log(2)
 
@@ -177,3 +181,45 @@ def test_stubs_fail(label, stub, capsys):
     if label not in ("3.1", "3.2"):
         assert not check(label, lambda *a: stub)
     assert "no answer yet" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- the figures tell the truth
+
+
+def test_the_plane_decodes_as_the_stored_model_does():
+    model = plane_model()
+    weights.load("digits_plane", model)
+    z = torch.tensor([[0.35, -1.2], [-3.5, 3.5], [1.9, 0.4]])
+    want = model.likelihood.mean(model.decode(z))[:, 0].detach().double().numpy()
+    for row, picture in zip(z.tolist(), want, strict=True):
+        np.testing.assert_allclose(ch03.decode(*row), picture, atol=1e-3)
+
+
+def test_the_plane_marks_posterior_means_beside_their_own_class():
+    figure = ch03.latent_plane()
+    _, means, labels = ch03._plane()
+    for (x, y), label in list(zip(means, labels, strict=True))[:20]:
+        read = figure.scene(z1=x, z2=y).readouts
+        assert read["nearest test digit"] == f"a {label}" and read["its distance"] == "0.000"
+
+
+def test_the_sweep_is_what_its_card_says():
+    sweep, card = Sweep(), weights.card("digits_beta")
+    weights.load("digits_beta", sweep)
+    for name in ("betas", "rate", "distortion", "elbo", "active"):
+        got = getattr(sweep, name).double()
+        torch.testing.assert_close(got, torch.tensor(card["metrics"][name]).double(), atol=1e-3, rtol=0)  # fmt: skip
+    assert sweep.betas.tolist() == list(BETAS)
+    assert (sweep.rate.diff() < 0).all() and sweep.rate[-1] < 0.1  # the last one has collapsed
+    best = sweep.betas[sweep.elbo.argmax()].item()
+    assert 0.5 <= best <= 2
+
+
+def test_a_sweep_repeats_itself_and_refuses_nonsense():
+    a, b = (beta_sweep((0.5, 4.0), steps=20, latent=3) for _ in range(2))
+    for name, value in a.state_dict().items():
+        assert torch.equal(value, b.state_dict()[name]), name
+    assert a.rate[0] > a.rate[1] > 0
+    for betas in ((), (-1.0,), (math.nan,)):
+        with pytest.raises(ValueError, match="betas are numbers"):
+            beta_sweep(betas)

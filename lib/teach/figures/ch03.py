@@ -120,7 +120,7 @@ def beta() -> Explorable:
     grey = sweep.reconstructions.double() / 255
     spread = grey.std(1, correction=0).mean((1, 2)).numpy()  # over the five digits
     names = ["0", "1/16", "1/8", "1/4", "1/2", "1", "2", "4", "8"]
-    shift = [[0, 2.5], [1, 2.5], [1, 2.5], [1.5, 2.5], [2.8, 1.8], [2.8, 1.2], [2.8, 1], [2.8, 0], [2.4, 2]]  # fmt: skip
+    shift = [[0, 2.5], [2.4, 2.2], [1, -2.4], [1.5, 2.5], [2.8, 1.8], [2.8, 1.2], [2.8, 1], [2.8, 0], [2.4, 2]]  # fmt: skip
     text = lambda pictures: base64.b64encode(pictures.numpy().tobytes()).decode()  # noqa: E731
     data = {
         "betas": BETAS, "names": names, "rate": rate.tolist(), "distortion": distortion.tolist(),
@@ -133,7 +133,7 @@ def beta() -> Explorable:
         k = round(log2_beta) + 5
         b, r, d = BETAS[k], float(rate[k]), float(distortion[k])
 
-        left = Panel((-4, 78), (75, 116), title=f"rate and distortion, beta = {names[k]}",
+        left = Panel((-4, 70), (62, 116), title=f"rate and distortion, beta = {names[k]}",
                      xlabel="rate: KL(q || prior), nats", ylabel="distortion: −log p(x | z), nats",
                      aspect=1.15, grow=1.2)  # fmt: skip
         ends = np.array([-200.0, 200.0])

@@ -20,7 +20,7 @@
   return {
     panels: [
       {
-        xlim: [-4, 78], ylim: [75, 116], title: `rate and distortion, beta = ${names[k]}`, xlabel: "rate: KL(q || prior), nats", ylabel: "distortion: \u2212log p(x | z), nats", equal: false, axes: true, aspect: 1.15, grow: 1.2,
+        xlim: [-4, 70], ylim: [62, 116], title: `rate and distortion, beta = ${names[k]}`, xlabel: "rate: KL(q || prior), nats", ylabel: "distortion: \u2212log p(x | z), nats", equal: false, axes: true, aspect: 1.15, grow: 1.2,
         items: [
           { t: "line", s: 2, x: ends, y: slope(b), dash: 2, w: 1.5, name: "slope \u2212beta: equal loss" },
           { t: "line", s: -1, x: ends, y: slope(1), dash: 1, w: 1, a: 0.6, name: "slope \u22121: equal ELBO" },
