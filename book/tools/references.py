@@ -8,7 +8,7 @@ from pathlib import Path
 
 BOOK = Path(__file__).resolve().parents[1]
 BIB, PAGE = BOOK / "references.bib", BOOK / "references.md"
-GROUPS = {"start": "Chapters 1 and 2", "later": "Main works of the other chapters"}
+GROUPS = {"start": "Chapters 1 to 3", "later": "Main works of the other chapters"}
 ACCENTS = {r"{\"a}": "ä", r"{\"o}": "ö", r"{\"u}": "ü", r"{\'e}": "é", r"{\'i}": "í"}
 HEAD = """\
 # References

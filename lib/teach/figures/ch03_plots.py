@@ -1,0 +1,195 @@
+"""The plots of chapter 3. They draw what they are given; the chapter computes it."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from .. import style
+
+
+def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
+    """Series j; a curve is never known by its colour alone."""
+    ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
+
+
+def _points(ax, x, y, j: int, label: str | None = None, **more) -> None:
+    """Series j as points."""
+    look = {"color": style.colour(j), "marker": style.marker(j), "ls": "none", "label": label}
+    ax.plot(x, y, **{**look, **more})
+
+
+def _picture(ax, image) -> None:
+    """One image, (64,), (1, H, W) or (3, H, W), without axes: grey ones are ink on paper."""
+    image = torch.as_tensor(image).detach().float()
+    if image.numel() == 64:
+        ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
+    elif image.shape[0] == 1:
+        ax.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+    else:
+        ax.imshow(image.permute(1, 2, 0).clamp(0, 1))
+    ax.set(xticks=[], yticks=[])
+
+
+def rows(images: dict, size: float = 0.62) -> None:
+    """Rows of images, each with its name at the left."""
+    n = max(len(row) for row in images.values())
+    fig, axes = plt.subplots(
+        len(images), n, figsize=(size * n + 1.4, size * len(images) + 0.1), squeeze=False
+    )
+    for line, (name, row) in zip(axes, images.items(), strict=True):
+        for k, ax in enumerate(line):
+            if k < len(row):
+                _picture(ax, row[k])
+            else:
+                ax.axis("off")
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
+    plt.show()
+
+
+def bent(z, f, x0, sigma, posterior, q) -> None:
+    """A curved map with one observation, and the posterior beside q."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.1))
+    _line(left, z, f(z), 0, "f(z)")
+    left.fill_between(z, f(z) - sigma, f(z) + sigma, color=style.colour(0), alpha=0.2, lw=0)
+    left.axhline(x0, color=style.colour(-1), ls="--", lw=1.2, label="observed x")
+    left.set(xlim=(-3, 3), ylim=(-3.2, 3.6), xlabel="latent z", ylabel="x")
+    left.legend()
+    _line(right, z, posterior, 0, "posterior p(z | x)")
+    _line(right, z, q, 1, "q(z | x)")
+    right.set(xlim=(-1, 3), ylim=(0, None), xlabel="latent z", ylabel="density")
+    right.legend()
+    plt.show()
+
+
+def variance(dims, measured, predicted) -> None:
+    """Ratio of the variances of two gradient estimators against the dimension."""
+    _, ax = plt.subplots()
+    _points(ax, dims, measured, 0, "measured, 20,000 gradients")
+    _line(ax, dims, predicted, 1, "equation (3.9)", ls="-")
+    end = [predicted[-1] * (d / dims[-1]) ** 2 for d in dims]
+    _line(ax, dims[2:], end[2:], -1, "slope 2", ls="--", lw=1)
+    ax.set(xscale="log", yscale="log", xlabel="dimension D", xticks=dims)
+    ax.set(xticklabels=dims, ylabel="variance: score / reparameterised")
+    ax.minorticks_off()
+    ax.legend()
+    plt.show()
+
+
+def black_pixel(scale, plain, floor: float, n: int) -> None:
+    """What one black pixel earns as its Gaussian narrows; `plain` is its log-density at 0."""
+    _, ax = plt.subplots()
+    stopped = -scale.clamp_min(floor).log() - 0.5 * math.log(2 * math.pi)
+    square = 1 / (12 * n**2)  # mean of (u / n - 1 / 2 n)^2
+    spread = -scale.log() - 0.5 * math.log(2 * math.pi) - square / (2 * scale**2)
+    _line(ax, scale, plain, 0, "as the number 0")
+    _line(ax, scale, stopped, 1, f"as the number 0, floor {floor:g}")
+    _line(ax, scale, spread, 2, "dequantised: averaged over its cell", ls="-", lw=2.4)
+    ax.axhline(math.log(n), color=style.colour(-1), ls=":", lw=1.2)
+    ax.annotate(f"log {n}", (0.35, math.log(n) + 0.15))
+    ax.set(xscale="log", xlabel="standard deviation s", ylabel="nats from this pixel")
+    ax.set(ylim=(-3, 9), xlim=(1e-4, 1))
+    ax.legend(loc="upper right")
+    plt.show()
+
+
+def ring(data, samples, codes) -> None:
+    """Data, samples and codes of a two-dimensional VAE; colours say which mode."""
+    _, axes = plt.subplots(1, 3, figsize=(9, 3.1))
+    mode = torch.atan2(data[:, 1], data[:, 0])
+    look = {"s": 4, "lw": 0}
+    axes[0].scatter(*data.T, c=mode, cmap="twilight", **look)
+    axes[1].scatter(*samples.T, color=style.colour(0), alpha=0.5, **look)
+    axes[2].scatter(*codes.T, c=mode, cmap="twilight", **look)
+    for ax, title in zip(axes, ("data", "samples", "codes of the data"), strict=True):
+        ax.set(title=title, aspect="equal")
+    lim = 1.15 * float(data.abs().max())
+    for ax in axes[:2]:
+        ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x1")
+    axes[0].set_ylabel("x2")
+    axes[2].set(xlabel="z1", ylabel="z2")
+    plt.show()
+
+
+def curves(runs: dict) -> None:
+    """Training loss and validation loss against updates, in bits per dimension."""
+    _, axes = plt.subplots(1, len(runs), figsize=(8.4, 3.1), sharey=True)
+    for ax, (name, (steps, loss, at, valid)) in zip(axes, runs.items(), strict=True):
+        loss = np.convolve(loss, np.ones(20) / 20, "valid")
+        _line(ax, steps[19:], loss, 0, "minibatches (mean of 20)")
+        _line(ax, at, valid, 1, "validation part")
+        _points(ax, [at[int(np.argmin(valid))]], [min(valid)], 1, "best", ls="none", ms=7)
+        ax.set(title=name, xlabel="updates", ylim=(1.5, 2.7))
+    axes[0].set_ylabel("-bound, bits per dimension")
+    axes[0].legend(fontsize=9)
+    plt.show()
+
+
+def manifold(decoded, codes, labels) -> None:
+    """Decoded grid of a plane, (n, n, 8, 8) with the first axis downwards, and the data's codes."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(8.6, 4.2))
+    n = len(decoded)
+    framed = torch.nn.functional.pad(decoded, (1, 1, 1, 1))  # white between the tiles
+    sheet = framed.permute(0, 2, 1, 3).reshape(10 * n, 10 * n)
+    left.imshow(sheet, cmap="gray_r", vmin=0, vmax=16)
+    left.set(xticks=[], yticks=[], xlabel="z1, prior quantiles 2 to 98 %", ylabel="z2")
+    left.set_title("decoded plane")
+    for digit in range(10):
+        j = labels == digit
+        right.scatter(*codes[j].T, s=9, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
+    right.set(xlabel="z1", ylabel="z2", title="codes of the validation part", aspect="equal")
+    plt.show()
+
+
+def rate_distortion(rate, distortion, betas) -> None:
+    """A measured rate-distortion curve, and lines of equal bound."""
+    _, ax = plt.subplots(figsize=(6.4, 3.6))
+    _line(ax, rate, distortion, 0, lw=1.2)
+    _points(ax, rate, distortion, 0, "trained with this β")
+    for k, (r, d, b) in enumerate(zip(rate, distortion, betas, strict=True)):
+        place = (3, 5) if k % 2 else (3, -13)
+        ax.annotate(f"{b:.2g}", (r, d), xytext=place, textcoords="offset points")
+    best = min(r + d for r, d in zip(rate, distortion, strict=True))
+    right = max(rate) * 1.1
+    for k, more in enumerate((0, 15, 30)):
+        label = "equal bound" if k == 0 else None
+        ax.plot(
+            [0, right], [best + more, best + more - right], color="0.6", ls=":", lw=1, label=label
+        )
+    low, high = min(distortion), max(distortion)
+    ax.set(xlabel="rate: KL to the prior (nats per image)", xlim=(-1, right))
+    ax.set(ylabel="distortion: -E log p(x | z) (nats)", ylim=(low - 8, high + 12))
+    ax.legend()
+    plt.show()
+
+
+def units(kl: dict) -> None:
+    """KL of each latent dimension, sorted, for several models."""
+    _, ax = plt.subplots(figsize=(6.4, 3.2))
+    for j, (name, values) in enumerate(kl.items()):
+        values = values.sort(descending=True).values
+        k = range(1, len(values) + 1)
+        _line(ax, k, values, j, name, marker=style.marker(j), ms=4.5)
+    ax.set(xlabel="latent dimension, sorted", ylabel="mean KL (nats)", ylim=(-0.05, None))
+    ax.set_xticks([1, 5, 10, 15, 20])
+    ax.legend()
+    plt.show()
+
+
+def principal(values, plane, labels) -> None:
+    """Variances along principal components, and the first two, marked by class."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.6))
+    k = range(1, len(values) + 1)
+    _line(left, k, values, 0, marker="o", ms=4)
+    left.axhline(1, color=style.colour(-1), ls="--", lw=1, label="prior")
+    left.set(xlabel="principal component", ylabel="variance of the codes", ylim=(0, None))
+    left.set_xticks([1, 5, 10, 15, 20])
+    left.legend()
+    for digit in range(10):
+        j = labels == digit
+        right.scatter(*plane[j].T, s=14, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
+    right.set(xlabel="first component", ylabel="second component")
+    plt.show()
