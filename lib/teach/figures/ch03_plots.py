@@ -42,7 +42,7 @@ def rows(images: dict, size: float = 0.62) -> None:
     )
     for line, (name, row) in zip(axes, images.items(), strict=True):
         for k, ax in enumerate(line):
-            if k < len(row):
+            if k < len(row) and row[k].abs().sum() > 0:  # an image of zeros leaves a gap
                 _picture(ax, row[k])
             else:
                 ax.axis("off")
@@ -151,7 +151,7 @@ def rate_distortion(rate, distortion, betas) -> None:
     _points(ax, rate, distortion, 0, "trained with this β")
     for k, (r, d, b) in enumerate(zip(rate, distortion, betas, strict=True)):
         place = (3, 5) if k % 2 else (3, -13)
-        ax.annotate(f"{b:.2g}", (r, d), xytext=place, textcoords="offset points")
+        ax.annotate(f"{b:.4g}", (r, d), xytext=place, textcoords="offset points")
     best = min(r + d for r, d in zip(rate, distortion, strict=True))
     right = max(rate) * 1.1
     for k, more in enumerate((0, 15, 30)):
