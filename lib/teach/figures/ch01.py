@@ -85,7 +85,7 @@ def bend() -> Explorable:
         scene,
         [
             Slider("slope", "slope at the bend", 0.4, 5, 2.6, 0.05, play=True),
-            Slider("place", "where it bends", -2, 2, 0.3, 0.05),
+            Slider("place", "where it bends", -2, 2, 0.15, 0.05),
             Slider("strip", "strip to follow", 2, 9, 6, 1),
         ],
         twin=HERE / "ch01_bend.js",
@@ -216,7 +216,7 @@ def parallelogram() -> Explorable:
         [
             Slider("u", "z1", -2, 2, 0.9, 0.05),
             Slider("v", "z2", -2, 2, 1.1, 0.05),
-            Slider("strength", "strength of the bend", 0, 1.5, 1, 0.05, play=True),
+            Slider("strength", "strength of the bend", 0, 1.5, 0.9, 0.05, play=True),
             Slider("size", "side h of the square", 0.05, 1.2, 0.8, 0.05),
         ],
         drag=[Drag("u", "v", panel=0)],
