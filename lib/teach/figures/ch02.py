@@ -44,7 +44,9 @@ def gap() -> Explorable:
         left.line(z[shown], np.exp(posterior[shown]), 0, "posterior p(z | x)", width=2.5, fill=0.18)
         left.line(z[shown], np.exp(log_q[shown]), 1, "your q(z)", width=2.5)
         peak = 1 / (scale * math.sqrt(2 * math.pi))
-        left.text(0, 1.3, f"q goes up to {peak:.1f}" if peak > 1.4 else "", 1)
+        left.text(
+            -2.2 if mean > 0 else 2.2, 1.3, f"q goes up to {peak:.1f}" if peak > 1.4 else "", 1
+        )
         top = max(elbo, FLOOR)
         right = Panel(
             (0, 1),

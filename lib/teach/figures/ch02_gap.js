@@ -29,7 +29,7 @@
         { t: "line", s: 2, x: zs, y: a, dash: 2, w: 1.5, name: "prior p(z)" },
         { t: "line", s: 0, x: zs, y: b, dash: 0, w: 2.5, fill: 0.18, name: "posterior p(z | x)" },
         { t: "line", s: 1, x: zs, y: c, dash: 1, w: 2.5, name: "your q(z)" },
-        { t: "text", s: 1, x: 0, y: 1.3, text: peak > 1.4 ? `q goes up to ${f(peak, 1)}` : "", align: "center", size: 1 },
+        { t: "text", s: 1, x: p.mean > 0 ? -2.2 : 2.2, y: 1.3, text: peak > 1.4 ? `q goes up to ${f(peak, 1)}` : "", align: "center", size: 1 },
       ] },
       { xlim: [0, 1], ylim: [FLOOR, 0], title: "one bar, two parts", xlabel: "for this one x", ylabel: "nats", equal: false, axes: true, aspect: 0.85, grow: 1, items: [
         { t: "poly", s: 1, x: rect, y: [FLOOR, FLOOR, top, top], fill: 0.45, w: 2, name: "ELBO, above \u22129" },

@@ -61,8 +61,7 @@ def prior_samples(dims, rms, median, predicted) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
     _line(left, dims, predicted, 0, "predicted, (2.6) and (2.7)")
     _line(left, dims, rms, 1, "measured, 200 repeats", ls="none", marker=style.marker(1))
-    _level(left, 1)
-    left.annotate("error 1: the estimate is zero", (0.5, 0.55), fontsize=8, va="top")
+    _level(left, 1, "error of an estimate of zero")
     thin = {"arrowstyle": "-", "lw": 0.7}
     left.annotate("all estimates ≈ 0", (24, 1), (14.5, 0.06), fontsize=8, arrowprops=thin)
     left.set(xlabel="dimension D", ylabel="relative error", ylim=(0.01, 1e5), yscale="log")
@@ -109,7 +108,7 @@ def mean_field(Lam, target, path) -> None:
         (-2.25, Lam.inverse()[0, 0] ** 0.5, "±√Σ₁₁, the shadow"),
     ):
         ends = [float(target[0] - half), float(target[0] + half)]
-        ax.plot(ends, [y, y], color=style.colour(-1), marker="|", lw=1.2)
+        ax.plot(ends, [y, y], color=style.colour(-1), marker="|", lw=1.2, ls="-")
         ax.annotate(name, (ends[1] + 0.08, y), fontsize=8, va="center")
     ax.set(xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 3), ylim=(-2.6, 3.4))
     ax.legend(fontsize=8.5, loc="upper left")
@@ -158,7 +157,11 @@ def training(curve, best: float) -> None:
     left.legend()
     _line(right, step, log_p - bound, 3)
     right.set(xlabel="update", ylabel="gap (nats per image)", yscale="log")
-    ticks = [t for t in (0.2, 0.3, 0.5, 1, 2, 4, 8) if (log_p - bound).min() * 0.8 < t]
+    ticks = [
+        t
+        for t in (0.2, 0.3, 0.5, 1, 2, 4, 8)
+        if (log_p - bound).min() * 0.8 < t < (log_p - bound).max() * 1.2
+    ]
     right.set_yticks(ticks, [f"{t:g}" for t in ticks])
     right.minorticks_off()
     plt.show()
