@@ -71,7 +71,13 @@ class TaggedEquations(SphinxTransform):
                 node.replace_self(new)
 
 
+def own_numbers(app, config) -> None:
+    """Captions carry their own numbers; some extension asks for Sphinx's too, whatever _config.yml says."""
+    config.numfig = False
+
+
 def setup(app):
+    app.connect("config-inited", own_numbers, priority=900)
     app.add_transform(Anchors)
     app.add_transform(TaggedEquations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

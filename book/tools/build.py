@@ -309,9 +309,9 @@ def pages(files: dict[str, bytes], everything: bool = False) -> int:
         return 0
     STAMP.unlink(missing_ok=True)
     again = everything or not index.is_file() or old.get("frame") != new["frame"]
-    if again:  # leave no page of a chapter that is gone
-        shutil.rmtree(HTML, ignore_errors=True)
+    if again:
         shutil.rmtree(DOCTREES, ignore_errors=True)
+    began = time.time()
     jb = [str(Path(sys.executable).with_name("jupyter-book"))]
     command = [
         *jb,
@@ -335,6 +335,12 @@ def pages(files: dict[str, bytes], everything: bool = False) -> int:
         print("\n".join(warnings) if warnings else text)
         print("the pages were not built: mend what is named above")
         return 1
+    if again:  # every page was written anew; what was not belongs to a page that is gone
+        # (Jupyter Book writes index.html, which only leads to the first page, once).
+        for page in HTML.rglob("*.html"):
+            old = page.stat().st_mtime < began - 1
+            if old and page != index and "_static" not in page.parts:
+                page.unlink()
     STAMP.write_text(json.dumps(new))
     return 0
 

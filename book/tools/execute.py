@@ -89,6 +89,7 @@ async def _run(job: Job) -> None:
             resources={"metadata": {"path": folder}},
             record_timing=True,
             store_widget_state=False,
+            coalesce_streams=True,
             on_cell_start=starting,
         )
         # The kernel of this very environment, whatever kernelspecs the user has.

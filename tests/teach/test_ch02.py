@@ -138,6 +138,7 @@ WRONG = {
         (lambda *p: bound(*p, entropy=0.0), "entropy of q, is missing"),
         (lambda *p: bound(*p, entropy=-1.0), "sign of log s"),
         (lambda *p: bound(*p) + 0.5 * math.log(2 * math.pi), "log(2 pi)"),
+        (lambda x, m, s, *p: bound(x, m, s**0.5, *p), "standard deviation"),
         (lambda *p: 0.0, "not yet"),
         (lambda *p: 1 / 0, "ZeroDivisionError"),
         (3.0, "a function"),

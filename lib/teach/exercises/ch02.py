@@ -77,6 +77,9 @@ def bound_of_the_small_model(answer: Any) -> None:
             ): "the spread of q is missing: E(x - az - b)^2 also has a^2 s^2",
             right(*args, entropy=0.0): "the log s of the divergence, the entropy of q, is missing",
             right(*args, entropy=-1.0): "the sign of log s: a wider q has more entropy",
+            right(
+                *args[:2], args[2] ** 0.5, *args[3:]
+            ): "is s a standard deviation? yours is right where s is the variance",
             want + 0.5 * math.log(2 * math.pi): "log p(x | z) has -log(2 pi)/2, which stays here",
         }
         for value, hint in hints.items():

@@ -46,7 +46,7 @@ def bend() -> Explorable:
             through.line([zk, zk, -4], [-6, xk, xk], -1, "ten strips of equal mass" if k == 0 else None,
                          width=1, alpha=0.35)  # fmt: skip
         a0, a1 = float(x_part[0]), float(x_part[-1])
-        through.poly([low, high, *part[::-1]], [-6, -6, *x_part[::-1]], 3, fill=0.3, width=0)
+        through.poly([low, high, *part[::-1]], [-6, -6, *x_part[::-1]], 2, fill=0.3, width=0)
         through.poly([-4, -4, *part[::-1]], [a0, a1, *x_part[::-1]], 3, fill=0.3, width=0)
         through.line(z, x, 0, "map f", width=2.5)
         right = Panel((-6, 6), (0, 1.05), title="the density follows", xlabel="z and x", ylabel="density",
@@ -85,7 +85,7 @@ def bend() -> Explorable:
         scene,
         [
             Slider("slope", "slope at the bend", 0.4, 5, 2.6, 0.05, play=True),
-            Slider("place", "where it bends", -2, 2, 0.3, 0.05),
+            Slider("place", "where it bends", -2, 2, 0.15, 0.05),
             Slider("strip", "strip to follow", 2, 9, 6, 1),
         ],
         twin=HERE / "ch01_bend.js",
@@ -101,22 +101,22 @@ def columns() -> Explorable:
         det = a * d - b * c
         flat = abs(det) < 0.02
         series = 2 if flat else 0 if det > 0 else 1
-        before = Panel((-0.5, 1.5), (-0.5, 1.5), title="unit square, area 1", xlabel="z1", ylabel="z2",
+        before = Panel((-2.6, 2.6), (-2.6, 2.6), title="unit square, area 1", xlabel="z1", ylabel="z2",
                        equal=True, aspect=1.0)  # fmt: skip
         before.poly([0, 1, 1, 0], [0, 0, 1, 1], 0, fill=0.2)
         before.line(flag_x, flag_y, -1, "a letter F, to see a flip", dash=0)
-        before.arrows([0, 0], [0, 0], [1, 0], [0, 1], -1, width=2)
+        before.arrows([0], [0], [1], [0], 3, width=2.5)
+        before.arrows([0], [0], [0], [1], 4, width=2.5)
         after = Panel((-2.6, 2.6), (-2.6, 2.6), title="its image under A", xlabel="x1", ylabel="x2",
-                      equal=True, aspect=1.15, grow=1.4)  # fmt: skip
+                      equal=True, aspect=1.0)  # fmt: skip
         after.line(
             [-2.6, 2.6, None, 0, 0], [0, 0, None, -2.6, 2.6], -1, dash=0, width=1, alpha=0.25
         )
         after.poly([0, a, a + c, c], [0, b, b + d, d], series, fill=0.3)
         after.line(a * flag_x + c * flag_y, b * flag_x + d * flag_y, -1, dash=0)
-        after.arrows([0], [0], [a], [b], -1, "columns of A, drag their tips", width=2)
-        after.arrows([0], [0], [c], [d], -1, width=2)
+        after.arrows([0], [0], [a], [b], 3, "first column, drag its tip", width=2.5)
+        after.arrows([0], [0], [c], [d], 4, "second column", width=2.5)
         word = "flat" if flat else "kept" if det > 0 else "flipped"
-        after.text(0, -2.3, f"orientation: {word}", series)
         density = "none: no density" if flat else f"{1 / abs(det):.3f}"
         said = (
             "The columns are collinear: the image has no area, and A has no inverse."
@@ -179,9 +179,9 @@ def parallelogram() -> Explorable:
         )
         wrong = abs(det * size**2 / area - 1)
 
-        before = Panel((-2.5, 2.5), (-2.5, 2.5), title="z, with a square of side h", xlabel="z1",
+        before = Panel((-4.5, 4.5), (-4.5, 4.5), title="z, with a square of side h", xlabel="z1",
                        ylabel="z2", equal=True, aspect=1.0)  # fmt: skip
-        after = Panel((-4, 4), (-4, 4), title="x = f(z)", xlabel="x1", ylabel="x2", equal=True,
+        after = Panel((-4.5, 4.5), (-4.5, 4.5), title="x = f(z)", xlabel="x1", ylabel="x2", equal=True,
                       aspect=1.0)  # fmt: skip
         xs, ys, px, py = [], [], [], []
         for level in line:  # lines of constant z2, then of constant z1
@@ -214,9 +214,9 @@ def parallelogram() -> Explorable:
         "A small square becomes a parallelogram",
         scene,
         [
-            Slider("u", "z1", -2, 2, 0.9, 0.05),
-            Slider("v", "z2", -2, 2, 1.1, 0.05),
-            Slider("strength", "strength of the bend", 0, 1.5, 1, 0.05, play=True),
+            Slider("u", "z1", -1.5, 1.5, 0.9, 0.05),
+            Slider("v", "z2", -1.5, 1.5, 1.1, 0.05),
+            Slider("strength", "strength of the bend", 0, 1.2, 0.9, 0.05, play=True),
             Slider("size", "side h of the square", 0.05, 1.2, 0.8, 0.05),
         ],
         drag=[Drag("u", "v", panel=0)],
@@ -266,7 +266,15 @@ def by_hand() -> Explorable:
         right = Panel(
             (-4, 4), (-4, 4), title="where the data land in z", xlabel="x", ylabel="z", aspect=1.15
         )
-        right.line([-4, 4, None, -4, 4], [1, 1, None, -1, -1], -1, dash=1, width=1, alpha=0.4)
+        right.line(
+            [-4, 4, None, -4, 4],
+            [1, 1, None, -1, -1],
+            -1,
+            "z = 1 and z = -1",
+            dash=1,
+            width=1,
+            alpha=0.4,
+        )
         right.line(grid, zs, 0, "map z = g(x)", width=2)
         right.points(data, z, 3, "data", radius=3)
         return Scene(

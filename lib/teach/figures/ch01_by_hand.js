@@ -27,7 +27,7 @@
       {
         xlim: [-4, 4], ylim: [-4, 4], title: "where the data land in z", xlabel: "x", ylabel: "z", equal: false, axes: true, aspect: 1.15, grow: 1,
         items: [
-          { t: "line", s: -1, x: [-4, 4, null, -4, 4], y: [1, 1, null, -1, -1], dash: 1, w: 1, a: 0.4 },
+          { t: "line", s: -1, x: [-4, 4, null, -4, 4], y: [1, 1, null, -1, -1], dash: 1, w: 1, a: 0.4, name: "z = 1 and z = -1" },
           { t: "line", s: 0, x: grid, y: grid.map((x) => g(x)[0]), dash: 0, w: 2, name: "map z = g(x)" },
           { t: "points", s: 3, x: data, y: at.map(([z]) => z), r: 3, m: 3, name: "data" },
         ],

@@ -9,22 +9,22 @@
   return {
     panels: [
       {
-        xlim: [-0.5, 1.5], ylim: [-0.5, 1.5], title: "unit square, area 1", xlabel: "z1", ylabel: "z2", equal: true, axes: true, aspect: 1, grow: 1,
+        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "unit square, area 1", xlabel: "z1", ylabel: "z2", equal: true, axes: true, aspect: 1, grow: 1,
         items: [
           { t: "poly", s: 0, x: [0, 1, 1, 0], y: [0, 0, 1, 1], fill: 0.2, w: 2 },
           { t: "line", s: -1, x: fx, y: fy, dash: 0, w: 2, name: "a letter F, to see a flip" },
-          { t: "arrows", s: -1, x: [0, 0], y: [0, 0], u: [1, 0], v: [0, 1], w: 2 },
+          { t: "arrows", s: 3, x: [0], y: [0], u: [1], v: [0], w: 2.5 },
+          { t: "arrows", s: 4, x: [0], y: [0], u: [0], v: [1], w: 2.5 },
         ],
       },
       {
-        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "its image under A", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1.15, grow: 1.4,
+        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "its image under A", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1,
         items: [
           { t: "line", s: -1, x: [-2.6, 2.6, null, 0, 0], y: [0, 0, null, -2.6, 2.6], dash: 0, w: 1, a: 0.25 },
           { t: "poly", s: series, x: [0, a, a + c, c], y: [0, b, b + d, d], fill: 0.3, w: 2 },
           { t: "line", s: -1, x: fx.map((v, i) => a * v + c * fy[i]), y: fx.map((v, i) => b * v + d * fy[i]), dash: 0, w: 2 },
-          { t: "arrows", s: -1, x: [0], y: [0], u: [a], v: [b], w: 2, name: "columns of A, drag their tips" },
-          { t: "arrows", s: -1, x: [0], y: [0], u: [c], v: [d], w: 2 },
-          { t: "text", s: series, x: 0, y: -2.3, text: `orientation: ${word}`, align: "center", size: 1 },
+          { t: "arrows", s: 3, x: [0], y: [0], u: [a], v: [b], w: 2.5, name: "first column, drag its tip" },
+          { t: "arrows", s: 4, x: [0], y: [0], u: [c], v: [d], w: 2.5, name: "second column" },
         ],
       },
     ],

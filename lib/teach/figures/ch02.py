@@ -43,6 +43,10 @@ def gap() -> Explorable:
         left.line(z[shown], np.exp(prior[shown]), 2, "prior p(z)", width=1.5)
         left.line(z[shown], np.exp(posterior[shown]), 0, "posterior p(z | x)", width=2.5, fill=0.18)
         left.line(z[shown], np.exp(log_q[shown]), 1, "your q(z)", width=2.5)
+        peak = 1 / (scale * math.sqrt(2 * math.pi))
+        left.text(
+            -2.2 if mean > 0 else 2.2, 1.3, f"q goes up to {peak:.1f}" if peak > 1.4 else "", 1
+        )
         top = max(elbo, FLOOR)
         right = Panel(
             (0, 1),
@@ -84,7 +88,7 @@ def gap() -> Explorable:
         [
             Choice("model", "posterior", tuple(MODELS), "one mode"),
             Slider("mean", "mean of q", -3, 3, -0.4, 0.02, play=True),
-            Slider("scale", "scale of q", 0.15, 2, 0.9, 0.01),
+            Slider("scale", "scale of q", 0.05, 2, 0.9, 0.01),
         ],
         twin=HERE / "ch02_gap.js",
         drag=[Drag("mean")],
@@ -138,12 +142,13 @@ def samples() -> Explorable:
         ratio = np.exp(est[:, j])
         half = float(np.mean(ratio < 0.5))
 
-        left = Panel((-0.3, LARGEST + 0.3), (-30, 5), title="estimates of log p(x), minus log p(x)",
-                     xlabel="log2 of the number of samples K", ylabel="nats", aspect=1.35, grow=1.4)  # fmt: skip
+        floor = -5.0 * max(1, math.ceil(-0.26 * low[0]))  # room for the lower line
+        left = Panel((-0.3, LARGEST + 0.3), (floor, 5), title="estimates of log p(x), minus log p(x)",
+                     xlabel="log2 K (K samples: 1, 2, 4, ... 256)", ylabel="nats", aspect=1.35, grow=1.4)  # fmt: skip
         jitter = j + 0.36 * (np.arange(REPEATS) / (REPEATS - 1) - 0.5)
         left.points(jitter, est[:, j], 0, "200 repeats at your K", radius=1.6, alpha=0.5)
         left.line([-1, LARGEST + 1], [0, 0], -1, "truth", dash=1, width=1.5)
-        left.line(ks, mean, 1, "their mean, the bound", width=2.5)
+        left.line(ks, mean, 1, "their mean: estimates the bound", width=2.5)
         left.line(ks, low, 2, "10 and 90 percent", width=1.5)
         left.line(ks, high, 2, width=1.5)
         place_in = np.floor(np.minimum(ratio + 0.125, 4.2) * 4).astype(
@@ -175,8 +180,8 @@ def samples() -> Explorable:
         scene,
         [
             Slider("dim", "dimension D", 1, DIMENSIONS, 4, 1, play=True),
-            Slider("log2k", "log2 of K", 0, LARGEST, 4, 1),
-            Slider("near", "q from prior (0) to posterior (1)", 0, 1, 0, 0.02),
+            Slider("log2k", "log2 of K (K = 1 to 256)", 0, LARGEST, 4, 1),
+            Slider("near", "q: prior 0, posterior 1", 0, 1, 0, 0.02),
         ],
         twin=HERE / "ch02_samples.js",
     )

@@ -20,6 +20,7 @@
   const elbo = recon - klPrior, top = Math.max(elbo, FLOOR), zs = [], a = [], b = [], c = [];
   for (let i = 400; i < 801; i += 2) { zs.push(z[i]); a.push(Math.exp(prior[i])); b.push(Math.exp(prior[i] + fit[i] - logp)); c.push(Math.exp(lq[i])); }
   const rect = [0.22, 0.78, 0.78, 0.22], f = (v, d) => v.toFixed(d);
+  const peak = 1 / (p.scale * Math.sqrt(2 * Math.PI));
   let close = kl < 0.02 ? "q lies on the posterior." : "q misses the posterior.";
   if (two && kl < 0.9) close = "q covers one of the two modes.";
   return {
@@ -28,6 +29,7 @@
         { t: "line", s: 2, x: zs, y: a, dash: 2, w: 1.5, name: "prior p(z)" },
         { t: "line", s: 0, x: zs, y: b, dash: 0, w: 2.5, fill: 0.18, name: "posterior p(z | x)" },
         { t: "line", s: 1, x: zs, y: c, dash: 1, w: 2.5, name: "your q(z)" },
+        { t: "text", s: 1, x: p.mean > 0 ? -2.2 : 2.2, y: 1.3, text: peak > 1.4 ? `q goes up to ${f(peak, 1)}` : "", align: "center", size: 1 },
       ] },
       { xlim: [0, 1], ylim: [FLOOR, 0], title: "one bar, two parts", xlabel: "for this one x", ylabel: "nats", equal: false, axes: true, aspect: 0.85, grow: 1, items: [
         { t: "poly", s: 1, x: rect, y: [FLOOR, FLOOR, top, top], fill: 0.45, w: 2, name: "ELBO, above \u22129" },

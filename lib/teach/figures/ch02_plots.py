@@ -61,7 +61,9 @@ def prior_samples(dims, rms, median, predicted) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
     _line(left, dims, predicted, 0, "predicted, (2.6) and (2.7)")
     _line(left, dims, rms, 1, "measured, 200 repeats", ls="none", marker=style.marker(1))
-    _level(left, 1)
+    _level(left, 1, "error of an estimate of zero")
+    thin = {"arrowstyle": "-", "lw": 0.7}
+    left.annotate("all estimates ≈ 0", (24, 1), (14.5, 0.06), fontsize=8, arrowprops=thin)
     left.set(xlabel="dimension D", ylabel="relative error", ylim=(0.01, 1e5), yscale="log")
     left.legend()
     _line(right, dims, median, 2, ls="none", marker=style.marker(2))
@@ -79,6 +81,9 @@ def jensen() -> None:
     _line(ax, grid, np.log(grid), 0, "log")
     _line(ax, w, np.log(w), 1, "four weights, their logs", ls="none", marker=style.marker(1))
     _line(ax, [w.mean()] * 2, [low, high], 3, "difference", ls="-", lw=3)
+    ax.plot([w.mean()] * 2, [-1.6, low], color=style.colour(-1), lw=1, ls="--")
+    ax.plot([w.mean()] * 2, [low, high], "o", color=style.colour(3), ms=5)
+    ax.annotate("mean weight", (w.mean() + 0.04, -1.5), fontsize=8.5)
     thin = {"arrowstyle": "-", "lw": 0.7}
     ax.annotate("log of the mean", (w.mean(), high), (0.5, 0.8), arrowprops=thin)
     ax.annotate("mean of the logs", (w.mean(), low), (1.33, -0.62), arrowprops=thin)
@@ -97,6 +102,14 @@ def mean_field(Lam, target, path) -> None:
         _line(ax, *(target[:, None] + k * factor @ circle), 0, names[0])
         _line(ax, *(target[:, None] + k * circle / Lam.diagonal().sqrt()[:, None]), 1, names[1])
     _line(ax, *path.T, 2, "coordinate ascent", marker=style.marker(2), ms=4, lw=1, ls="-")
+    # half-widths along z1: of the slice through the centre, and of the shadow on the axis
+    for y, half, name in (
+        (-1.75, Lam[0, 0] ** -0.5, "±1/√Λ₁₁, the slice"),
+        (-2.25, Lam.inverse()[0, 0] ** 0.5, "±√Σ₁₁, the shadow"),
+    ):
+        ends = [float(target[0] - half), float(target[0] + half)]
+        ax.plot(ends, [y, y], color=style.colour(-1), marker="|", lw=1.2, ls="-")
+        ax.annotate(name, (ends[1] + 0.08, y), fontsize=8, va="center")
     ax.set(xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 3), ylim=(-2.6, 3.4))
     ax.legend(fontsize=8.5, loc="upper left")
     plt.show()
@@ -108,7 +121,8 @@ def two_modes(z, posterior, fits) -> None:
     ax.fill_between(z, posterior, color=style.colour(0), alpha=0.25, label="posterior")
     for j, (name, (mean, log_std)) in enumerate(fits.items(), 1):
         density = (-0.5 * ((z - mean) / log_std.exp()) ** 2 - log_std).exp() / (2 * torch.pi) ** 0.5
-        _line(ax, z, density, j, name)
+        which, _, start = name.partition(", ")
+        _line(ax, z, density, j, f"min KL({which})" + (f", started {start}" if start else ""))
     ax.set(xlim=(-4, 4), xlabel="latent z", ylabel="density", ylim=(0, 2.2))
     ax.legend(loc="upper center", ncols=2, fontsize=8.5)
     plt.show()
@@ -143,20 +157,31 @@ def training(curve, best: float) -> None:
     left.legend()
     _line(right, step, log_p - bound, 3)
     right.set(xlabel="update", ylabel="gap (nats per image)", yscale="log")
+    ticks = [
+        t
+        for t in (0.2, 0.3, 0.5, 1, 2, 4, 8)
+        if (log_p - bound).min() * 0.8 < t < (log_p - bound).max() * 1.2
+    ]
+    right.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    right.minorticks_off()
     plt.show()
 
 
 def latent(codes, labels, real, drawn) -> None:
-    """Digits at their posterior means, (N, 2); tiles of data, (10, 64), above samples, (20, 64)."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4.2), width_ratios=(1.2, 1))
+    """Digits at their posterior means, (N, 2); tiles of data above samples, (20, 64) and (40, 64)."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), width_ratios=(1, 1.25))
     for (x, y), d in zip(codes.tolist(), labels.tolist(), strict=True):
         left.text(x, y, str(d), color=style.colour(d), fontsize=8, ha="center", va="center")
     left.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), title="360 test digits")
     left.set(xlabel="posterior mean, z₁", ylabel="posterior mean, z₂")
-    tiles = torch.cat([real, drawn]).view(6, 5, 8, 8).permute(0, 2, 1, 3).reshape(48, 40)
-    right.imshow(tiles.clamp(0, 1), cmap="gray_r")
-    right.axhline(15.5, color=style.colour(1), lw=2)
-    right.set(xticks=[], yticks=[7.5, 31.5], yticklabels=["test data", "model"])
+    tiles = torch.cat([real, drawn]).detach().clamp(0, 1).view(6, 10, 8, 8)
+    tiles = torch.nn.functional.pad(tiles, (0, 1, 0, 1), value=torch.nan)  # a gap of one pixel
+    right.imshow(tiles.permute(0, 2, 1, 3).reshape(54, 90), cmap="gray_r", vmin=0, vmax=1)
+    right.axhline(17, color=style.colour(1), lw=2)
+    right.set(xticks=[], yticks=[8, 35], title="10 columns of 8 × 8 pixels")
+    right.set_yticklabels(["test data", "model"], rotation=90, va="center")
+    right.tick_params(length=0)
+    right.grid(False)
     plt.show()
 
 

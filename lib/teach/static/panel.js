@@ -15,6 +15,7 @@
     const raw = (hi - lo) / want, mag = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].map((m) => m * mag).find((s) => s >= raw * 0.999), out = [];
     for (let k = Math.ceil(lo / step - 1e-9); k * step <= hi + step * 1e-9; k++) out.push(k * step);
+    if (out.length < 3 && want < 12) return ticks(lo, hi, want * 1.5); // one number is no scale
     const d = Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9)));
     return out.map((v) => [v, v.toFixed(d).replace(/^-(0\.?0*)$/, "$1").replace("-", "\u2212")]);
   }
