@@ -63,6 +63,12 @@ def main():
         torch = re.search(r"^torch==\S+", f.read(), re.M).group(0)
     failed = "pip could not install %s (its message is above); mend that and run it again."
     print("make setup: %s, then the rest of requirements.txt (minutes, once)" % torch)
+    if not index and sys.platform.startswith("linux") and not shutil.which("nvidia-smi"):
+        print(
+            "            (no NVIDIA card seen: 'make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu'"
+            " may save gigabytes)"
+        )
+    sys.stdout.flush()
     run(pip + ([torch, "--index-url", index] if index else [torch]), failed % torch)
     run(pip + ["-r", "requirements.txt"], failed % "requirements.txt")
     run(
