@@ -24,7 +24,7 @@ sys.path[:0] = [
 ]
 
 from demo import DEMOS, prepare  # noqa: E402
-from pages import DRAG, quantile  # noqa: E402
+from pages import follow  # noqa: E402
 
 
 def main(steps: int) -> None:
@@ -58,14 +58,7 @@ def main(steps: int) -> None:
                 for figure in page.query_selector_all("figure.explorable[data-ready='1']"):
                     figure.scroll_into_view_if_needed()
                     name = figure.query_selector(".ex-controls").get_attribute("aria-label")
-                    for k, slider in enumerate(figure.query_selector_all("input[type=range]")):
-                        times = page.evaluate(DRAG, [figure, k, steps])
-                        drawn, shown = ([t[i] for t in times] for i in (0, 1))
-                        print(
-                            f"  {name.removesuffix(', controls')} / {slider.get_attribute('data-name')}: "
-                            f"drawn p50 {quantile(drawn, 0.5):.0f} p95 {quantile(drawn, 0.95):.0f} ms, "
-                            f"on the screen p50 {quantile(shown, 0.5):.0f} p95 {quantile(shown, 0.95):.0f} ms"
-                        )
+                    follow(page, figure, name.removesuffix(", controls"), steps)
                 page.close()
             browser.close()
     finally:

@@ -71,6 +71,18 @@ def weight(paths: set[str]) -> int:
     return total
 
 
+def follow(page, figure, name: str, steps: int) -> None:
+    """Move every slider of a figure and print how fast its picture follows."""
+    for k, slider in enumerate(figure.query_selector_all("input[type=range]")):
+        times = page.evaluate(DRAG, [figure, k, steps])
+        drawn, shown = ([t[i] for t in times] for i in (0, 1))
+        print(
+            f"  {name} / {slider.get_attribute('data-name')}: "
+            f"drawn p50 {quantile(drawn, 0.5):.0f} p95 {quantile(drawn, 0.95):.0f} ms, "
+            f"on the screen p50 {quantile(shown, 0.5):.0f} p95 {quantile(shown, 0.95):.0f} ms"
+        )
+
+
 def main(steps: int) -> None:
     from conftest import FLAGS, chromium
     from playwright.sync_api import sync_playwright
@@ -104,14 +116,7 @@ def main(steps: int) -> None:
             print(line)
             for figure in page.query_selector_all("figure.explorable"):
                 figure.scroll_into_view_if_needed()
-                for k, slider in enumerate(figure.query_selector_all("input[type=range]")):
-                    times = page.evaluate(DRAG, [figure, k, steps])
-                    drawn, shown = ([t[i] for t in times] for i in (0, 1))
-                    print(
-                        f"  {figure.get_attribute('aria-label')} / {slider.get_attribute('data-name')}: "
-                        f"drawn p50 {quantile(drawn, 0.5):.0f} p95 {quantile(drawn, 0.95):.0f} ms, "
-                        f"on the screen p50 {quantile(shown, 0.5):.0f} p95 {quantile(shown, 0.95):.0f} ms"
-                    )
+                follow(page, figure, figure.get_attribute("aria-label"), steps)
             context.close()
         browser.close()
     server.shutdown()
