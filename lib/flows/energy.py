@@ -1,0 +1,125 @@
+"""Densities known up to a constant, p(z) = exp(-U(z)) / Z, and fitting a flow to them.
+
+The four test energies are table 1 of Rezende and Mohamed (2015); all map (B, 2) -> (B,), in nats.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lib.flows.flow import Flow
+
+Energy = Callable[[Tensor], Tensor]
+
+
+def U1(z: Tensor) -> Tensor:
+    """Two arcs of a ring of radius 2."""
+    ring = 0.5 * ((torch.linalg.vector_norm(z, dim=1) - 2) / 0.4) ** 2
+    return ring - _log_sum(z[:, 0] - 2, z[:, 0] + 2, 0.6, 0.6)
+
+
+def U2(z: Tensor) -> Tensor:
+    """One period and a half of a sine wave."""
+    return 0.5 * ((z[:, 1] - _w1(z)) / 0.4) ** 2
+
+
+def U3(z: Tensor) -> Tensor:
+    """The wave splits in two between z_1 = 0 and 2."""
+    down = z[:, 1] - _w1(z)
+    w2 = 3 * torch.exp(-0.5 * ((z[:, 0] - 1) / 0.6) ** 2)
+    return -_log_sum(down, down + w2, 0.35, 0.35)
+
+
+def U4(z: Tensor) -> Tensor:
+    """The wave forks at z_1 = 1."""
+    down = z[:, 1] - _w1(z)
+    w3 = 3 * torch.sigmoid((z[:, 0] - 1) / 0.3)
+    return -_log_sum(down, down + w3, 0.4, 0.35)
+
+
+ENERGIES: dict[str, Energy] = {"U1": U1, "U2": U2, "U3": U3, "U4": U4}
+
+
+def _w1(z: Tensor) -> Tensor:
+    return torch.sin(2 * math.pi * z[:, 0] / 4)
+
+
+def _log_sum(a: Tensor, b: Tensor, a_width: float, b_width: float) -> Tensor:
+    """log(exp(-(a / a_width)^2 / 2) + exp(-(b / b_width)^2 / 2))."""
+    return torch.logaddexp(-0.5 * (a / a_width) ** 2, -0.5 * (b / b_width) ** 2)
+
+
+def boxed(energy: Energy, half: float = 4.0, wall: float = 0.2) -> Energy:
+    """The energy with a soft wall: + ((|z_i| - half) / wall)^2 / 2 for each |z_i| > half.
+
+    U2, U3 and U4 do not fall off along z_1: on the whole plane exp(-U) has no finite integral, and a
+    flow fitted to it would spread for ever. Behind the wall it is a density; `log_z` of it is over a
+    wider box.
+    """
+
+    def confined(z: Tensor) -> Tensor:
+        return energy(z) + 0.5 * (((z.abs() - half) / wall).relu() ** 2).sum(1)
+
+    return confined
+
+
+def grid(half: float = 4.0, n: int = 800, **kwargs) -> Tensor:
+    """Centres of n x n equal cells of the square [-half, half]^2: (n n, 2), first z_1 then z_2.
+
+    kwargs are dtype (default float64) and device.
+    """
+    axis = (torch.arange(n, **{"dtype": torch.float64, **kwargs}) + 0.5) * (2 * half / n) - half
+    return torch.cartesian_prod(axis, axis)
+
+
+@torch.no_grad()
+def log_z(energy: Energy, half: float = 4.0, n: int = 800, **kwargs) -> float:
+    """log of the integral of exp(-U) over the square [-half, half]^2, by the midpoint rule, in nats."""
+    log_cell = 2 * math.log(2 * half / n)
+    return (torch.logsumexp(-energy(grid(half, n, **kwargs)), 0) + log_cell).item()
+
+
+class ReverseKL(nn.Module):
+    """Fit a flow q to exp(-U) / Z: the loss of one base draw is log q(x) + U(x), x = from_base(z).
+
+    Its mean is KL(q || p) - log Z >= -log Z, so the divergence is known where Z is. Needs only
+    `from_base`, and no data: `fit(ReverseKL(flow, U1), lambda n: torch.randn(n, 2), steps=...)`.
+
+    `heat` = beta_t < 1 in log q(x) + beta_t U(x) flattens the target early in training (Rezende and
+    Mohamed 2015, equation 20); may be set during it.
+    """
+
+    def __init__(self, flow: Flow, energy: Energy, heat: float = 1.0):
+        super().__init__()
+        self.flow, self.energy, self.heat = flow, energy, heat
+
+    @property
+    def takes_context(self) -> bool:
+        return self.flow.takes_context
+
+    def forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        """log q(x) + heat U(x) in nats, for x made from base draws: (B, D) -> (B,)."""
+        x, log_q = self.flow.sample_with_log_prob(len(noise), context, noise=noise)
+        return log_q + self.heat * self.energy(x)
+
+    @torch.no_grad()
+    def kl(self, noise: Tensor, log_z: float) -> tuple[float, float]:
+        """KL(q || p) in nats and its standard error, from base draws (B, D)."""
+        x, log_q = self.flow.sample_with_log_prob(len(noise), noise=noise)
+        loss = (log_q + self.energy(x)).double()
+        return loss.mean().item() + log_z, loss.std().item() / len(loss) ** 0.5
+
+
+@torch.no_grad()
+def forward_kl(flow: Flow, energy: Energy, half: float = 4.0, n: int = 200) -> float:
+    """KL(p || q) in nats by quadrature over the square: large where q has missed a mode of p.
+
+    Needs `to_base`: the density of q at given points.
+    """
+    like = next(flow.parameters())
+    x = grid(half, n, dtype=like.dtype, device=like.device)
+    log_p = torch.log_softmax(-energy(x).double(), 0)  # of the cells
+    log_q = flow.log_prob(x).double() + 2 * math.log(2 * half / n)
+    return (log_p.exp() * (log_p - log_q)).sum().item()
