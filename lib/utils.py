@@ -30,6 +30,11 @@ def std_normal_log_prob(z: Tensor) -> Tensor:
     return sum_dims(-0.5 * (z**2 + 1.8378770664093453))  # log(2 pi)
 
 
+def bounded(raw: Tensor, limit: float = 3.0) -> Tensor:
+    """A log-scale from a network's output: close to raw near 0, never past +-limit."""
+    return limit * torch.tanh(raw / limit)
+
+
 def check_batch(
     x: Tensor,
     d: int | None = None,

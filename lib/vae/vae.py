@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lib import utils
 from lib.flows.transform import Transform, check_context, check_input, known
 from lib.utils import check_count, check_finite, std_normal_log_prob
 from lib.vae.elbo import (
@@ -32,7 +33,7 @@ class Estimate(NamedTuple):
 
 def bounded(raw: Tensor, limit: float = 6.0) -> Tensor:
     """A log standard deviation from a network's output: close to raw near 0, never past +-limit."""
-    return limit * torch.tanh(raw / limit)
+    return utils.bounded(raw, limit)
 
 
 class LatentModel(nn.Module):
