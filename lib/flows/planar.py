@@ -86,11 +86,11 @@ class Planar(Transform):
         self.shape, self.constrain = (check_count(dim, "dim"),), constrain
         self.takes_context = context > 0
         if context:
-            self.net = nn.Linear(context, 2 * dim + 1)
+            self.net = amortised(context, 1, dim)
         else:
             self.w = nn.Parameter(torch.randn(dim))
             self.u = nn.Parameter(0.1 * torch.randn(dim))
-            self.b = nn.Parameter(torch.zeros(()))
+            self.b = nn.Parameter(torch.randn(()))
 
     def layer(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w, u_hat, b and w.u_hat: (D,), (D,), () and (), with a context (B, D), (B, D), (B,), (B,)."""
@@ -131,10 +131,21 @@ def log_slope(t: Tensor, wu: Tensor, positive: bool = True) -> Tensor:
     return torch.log1p(change) if positive else (1 + change).abs().log()
 
 
+@torch.no_grad()
+def amortised(context: int, layers: int, dim: int) -> nn.Linear:
+    """Context -> w, u, b of each layer, one after another; like Planar's start where context is 0."""
+    net = nn.Linear(context, layers * (2 * dim + 1))
+    bias, weight = (p.view(layers, 2 * dim + 1, -1) for p in (net.bias, net.weight))
+    nn.init.normal_(bias)
+    for p in (bias, weight):
+        p[:, dim : 2 * dim] *= 0.1
+    return net
+
+
 class PlanarFlow(Transform):
     """K planar maps in a row, x = f_K(... f_1(z)), with stacked parameters: three operations each.
 
-    The same as `Compose(f_K, ..., f_1)` of `Planar`s (`parts` gives them), and several times faster
+    The same as `Compose(f_K, ..., f_1)` of `Planar`s (`parts` gives them), and three times faster
     on small batches. With `context` one linear layer gives the parameters of all layers.
     """
 
@@ -143,11 +154,22 @@ class PlanarFlow(Transform):
         self.shape, self.layers = (check_count(dim, "dim"),), check_count(layers, "layers")
         self.takes_context = context > 0
         if context:
-            self.net = nn.Linear(context, layers * (2 * dim + 1))
+            self.net = amortised(context, layers, dim)
         else:
             self.w = nn.Parameter(torch.randn(layers, dim))
             self.u = nn.Parameter(0.1 * torch.randn(layers, dim))
-            self.b = nn.Parameter(torch.zeros(layers))
+            self.b = nn.Parameter(torch.randn(layers))
+
+    @torch.no_grad()
+    def parts(self) -> list[Planar]:
+        """Copies of f_1 ... f_K, one `Planar` each: for a picture of what each layer does."""
+        context = self.net.in_features if self.takes_context else 0
+        parts = [Planar(*self.shape, context=context) for _ in range(self.layers)]
+        for name, stacked in self.named_parameters():
+            for part, rows in zip(parts, stacked.chunk(self.layers), strict=True):
+                p = part.to(stacked).get_parameter(name)
+                p.copy_(rows.view(p.shape))
+        return parts
 
     def _layers(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w, u_hat, b and w.u_hat of `Planar.layer`, stacked: (K, D) or (K, B, D), and (K,) ..."""
