@@ -1,0 +1,201 @@
+"""Gradients of an ODE's solution without keeping its steps: the adjoint method, and checkpoints.
+
+With L a function of x(t1), the adjoint a(t) = dL/dx(t) obeys da/dt = -a df/dx, and dL/dtheta is the
+integral of a df/dtheta over t0 .. t1. Pontryagin et al. (1962); Chen et al. (2018), appendix B.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lib.ode.solvers import (
+    STEPS,
+    Field,
+    check_start,
+    dopri5_step,
+    grid,
+    solve,
+    solve_adaptive,
+    with_float_time,
+)
+
+
+class How(NamedTuple):
+    """Fixed steps of a method, or adaptive ones to a tolerance if steps is None."""
+
+    steps: int | None
+    method: str
+    rtol: float
+    atol: float
+
+    def __call__(self, field: Field, x: Tensor, t0: float, t1: float, on_step=None) -> Tensor:
+        if self.steps is not None:
+            return solve(field, x, t0, t1, self.steps, self.method)
+        return solve_adaptive(field, x, t0, t1, self.rtol, self.atol, on_step=on_step).x
+
+
+def odeint_adjoint(
+    field: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    params: Sequence[Tensor] | None = None,
+    steps: int | None = None,
+    method: str = "rk4",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Tensor:
+    """x(t1) with gradients to x and to `params` by the adjoint method: memory free of the steps.
+
+    Backward, one ODE runs from t1 to t0 and carries three things: the state again, its adjoint, and
+    the gradient of the parameters. The state is *reconstructed*; where the field contracts strongly
+    or is chaotic the reconstruction fails, and the gradient with it: use `odeint_checkpointed`.
+
+    Args:
+        params: every tensor that the field uses and that needs a gradient; a module's own
+            parameters if left out. One that was forgotten is an error, not a silent zero.
+        steps: equal steps of `method`; adaptive Dormand-Prince steps to rtol, atol if left out.
+
+    Raises:
+        SolverError: as the solvers. ValueError: a tensor in the field is missing in params.
+    """
+    return _Adjoint.apply(*_start(field, x, t0, t1, params, steps, method, rtol, atol))
+
+
+class _Adjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, field, how, x, t0, t1, *params):
+        y = how(field, x, t0, t1)
+        ctx.field, ctx.how, ctx.span = field, how, (t0, t1)
+        ctx.save_for_backward(y, *params)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        y, *params = ctx.saved_tensors
+        sizes = [p.numel() for p in (y, y, *params)]
+
+        def augmented(t, state):  # d/dt (x, a, dL/dtheta) = (f, -a df/dx, -a df/dtheta)
+            x, a, *_ = state.split(sizes)
+            first = t.item() == ctx.span[1]  # look for forgotten tensors once
+            v, *grads = vector_jacobian(ctx.field, t, x.view_as(y), a.view_as(y), params, first)
+            return torch.cat([v.flatten(), *(-g.flatten() for g in grads)])
+
+        zeros = [torch.zeros_like(p).flatten() for p in params]
+        state = torch.cat([y.flatten(), grad.flatten(), *zeros])
+        t0, t1 = ctx.span
+        _, a, *grads = ctx.how(augmented, state, t1, t0).split(sizes)
+        grads = [g.view_as(p) for g, p in zip(grads, params, strict=True)]
+        return None, None, a.view_as(y), None, None, *grads
+
+
+def odeint_checkpointed(
+    field: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    params: Sequence[Tensor] | None = None,
+    steps: int | None = None,
+    method: str = "rk4",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Tensor:
+    """As `odeint_adjoint`, but the states of the forward steps are kept and nothing is reconstructed.
+
+    Backward, each step is taken once more from its stored start and differentiated by autograd: the
+    gradient of the very numbers that were computed, equal to backpropagation through the solver.
+    Memory is one state for each step instead of one graph. ACA, Zhuang et al. (2020).
+    """
+    return _Checkpointed.apply(*_start(field, x, t0, t1, params, steps, method, rtol, atol))
+
+
+class _Checkpointed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, field, how, x, t0, t1, *params):
+        starts = []  # (t, x(t)) of each step
+        if how.steps is None:
+            y = how(field, x, t0, t1, on_step=lambda t, x: starts.append((t, x)))
+            ctx.times = [t for t, _ in starts] + [t1]
+            states = [x for _, x in starts]
+        else:
+            path = solve(field, x, t0, t1, how.steps, how.method, path=True)
+            ctx.times, states, y = grid(t0, t1, how.steps), list(path[:-1]), path[-1]
+        ctx.field, ctx.how = field, how
+        ctx.save_for_backward(*states, *params)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, a):
+        n = len(ctx.times) - 1
+        states, params = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+        total, f = [torch.zeros_like(p) for p in params], with_float_time(ctx.field)
+        for t, s, x in zip(ctx.times[-2::-1], ctx.times[:0:-1], states[::-1], strict=True):
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                if ctx.how.steps is None:
+                    y = dopri5_step(f, t, x, s - t, f(t, x))[0]
+                else:
+                    y = STEPS[ctx.how.method](f, t, x, s - t)
+            if t == ctx.times[0]:
+                check_captured(y, x, params)
+            a, *grads = torch.autograd.grad(y, (x, *params), a, allow_unused=True)
+            a = torch.zeros_like(x) if a is None else a
+            total = [g if d is None else g + d for g, d in zip(total, grads, strict=True)]
+        return None, None, a, None, None, *total
+
+
+def _start(field, x, t0, t1, params, steps, method, rtol, atol) -> tuple:
+    check_start(x, t0, t1)
+    if params is None:
+        if not isinstance(field, nn.Module):
+            raise ValueError(
+                "say which tensors of the field need gradients, params=[...] (or [] for none): a "
+                "function does not tell, only a module does"
+            )
+        params = field.parameters()
+    params = [p for p in params if p.requires_grad]
+    return field, How(steps, method, rtol, atol), x, t0, t1, *params
+
+
+def vector_jacobian(
+    field: Field, t: Tensor, x: Tensor, a: Tensor, params: Sequence[Tensor], check: bool = True
+) -> list[Tensor]:
+    """f(t, x), a df/dx and a df/dp for each p of params, without a graph."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        v = field(t, x)
+    if not v.requires_grad:
+        return [v, torch.zeros_like(x), *(torch.zeros_like(p) for p in params)]
+    if check:
+        check_captured(v, x, params)
+    grads = torch.autograd.grad(v, (x, *params), a, allow_unused=True)
+    some = zip(grads, (x, *params), strict=True)
+    return [v.detach(), *(torch.zeros_like(p) if g is None else g for g, p in some)]
+
+
+def check_captured(v: Tensor, x: Tensor, params: Sequence[Tensor]) -> None:
+    """Raise if v was computed from a tensor that needs a gradient and is neither x nor in params.
+
+    Walks the graph of one evaluation. Without this, a context that the field captured would get no
+    gradient, and no message.
+    """
+    ends = {p.grad_fn for p in (x, *params) if p.grad_fn is not None}
+    known_leaves = {id(p) for p in (x, *params)}
+    todo, seen = [v.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen or node in ends:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known_leaves:
+            raise ValueError(
+                f"the field uses a tensor of shape {tuple(leaf.shape)} that requires a gradient "
+                f"and is not in params: its gradient would be lost. Add it to params, or detach it"
+            )
+        todo += [f for f, _ in node.next_functions]

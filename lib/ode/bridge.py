@@ -1,0 +1,159 @@
+"""torchdiffeq, for real work, behind one function that closes its traps.
+
+It ends exactly at t1 (an adaptive solver of torchdiffeq steps past the end and interpolates, and some
+fields do not exist there), gives gradients to all that the field uses or says what was forgotten, and
+turns "underflow in dt" into a sentence with the time and the norm.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+
+from lib.flows.transform import known
+from lib.ode.adjoint import check_captured
+from lib.ode.solvers import SolverError, check_start
+
+State = Tensor | tuple[Tensor, ...]
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+MAX_STEPS = 10_000  # torchdiffeq would go on for 2^31
+
+
+class Counted(nn.Module):
+    """A field that counts how often it is evaluated: the `evaluations` of everything since `reset()`."""
+
+    def __init__(self, field):
+        super().__init__()
+        self.field, self.evaluations = field, 0
+
+    def reset(self) -> "Counted":
+        self.evaluations = 0
+        return self
+
+    def forward(self, t: Tensor, x: State) -> State:
+        self.evaluations += 1
+        return self.field(t, x)
+
+
+class _Watched(nn.Module):
+    """Looks once, in the first evaluation with a graph, whether a tensor is missing in params."""
+
+    def __init__(self, field, params):
+        super().__init__()
+        self.run, self.params, self.checked = field, tuple(params), False  # params not registered
+
+    def forward(self, t: Tensor, x: State) -> State:
+        v = self.run(t, x)
+        if not self.checked and torch.is_grad_enabled():
+            self.checked = True
+            inputs = x if isinstance(x, tuple) else (x,)
+            for part in v if isinstance(v, tuple) else (v,):
+                if part.requires_grad:
+                    check_captured(part, t, [*inputs, *self.params])
+        return v
+
+
+def odeint(
+    field,
+    x: State,
+    t0: float,
+    t1: float,
+    *,
+    params: Sequence[Tensor] | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    method: str = "dopri5",
+    adjoint: bool = False,
+    options: dict | None = None,
+) -> State:
+    """x(t1) of dx/dt = field(t, x), from t0 to t1 in either direction; x a tensor or a tuple of them.
+
+    Args:
+        params: with `adjoint`, every tensor the field uses that needs a gradient; a module's own
+            parameters if left out. Without `adjoint`, autograd finds them itself.
+        method: any of torchdiffeq's; a fixed-step one takes options={"step_size": h}.
+        adjoint: constant memory; the backward solve has the same method and tolerance.
+
+    Raises:
+        SolverError: the field or the state is not finite, or the steps became too small.
+        ValueError: with `adjoint`, a tensor is missing in params.
+    """
+    parts = x if isinstance(x, tuple) else (x,)
+    for part in parts:
+        check_start(part, t0, t1)
+    # times in float64 where the device has it, so that t1 is t1 to the bit and small steps exist
+    kind = torch.float32 if parts[0].device.type == "mps" else torch.float64
+    times = torch.tensor([t0, t1], dtype=kind, device=parts[0].device)
+    options = dict(options or {})
+    if method in ADAPTIVE:
+        options.setdefault("step_t", times[1:])
+        options.setdefault("max_num_steps", MAX_STEPS)
+    settings = dict(rtol=rtol, atol=atol, method=method, options=options)
+    try:
+        if adjoint:
+            settings |= _adjoint_settings(field, params, times, options)
+            out = torchdiffeq.odeint_adjoint(
+                _Watched(field, settings["adjoint_params"]), x, times, **settings
+            )
+        else:
+            out = torchdiffeq.odeint(field, x, times, **settings)
+    except AssertionError as error:
+        raise _explain(field, x, t0, t1, rtol, atol) from error
+    result = tuple(part[-1] for part in out) if isinstance(out, tuple) else out[-1]
+    if any(
+        known(~part.isfinite().all())
+        for part in (result if isinstance(result, tuple) else (result,))
+    ):
+        raise _explain(field, x, t0, t1, rtol, atol)
+    return result
+
+
+def _adjoint_settings(field, params, times: Tensor, options: dict) -> dict:
+    if params is None:
+        if not isinstance(field, nn.Module):
+            raise ValueError(
+                "say which tensors of the field need gradients, params=[...] (or [] for none): a "
+                "function does not tell, only a module does"
+            )
+        params = field.parameters()
+    back = dict(options)
+    if "step_t" in options:
+        back["step_t"] = times[:1]
+    return dict(adjoint_params=tuple(p for p in params if p.requires_grad), adjoint_options=back)
+
+
+@torch.no_grad()
+def _explain(field, x: State, t0: float, t1: float, rtol: float, atol: float) -> SolverError:
+    """Solve once more and look at every evaluation: where and how it went wrong."""
+    seen = []  # time and norm of the last evaluation
+
+    def watched(t, state):
+        v = field(t, state)
+        norm = lambda s: (
+            torch.cat([p.flatten() for p in (s if isinstance(s, tuple) else (s,))]).norm().item()
+        )
+        seen[:] = [t.item(), norm(state)]
+        bad = [p for p in (v if isinstance(v, tuple) else (v,)) if not p.isfinite().all()]
+        if bad:
+            raise SolverError(
+                f"the field is not finite at t = {seen[0]:.6g}, where the state has norm {seen[1]:.3g}: "
+                f"{sum(int((~p.isfinite()).sum()) for p in bad)} of {sum(p.numel() for p in bad)} values"
+            )
+        return v
+
+    times = torch.tensor([t0, t1], dtype=torch.float64)
+    try:
+        options = {"max_num_steps": MAX_STEPS}
+        torchdiffeq.odeint(
+            watched, x, times, rtol=rtol, atol=atol, method="dopri5", options=options
+        )
+    except SolverError as found:
+        return found
+    except AssertionError:
+        pass
+    where = f"at t = {seen[0]:.6g}, where the state has norm {seen[1]:.3g}" if seen else "at t0"
+    return SolverError(
+        f"the solver gave up {where}: its steps became too small, or more than {MAX_STEPS}; the field "
+        f"is too stiff for this method, or the tolerance too strict"
+    )
