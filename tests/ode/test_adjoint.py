@@ -1,0 +1,196 @@
+"""Gradients through an ODE: adjoint, checkpoints and backpropagation agree, and with the truth."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lib.ode import odeint, odeint_adjoint, odeint_checkpointed, solve, solve_adaptive
+
+METHODS = {"adjoint": odeint_adjoint, "checkpointed": odeint_checkpointed}
+both = pytest.mark.parametrize("method", METHODS)
+
+
+class Field(nn.Module):
+    """A loud little network of (t, x)."""
+
+    def __init__(self, dim=3, width=12):
+        super().__init__()
+        self.a, self.b = nn.Linear(dim + 1, width), nn.Linear(width, dim)
+
+    def forward(self, t, x):
+        return 2 * self.b(torch.tanh(1.7 * self.a(torch.cat([x, t.expand(len(x), 1)], 1))))
+
+
+@pytest.fixture
+def problem(device):
+    torch.manual_seed(3)
+    field = Field().to(device, torch.float64)
+    x = torch.randn(4, 3, dtype=torch.float64, device=device, requires_grad=True)
+    return field, x, torch.randn(4, 3, dtype=torch.float64, device=device)
+
+
+def gradients(run, field, x, weights):
+    y = run()
+    return torch.autograd.grad((weights * y).sum().sin(), [x, *field.parameters()])
+
+
+def error(got, want):
+    flat = lambda parts: torch.cat([p.flatten() for p in parts])
+    return ((flat(got) - flat(want)).norm() / flat(want).norm()).item()
+
+
+@both
+@pytest.mark.parametrize("t0, t1", [(0.1, 1.3), (1.3, 0.1)])
+@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-9])
+def test_gradient_error_follows_the_tolerance(problem, method, t0, t1, tol):
+    field, x, w = problem
+    truth = gradients(lambda: solve(field, x, t0, t1, 800), field, x, w)
+    run = METHODS[method]
+    got = gradients(lambda: run(field, x, t0, t1, rtol=tol, atol=tol), field, x, w)
+    assert error(got, truth) < 60 * tol
+
+
+@pytest.mark.parametrize("steps", [7, None])
+def test_checkpoints_equal_backpropagation(problem, steps):
+    field, x, w = problem
+    if steps:
+        through = lambda: solve(field, x, 0.1, 1.3, steps)
+    else:
+        through = lambda: solve_adaptive(field, x, 0.1, 1.3, 1e-3, 1e-3).x
+    stored = lambda: odeint_checkpointed(field, x, 0.1, 1.3, steps=steps, rtol=1e-3, atol=1e-3)
+    got, want = gradients(stored, field, x, w), gradients(through, field, x, w)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@both
+def test_against_finite_differences(problem, method):
+    field, x, w = problem
+    run = METHODS[method]
+    value = lambda: (w * run(field, x, 0.1, 1.3, steps=60)).sum()
+    leaves = [x, *field.parameters()]
+    ways = [torch.randn_like(p) for p in leaves]
+    got = sum(
+        (g * d).sum() for g, d in zip(torch.autograd.grad(value(), leaves), ways, strict=True)
+    )
+
+    def moved(h):
+        with torch.no_grad():
+            for p, d in zip(leaves, ways, strict=True):
+                p += h * d
+            result = value().item()
+            for p, d in zip(leaves, ways, strict=True):
+                p -= h * d
+        return result
+
+    h = 1e-5
+    torch.testing.assert_close(got.item(), (moved(h) - moved(-h)) / (2 * h), rtol=1e-6, atol=1e-8)
+
+
+@both
+def test_linear_field_has_its_adjoint_in_closed_form(method, device):
+    """dx/dt = theta x: x(t1) = exp(theta) x, d/dtheta = exp(theta) x, d/dx = exp(theta)."""
+    theta = torch.tensor(-0.8, dtype=torch.float64, device=device, requires_grad=True)
+    x = torch.tensor([[1.7]], dtype=torch.float64, device=device, requires_grad=True)
+    y = METHODS[method](lambda t, x: theta * x, x, 0.0, 1.0, [theta], rtol=1e-10, atol=1e-10)
+    dx, dtheta = torch.autograd.grad(y.sum(), (x, theta))
+    assert dx.item() == pytest.approx(math.exp(-0.8), rel=1e-8)
+    assert dtheta.item() == pytest.approx(1.7 * math.exp(-0.8), rel=1e-8)
+
+
+@both
+def test_captured_tensors_are_never_lost_in_silence(problem, method):
+    field, x, _ = problem
+    context = torch.randn_like(x).requires_grad_()
+    shifted = lambda t, x: field(t, x) + context
+    run = METHODS[method]
+    with pytest.raises(ValueError, match=r"tensor of shape \(4, 3\).*not in params"):
+        run(shifted, x, 0.0, 1.0, list(field.parameters()), steps=4).sum().backward()
+    with pytest.raises(ValueError, match="params="):
+        run(shifted, x, 0.0, 1.0, steps=4)
+    got = run(shifted, x, 0.0, 1.0, [*field.parameters(), context], steps=50)
+    want = solve(shifted, x, 0.0, 1.0, 50)
+    for y in (got, want):
+        y.sum().backward()
+    given = context.grad.clone() / 2
+    context.grad = None
+    want = solve(shifted, x, 0.0, 1.0, 50).sum()
+    torch.testing.assert_close(given, torch.autograd.grad(want, context)[0], rtol=1e-5, atol=1e-6)
+
+
+@both
+def test_a_computed_context_gets_its_gradient(problem, method):
+    field, x, _ = problem
+    encoder = nn.Linear(3, 3).to(x)
+    context = encoder(torch.randn_like(x))
+    shifted = lambda t, x: field(t, x) + context
+    y = METHODS[method](shifted, x, 0.0, 1.0, [*field.parameters(), context], steps=40)
+    (got,) = torch.autograd.grad(y.sum(), encoder.weight, retain_graph=True)
+    (want,) = torch.autograd.grad(solve(shifted, x, 0.0, 1.0, 40).sum(), encoder.weight)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+    assert want.abs().max() > 0.1
+
+
+@both
+def test_field_that_ignores_state_or_parameters(method):
+    x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    unused = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    y = METHODS[method](
+        lambda t, x: torch.cos(t) * torch.ones_like(x), x, 0.0, 1.0, [unused], steps=5
+    )
+    dx, du = torch.autograd.grad(y.sum(), (x, unused))
+    assert torch.equal(dx, torch.ones_like(x)) and torch.equal(du, torch.zeros_like(unused))
+
+
+def test_reconstruction_fails_where_the_field_contracts():
+    """Backward, what contracted grows: rounding errors in it, times e^40, spoil what depends on it."""
+    k = torch.tensor(40.0, dtype=torch.float64, requires_grad=True)
+
+    def field(t, state):  # the first coordinate forgets its start, the second one listens to it
+        x, y = state.unbind(-1)
+        return torch.stack([-k * (x - torch.cos(t)), torch.sin(3 * x) * y], -1)
+
+    start = torch.tensor([[2.0, 1.0]], dtype=torch.float64)
+    grad = lambda y: torch.autograd.grad(y[:, 1].sum(), k)[0].item()
+    truth = grad(solve(field, start, 0.0, 1.0, 2000))
+    stored = grad(odeint_checkpointed(field, start, 0.0, 1.0, [k], rtol=1e-8, atol=1e-8))
+    assert stored == pytest.approx(truth, rel=1e-4)
+    rebuilt = grad(odeint_adjoint(field, start, 0.0, 1.0, [k], steps=400))
+    stored = grad(odeint_checkpointed(field, start, 0.0, 1.0, [k], steps=400))
+    assert stored == pytest.approx(truth, rel=1e-4)
+    assert abs(rebuilt - truth) > 0.1 * abs(truth), (rebuilt, truth)
+
+
+def test_memory_is_flat():
+    """What stays alive between forward and backward: a graph for each step, or nothing of them."""
+    torch.manual_seed(0)
+    field, x = Field(3, 256), torch.randn(64, 3)
+
+    def kept(run):
+        stored = 0
+
+        def pack(t):
+            nonlocal stored
+            stored += t.numel()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            run()
+        return stored
+
+    for run, grows in (
+        (lambda n: solve(field, x, 0.0, 1.0, n), True),
+        (lambda n: odeint_adjoint(field, x, 0.0, 1.0, steps=n), False),
+    ):
+        few, many = kept(lambda run=run: run(5)), kept(lambda run=run: run(40))
+        assert (many > 7 * few) if grows else (many == few)
+
+
+def test_bridge_agrees(problem):
+    field, x, w = problem
+    ours = gradients(lambda: odeint_adjoint(field, x, 0.1, 1.3, rtol=1e-9, atol=1e-9), field, x, w)
+    theirs = gradients(
+        lambda: odeint(field, x, 0.1, 1.3, adjoint=True, rtol=1e-9, atol=1e-9), field, x, w
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)

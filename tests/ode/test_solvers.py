@@ -1,0 +1,140 @@
+"""Solvers against fields whose solution is known, in both directions of time."""
+
+import math
+
+import pytest
+import torch
+
+from lib.ode import ORDER, STEPS, SolverError, solve, solve_adaptive
+
+# field, exact solution from x at t0 to t
+PROBLEMS = {
+    "constant": (lambda t, x: torch.full_like(x, 0.7), lambda x, s, t: x + 0.7 * (t - s)),
+    "linear": (lambda t, x: -1.3 * x, lambda x, s, t: x * math.exp(-1.3 * (t - s))),
+    "sine": (
+        lambda t, x: torch.sin(t) - x,
+        lambda x, s, t: (
+            (x - (math.sin(s) - math.cos(s)) / 2) * math.exp(s - t)
+            + (math.sin(t) - math.cos(t)) / 2
+        ),
+    ),
+    "logistic": (lambda t, x: x * (1 - x),
+                 lambda x, s, t: x * math.exp(t - s) / (1 + x * (math.exp(t - s) - 1))),
+}  # fmt: skip
+every = pytest.mark.parametrize("name", PROBLEMS)
+directions = pytest.mark.parametrize("t0, t1", [(0.2, 1.7), (1.7, 0.2)])
+
+
+def start(device, dtype=torch.float64):
+    return torch.tensor([[0.3, 0.9], [0.5, 0.05]], dtype=dtype, device=device)
+
+
+@every
+@directions
+@pytest.mark.parametrize("method", STEPS)
+def test_order_of_convergence(name, t0, t1, method, device):
+    field, exact = PROBLEMS[name]
+    x = start(device)
+    want = exact(x, t0, t1)
+    errors = [(solve(field, x, t0, t1, n, method) - want).abs().max().item() for n in (40, 80)]
+    if name == "constant":
+        assert max(errors) < 1e-12
+    else:
+        slope = math.log2(errors[0] / errors[1])
+        assert abs(slope - ORDER[method]) < 0.2, (method, slope)
+
+
+@every
+@directions
+@pytest.mark.parametrize("tol", [1e-2, 1e-5, 1e-8, 1e-11])
+def test_adaptive_keeps_its_tolerance_and_its_end(name, t0, t1, tol, device):
+    field, exact = PROBLEMS[name]
+    seen = []
+
+    def watched(t, x):
+        seen.append(t.item())
+        return field(t, x)
+
+    got = solve_adaptive(watched, start(device), t0, t1, tol, tol)
+    assert (got.x - exact(start(device), t0, t1)).abs().max() < 20 * tol
+    assert got.evaluations == len(seen) and got.times[0] == t0 and got.times[-1] == t1
+    assert (
+        min(t0, t1) - 1e-12 <= min(seen) and max(seen) <= max(t0, t1) + 1e-12
+    )  # never past the end
+    assert len(got.times) - 1 + got.rejected == (got.evaluations - 2) / 6
+
+
+def test_dormand_prince_is_of_order_five():
+    from lib.ode.solvers import dopri5_step
+
+    f = lambda t, x: 3 * x * (1 - x)
+    x = torch.tensor([0.3], dtype=torch.float64)
+    exact = 0.3 * math.exp(6) / (1 + 0.3 * (math.exp(6) - 1))
+    errors, estimates = [], []
+    for n in (32, 64):
+        y, h = x, 2.0 / n
+        for k in range(n):
+            y, error, _ = dopri5_step(f, k * h, y, h, f(k * h, y))
+            estimates += [error.abs().item()] if k == 0 else []
+        errors.append(abs(y.item() - exact))
+    assert 4.9 < math.log2(errors[0] / errors[1]) < 5.2
+    assert 4.7 < math.log2(estimates[0] / estimates[1]) < 5.3  # of one step of order 4: h^5
+
+
+def test_stiff_field_costs_small_steps():
+    field, x = (lambda t, x: -300 * (x - torch.cos(t))), torch.ones(1, dtype=torch.float64)
+    stiff = solve_adaptive(field, x, 0.0, 1.0, 1e-4, 1e-4)
+    mild = solve_adaptive(lambda t, x: -3 * (x - torch.cos(t)), x, 0.0, 1.0, 1e-4, 1e-4)
+    assert stiff.evaluations > 10 * mild.evaluations  # stability, not accuracy, sets the step
+    assert (stiff.x - math.cos(1) - math.sin(1) / 300).abs() < 1e-3
+    with pytest.raises(SolverError, match="not finite at t ="):
+        solve(field, 2 * x, 0.0, 100.0, steps=1000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_precision_and_shape_are_kept(dtype, device):
+    x = torch.rand(2, 3, 4, dtype=dtype, device=device)
+    field = lambda t, x: -x * t
+    path = solve(field, x, 0.0, 1.0, steps=8, path=True)
+    assert path.shape == (9, 2, 3, 4) and path.dtype == dtype
+    assert torch.equal(path[0], x) and torch.equal(path[-1], solve(field, x, 0.0, 1.0, steps=8))
+    got = solve_adaptive(field, x, 0.0, 1.0).x
+    torch.testing.assert_close(got, x * math.exp(-0.5), rtol=1e-4, atol=1e-5)
+    assert got.dtype == dtype
+
+
+def test_both_ways_undo_each_other(device):
+    field = lambda t, x: torch.stack([x[:, 1], -x[:, 0] + torch.sin(t) * x[:, 1]], 1)
+    x = torch.randn(5, 2, dtype=torch.float64, device=device)
+    there = solve_adaptive(field, x, 0.0, 2.0, 1e-10, 1e-10).x
+    back = solve_adaptive(field, there, 2.0, 0.0, 1e-10, 1e-10).x
+    torch.testing.assert_close(back, x, rtol=1e-8, atol=1e-8)
+    assert (there - x).abs().max() > 0.1
+
+
+BAD = {
+    "nan": (lambda t, x: x * math.nan, r"at the start|at t = 0\.1"),
+    "nan from a time on": (lambda t, x: torch.where(t > 0.5, math.nan, 1.0) * x, r"t = 0\.[56]"),
+    "blow-up": (lambda t, x: 4 * x**2, "t = 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("run", [solve, solve_adaptive])
+def test_not_finite_is_our_error_with_time_and_norm(name, run):
+    field, where = BAD[name]
+    with pytest.raises(SolverError, match=where) as error:
+        run(field, torch.ones(3, 2, dtype=torch.float64), 0.0, 2.0)
+    assert "norm" in str(error.value)
+
+
+def test_mistakes_of_the_caller():
+    f, x = (lambda t, x: x), torch.ones(2)
+    with pytest.raises(ValueError, match="euler, midpoint, heun, rk4; got 'rk45'"):
+        solve(f, x, 0.0, 1.0, method="rk45")
+    with pytest.raises(ValueError, match="two different finite times"):
+        solve(f, x, 1.0, 1.0)
+    with pytest.raises(TypeError, match="floating point"):
+        solve(f, torch.ones(2, dtype=torch.long), 0.0, 1.0)
+    with pytest.raises(SolverError, match="more than 3 steps"):
+        solve_adaptive(lambda t, x: torch.cos(40 * t) * x, x, 0.0, 5.0, 1e-9, 1e-9, max_steps=3)
