@@ -10,6 +10,7 @@ from lib.flows.energy import grid
 from lib.flows.planar import MARGIN, Planar, PlanarFlow, above_minus_one, constrained, solve
 from lib.flows.radial import Radial
 from lib.flows.sylvester import Sylvester, orthonormal
+from tests.flows.laws import Case, Laws
 
 F64 = torch.float64
 
@@ -20,6 +21,22 @@ def loud(f, device, scale=0.7, dtype=F64):
         for p in f.parameters():
             p.add_(scale * torch.randn_like(p))
     return f.to(device, dtype)
+
+
+class TestLaws(Laws):
+    CASES = {
+        "planar": Case(Planar, sizes=(1, 2, 3, 6, 33)),
+        "planar-context": Case(lambda D: Planar(D, 3), loud=0.2, context=3),
+        "stack": Case(lambda D: PlanarFlow(D, 5), sizes=(1, 2, 3, 6, 33), loud=lambda D: 1 / D),
+        "stack-context": Case(
+            lambda D: PlanarFlow(D, 5, 3), loud=lambda D: 0.4 / D**0.5, context=3
+        ),
+        "radial": Case(Radial, sizes=(1, 2, 3, 6, 33)),
+        "radial-context": Case(lambda D: Radial(D, 3), context=3),
+        "sylvester-1": Case(lambda D: Sylvester(D, 1), sizes=(1, 2, 3, 6, 33)),
+        "sylvester": Case(lambda D: Sylvester(D, min(D, 4)), loud=lambda D: 0.7 / D**0.5),
+        "sylvester-context": Case(lambda D: Sylvester(D, 2, 3), loud=0.4, context=3),
+    }
 
 
 # the root of s + m tanh(s) = c
