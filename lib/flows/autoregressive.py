@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lib.flows.made import MADE
 from lib.flows.spline import rational_quadratic
 from lib.flows.transform import Transform
-from lib.utils import check_count
+from lib.utils import bounded, check_count
 
 
 class Autoregressive(Transform):
@@ -87,11 +87,11 @@ class MaskedAutoregressive(Autoregressive):
         self.limit = limit
 
     def each_to_base(self, x, params):
-        log_scale, shift = self.limit * torch.tanh(params[0] / self.limit), params[1]
-        return (x - shift) * (-log_scale).exp(), -log_scale
+        log_slope, shift = -bounded(params[0], self.limit), params[1]
+        return (x - shift) * log_slope.exp(), log_slope
 
     def each_from_base(self, z, params):
-        log_scale, shift = self.limit * torch.tanh(params[0] / self.limit), params[1]
+        log_scale, shift = bounded(params[0], self.limit), params[1]
         return z * log_scale.exp() + shift, log_scale
 
 
