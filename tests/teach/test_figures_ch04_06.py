@@ -1,0 +1,87 @@
+"""The explorable figures of chapters 4, 5 and 6 tell the truth: their numbers against lib, autograd and quadrature."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lib.flows.planar import Planar
+from lib.teach.figures import ch06
+
+
+def item(scene, panel: int, name: str) -> dict:
+    """The item of that name in a panel."""
+    (found,) = [i for i in scene.panels[panel].spec["items"] if i.get("name", "").startswith(name)]
+    return found
+
+
+# ---- chapter 6: one planar layer ----------------------------------------------------------------
+def planar(w, u, b, constrain):
+    flow = Planar(2, constrain=constrain).double()
+    with torch.no_grad():
+        for p, v in ((flow.w, w), (flow.u, u), (flow.b, b)):
+            p.copy_(torch.tensor(v))
+    return flow
+
+
+@pytest.mark.parametrize("u, enforce", [((1.4, -0.3), False), ((-0.4, -0.2), False), ((-2.0, 0.2), True)])  # fmt: skip
+def test_the_density_of_one_planar_layer_is_lib_s(u, enforce):
+    w, b = (1.5, 1.0), 0.3
+    flow = planar(w, u, b, enforce)
+    x = torch.randn(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
+    with torch.no_grad():
+        z, logabsdet = flow.to_base(x)
+        want = (-0.5 * z.square().sum(1) - math.log(2 * math.pi) + logabsdet).exp()
+        used = flow.layer()[1].numpy()
+    got = ch06.image_density(*x.T.numpy(), np.array(w), used, b)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-9)
+    scene = ch06.layer().scene(u1=u[0], u2=u[1], enforce=enforce)
+    assert scene.readouts["w.u_hat"] == (f"{flow.condition():.2f}" if enforce else "not used")
+    assert scene.readouts["w.u"] == f"{w[0] * u[0] + w[1] * u[1]:.2f}"
+    assert scene.readouts["invertible"] == "yes"
+
+
+def test_a_folded_plane_has_the_density_of_its_points():
+    w, u, b = (1.5, 1.0), (-2.0, 0.2), 0.3
+    flow = planar(w, u, b, False)
+    z = torch.randn(400_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        x = flow.from_base(z)[0].numpy()
+    edges = np.linspace(-2.5, 2.5, 11)
+    count = np.histogram2d(x[:, 0], x[:, 1], bins=[edges, edges])[0]
+    fine = np.linspace(-2.5, 2.5, 2001)[:-1] + 0.00125  # 200 x 200 points in each cell
+    mass = ch06.image_density(*np.meshgrid(fine, fine, indexing="ij"), np.array(w), np.array(u), b)
+    mass = mass.reshape(10, 200, 10, 200).sum((1, 3)) * 0.0025**2
+    np.testing.assert_allclose(count / len(x), mass, atol=5 * math.sqrt(mass.max() / len(x)) + 2e-4)
+
+
+def test_three_points_share_one_image_where_the_plane_folds_and_the_words_change():
+    figure = ch06.layer()
+    fold, rise = figure.scene(u1=-2.0, u2=0.2), figure.scene()
+    assert fold.readouts["invertible"] == "no: folds over" and "three z" in fold.alt
+    assert rise.readouts["invertible"] == "yes" and "nvertible" in rise.alt
+    roots = np.array(item(fold, 2, "three alpha")["x"])
+    assert np.allclose(roots - 2.8 * np.tanh(roots + 0.3), -0.3, atol=1e-4)
+    assert len(set(roots)) == 3
+    curve = np.array(item(fold, 2, "alpha + ")["y"])
+    assert (np.diff(curve) < 0).any()
+    assert (np.diff(item(rise, 2, "alpha + ")["y"]) > 0).all()
+
+
+def test_the_smallest_slope_is_the_smallest_over_the_plane():
+    figure = ch06.layer()
+    for u1 in (-2.0, -0.6, 1.4):
+        z = torch.rand(20_000, 2, dtype=torch.float64) * 12 - 6
+        with torch.no_grad():
+            slope = planar((1.5, 1.0), (u1, -0.3), 0.3, False).from_base(z)[1].exp()
+        signed = float(figure.scene(u1=u1).readouts["smallest 1 + u.psi"])
+        if signed > 0:
+            assert signed == pytest.approx(float(slope.min()), abs=0.01)
+        else:
+            assert -signed <= float(slope.max()) + 0.01
+
+
+def test_the_border_of_the_condition_is_still_invertible():
+    scene = ch06.layer().scene(w1=1.0, w2=0.0, u1=-1.0, u2=0.7)
+    assert scene.readouts["invertible"] == "yes" and scene.readouts["smallest 1 + u.psi"] == "0.00"
