@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from lib.flows.coupling import AdditiveCoupling, AffineCoupling, alternating, halves
 from lib.flows.elementwise import Affine
+from lib.flows.planar import PlanarFlow
+from lib.flows.radial import Radial
+from lib.flows.sylvester import Sylvester
 from lib.flows.transform import Compose
 from lib.nets import mlp
 from lib.utils import check_count
@@ -59,3 +62,23 @@ def realnvp(
         net = mlp(a + context, 2 * b, width, depth, activation, dropout, last=0.01)
         parts.append(AffineCoupling(m, net, limit, context))
     return Compose(*parts)
+
+
+def planar_flow(dim: int, layers: int, context: int = 0) -> PlanarFlow:
+    """`layers` planar maps, the first one next to the base. Rezende and Mohamed (2015).
+
+    With `context` a linear layer of it gives all parameters: the posterior of a VAE,
+    `VAE(..., posterior_flow=planar_flow(latent, 8, context=32))`.
+    """
+    return PlanarFlow(dim, layers, context)
+
+
+def radial_flow(dim: int, layers: int, context: int = 0) -> Compose:
+    """`layers` radial maps. Rezende and Mohamed (2015), equation (14)."""
+    return Compose(*(Radial(dim, context) for _ in range(check_count(layers, "layers"))))
+
+
+def sylvester_flow(dim: int, layers: int, columns: int, context: int = 0) -> Compose:
+    """`layers` maps of `columns` directions each, by Householder. van den Berg et al. (2018)."""
+    check_count(layers, "layers")
+    return Compose(*(Sylvester(dim, columns, context) for _ in range(layers)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.flows import Compose, Flow, Uniform
+from lib.flows.builders import planar_flow, radial_flow, sylvester_flow
 from lib.flows.energy import grid
 from lib.flows.planar import MARGIN, Planar, PlanarFlow, above_minus_one, constrained, solve
 from lib.flows.radial import Radial
@@ -36,6 +37,9 @@ class TestLaws(Laws):
         "sylvester-1": Case(lambda D: Sylvester(D, 1), sizes=(1, 2, 3, 6, 33)),
         "sylvester": Case(lambda D: Sylvester(D, min(D, 4)), loud=lambda D: 0.7 / D**0.5),
         "sylvester-context": Case(lambda D: Sylvester(D, 2, 3), loud=0.4, context=3),
+        "planar_flow": Case(lambda D: planar_flow(D, 3), loud=lambda D: 1 / D),
+        "radial_flow": Case(lambda D: radial_flow(D, 3), loud=0.4),
+        "sylvester_flow": Case(lambda D: sylvester_flow(D, 3, 2), loud=lambda D: 0.5 / D**0.5),
     }
 
 
