@@ -38,7 +38,7 @@ class Autoregressive(Transform):
 
     def params(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Those of all coordinates in one pass: (B, D) -> (outputs, B, D)."""
-        return self.net(x, context).view(len(x), self.net.outputs, -1).transpose(0, 1)
+        return self.net(x, context).view(len(x), self.net.outputs, self.net.dim).transpose(0, 1)
 
     def to_base(self, x, context=None):
         self.check(x, context)

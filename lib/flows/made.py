@@ -131,10 +131,8 @@ class MADE(nn.Module):
         if context is not None:
             sums[0] = sums[0] + context_weight @ context.T
         start = below[0]  # units of degree 0, which see the context only
-        h = sums[0][:0]
-        for i in range(len(weights) if start else 0):
-            if i:
-                sums[i] = sums[i] + weights[i][:, :start] @ h
+        for i in range(len(weights) - 1 if start else 0):
             h = self.activation(sums[i][:start].clone())
+            sums[i + 1] = sums[i + 1] + weights[i + 1][:, :start] @ h
         sums = [s[start:] for s in sums[:-1]] + sums[-1:]
         return solve(0, D, sums)[0][torch.argsort(torch.tensor(self.order))].T
