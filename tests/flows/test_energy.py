@@ -5,10 +5,20 @@ import math
 import pytest
 import torch
 
-from lib.flows import Affine, Flow
-from lib.flows.energy import ENERGIES, U1, U3, U4, ReverseKL, boxed, forward_kl, grid, log_z
+from lib.flows import Affine, Flow, Uniform
+from lib.flows.energy import (
+    ENERGIES,
+    U1,
+    U3,
+    U4,
+    ReverseKL,
+    anneal,
+    boxed,
+    forward_kl,
+    grid,
+    log_z,
+)
 from lib.flows.planar import PlanarFlow
-from lib.train import fit
 
 F64 = torch.float64
 LOG_Z = {"U1": 1.8775, "U2": 2.0821, "U3": 2.6417, "U4": 2.6846}  # over [-4, 4]^2
@@ -130,14 +140,29 @@ def test_heat_scales_the_energy_only(device):
 
 
 def test_training_brings_a_planar_flow_closer(device):
-    energy, torch_noise = boxed(U4), lambda n: torch.randn(n, 2, device=device)
+    energy = boxed(U4)
     exact = log_z(energy, 6.0)
     model = ReverseKL(Flow(PlanarFlow(2, 8), 2), energy).to(device)
-    before, _ = model.kl(torch_noise(5000), exact)
-    for _ in fit(model, torch_noise, steps=150, lr=2e-2, clip=5.0, progress=False):
-        pass
-    after, stderr = model.kl(torch_noise(5000), exact)
+    noise = torch.randn(5000, 2, device=device)
+    before, _ = model.kl(noise, exact)
+    heats = []
+    for _ in anneal(model, 200, progress=False):
+        heats.append(model.heat)
+    after, stderr = model.kl(noise, exact)
     assert -4 * stderr < after < 1.5 < before
+    assert 0.1 < heats[0] < 0.12 and heats[60] == pytest.approx(0.1 + 0.9 * 61 / 120)
+    assert heats[119:] == [1.0] * 81 and (torch.tensor(heats).diff() >= 0).all()
+
+
+def test_leaving_the_loop_leaves_the_whole_energy(device):
+    model = ReverseKL(Flow(PlanarFlow(2, 2), 2, base=Uniform(-2, 2)), U1).to(device, F64)
+    loop = anneal(model, 50, batch_size=8, progress=False)
+    next(loop)
+    assert model.heat < 1
+    loop.close()
+    assert model.heat == 1.0
+    with pytest.raises(ValueError, match="above 0 and at most 1; got 0"):
+        next(anneal(model, 10, start=0.0))
 
 
 def test_a_dropped_mode_shows_in_the_forward_divergence(device):
