@@ -46,6 +46,8 @@ class Coupling(Transform):
     brought to the size at hand: nearest neighbour upwards, means downwards.
     """
 
+    blocks = 1  # k
+
     def __init__(self, mask: Tensor, net: nn.Module, context: int = 0):
         super().__init__()
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim not in (1, 3):
@@ -62,6 +64,7 @@ class Coupling(Transform):
         else:
             self.layout = "mixed"
         self.sizes = int(passing.sum()), int((~passing).sum())  # of a and b along dimension 1
+        self.width = len(mask) if self.layout == "hidden" else self.sizes[1]
         order = torch.cat([passing.nonzero(), (~passing).nonzero()])[:, 0]
         self.register_buffer("order", order, persistent=False)  # first a, then b
         self.register_buffer("back", order.argsort(), persistent=False)
@@ -86,7 +89,11 @@ class Coupling(Transform):
 
     def params(self, a: Tensor, context: Tensor | None) -> Tensor:
         """The network's answer to a, (B, k d_b)."""
-        return self.net(a if context is None else torch.cat([a, fitted(context, a)], 1))
+        out = self.net(a if context is None else torch.cat([a, fitted(context, a)], 1))
+        want = len(a), self.blocks * self.width, *a.shape[2:]
+        if out.shape != want:
+            raise ValueError(f"the network returned {tuple(out.shape)}, expected {want}")
+        return out
 
     def only_b(self, t: Tensor) -> Tensor:
         """Zero where nothing is steered."""
@@ -122,6 +129,8 @@ class AffineCoupling(Coupling):
     """RealNVP, Dinh et al. (2017), equations 4 and 5: x_b = exp(log_scale) z_b + shift, where
     log_scale and shift are functions of z_a, and |log_scale| < limit.
     """
+
+    blocks = 2
 
     def __init__(self, mask: Tensor, net: nn.Module, limit: float = 3.0, context: int = 0):
         super().__init__(mask, net, context)
@@ -160,11 +169,11 @@ class SplineCoupling(Coupling):
         context: int = 0,
     ):
         super().__init__(mask, net, context)
-        self.bins, self.bound = check_count(bins, "bins"), bound
+        self.bins, self.bound, self.blocks = check_count(bins, "bins"), bound, 3 * bins - 1
 
     def bend(self, a: Tensor, b: Tensor, context: Tensor | None, inverse: bool):
         """b through the spline of a, and the log of its slope, both of the shape of b."""
-        blocks = self.params(a, context).unflatten(1, (3 * self.bins - 1, b.shape[1]))
+        blocks = self.params(a, context).unflatten(1, (self.blocks, self.width))
         sizes = [self.bins, self.bins, self.bins - 1]
         pieces = blocks.movedim(1, -1).split(sizes, -1)
         b, log_slope = rational_quadratic(b, *pieces, inverse, self.bound)
