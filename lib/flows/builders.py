@@ -99,7 +99,7 @@ def glow(
     is normalised given what goes on, by one more coupling: the paper's learned prior. Call
     `lib.flows.linear.start(transform, batch)` before training.
     """
-    C, H, W = _check_image(shape, levels)
+    C, H, W = _check_image(shape, check_count(levels, "levels"))
     parts, rest = [], (width, blocks, context_channels, dropout)
     for level in range(levels):
         C, H, W = 4 * C, H // 2, W // 2
@@ -131,7 +131,7 @@ def realnvp_images(
     batch)` before training. With `context_channels` the networks also see an image, of any size,
     or a row of labels.
     """
-    C, H, W = _check_image(shape, levels - 1)
+    C, H, W = _check_image(shape, check_count(levels, "levels") - 1)
     parts, rest = [], (width, blocks, context_channels, dropout)
     for level in range(levels):
         last, layers = level == levels - 1, []
@@ -152,7 +152,7 @@ def realnvp_images(
 def _check_image(shape: tuple[int, int, int], squeezes: int) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ValueError(f"shape is (C, H, W) of one image, got {shape}")
-    if squeezes < 0 or shape[1] % 2**squeezes or shape[2] % 2**squeezes:
+    if shape[1] % 2**squeezes or shape[2] % 2**squeezes:
         raise ValueError(f"{squeezes} squeezes need sides divisible by {2**squeezes}, got {shape}")
     return shape
 
