@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from lib.flows.made import MADE
 from lib.flows.planar import Planar
-from lib.teach.figures import ch06
+from lib.teach.figures import ch05, ch06
 
 
 def item(scene, panel: int, name: str) -> dict:
@@ -85,3 +86,71 @@ def test_the_smallest_slope_is_the_smallest_over_the_plane():
 def test_the_border_of_the_condition_is_still_invertible():
     scene = ch06.layer().scene(w1=1.0, w2=0.0, u1=-1.0, u2=0.7)
     assert scene.readouts["invertible"] == "yes" and scene.readouts["smallest 1 + u.psi"] == "0.00"
+
+
+# ---- chapter 5: one coordinate after the other --------------------------------------------------
+def drawn(z):
+    """The figure's map z -> x in torch, by its printed rules."""
+    x1 = z[0]
+    x2 = 0.4 * x1**2 - 1 + torch.exp(0.4 * torch.tanh(x1) - 0.6) * z[1]
+    scale3 = torch.exp(0.5 * torch.tanh(x1 * x2) - 0.5)
+    return torch.stack([x1, x2, 1.2 * torch.tanh(x2) - 0.5 * x1 + scale3 * z[2]])
+
+
+@pytest.mark.parametrize("z", [(0.9, -0.6, 1.2), (-2.1, 1.7, -0.35)])
+def test_sampling_shows_the_draw_and_its_exact_log_density(z):
+    figure, at = ch05.sampling(), torch.tensor(z, dtype=torch.float64)
+    x = drawn(at)
+    jac = torch.autograd.functional.jacobian(drawn, at)
+    assert torch.equal(jac, jac.tril())
+    base = torch.distributions.Normal(0.0, 1.0).log_prob(at)
+    for step in range(4):
+        scene = figure.scene(step=step, z1=z[0], z2=z[1], z3=z[2])
+        shown = [scene.readouts[f"x{i}"] for i in (1, 2, 3)]
+        assert shown == [f"{x[i]:.2f}" if i < step else "?" for i in range(3)]
+        if step:
+            part = base[:step].sum() - torch.linalg.slogdet(jac[:step, :step])[1]
+            assert float(scene.readouts["log p so far, nats"]) == pytest.approx(
+                float(part), abs=6e-4
+            )
+            scale = math.exp(float(scene.readouts["log_scale"]))
+            assert scale == pytest.approx(float(jac[step - 1, step - 1]), rel=2e-3)
+
+
+def test_the_shaded_tails_have_equal_area_and_the_joint_density_integrates_to_one():
+    for step in (2, 3):
+        scene = ch05.sampling().scene(step=step)
+        tails = [i for i in scene.panels[0].spec["items"] if i["t"] == "poly"]
+        area = [float(np.trapezoid(t["y"], t["x"])) for t in tails]
+        assert area[0] == pytest.approx(area[1], rel=1e-3)
+        for name in ("x: the conditional", "z: standard"):
+            curve = item(scene, 0, name)
+            assert np.trapezoid(curve["y"], curve["x"]) == pytest.approx(1, abs=1e-3)
+    heat = ch05.sampling().scene(step=1).panels[2].spec["items"][0]
+    density = (np.array(heat["v"]) / 235) ** (1 / 0.7) * ch05.TOP
+    assert density.sum() * (10 / 60) ** 2 == pytest.approx(1, abs=0.01)
+
+
+# ---- chapter 5: masks ---------------------------------------------------------------------------
+@pytest.mark.parametrize("dim", [2, 3, 6])
+@pytest.mark.parametrize("order", ch05.ORDERS)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_table_is_what_autograd_finds_in_the_network(dim, order, depth):
+    torch.manual_seed(0)
+    ranks = ch05.order_of(order, dim)
+    net = MADE(dim, outputs=1, width=11, depth=depth, order=ranks, activation=torch.tanh).double()
+    jac = torch.autograd.functional.jacobian(lambda x: net(x[None])[0], torch.randn(dim).double())
+    for output in range(1, dim + 1):
+        scene = ch05.masks().scene(dim=dim, width=11, depth=depth, order=order, output=output)
+        sees = {f"x{i + 1}" for i in range(dim) if jac[output - 1, i] != 0}
+        told = scene.readouts[f"output {output} sees"]
+        assert set(told.split(", ")) - {"no input"} == sees
+        assert f"Output {output} sees {told}." in scene.alt
+    cells = [i for i in scene.panels[1].spec["items"] if i["t"] == "poly" and i["fill"]]
+    assert len(cells) == dim * (dim - 1) // 2
+    assert all(min(c["x"]) + max(c["y"]) < dim for c in cells)  # below the diagonal, in the order
+
+
+def test_a_layer_with_too_few_units_misses_inputs_and_says_so():
+    assert "missed" in ch05.masks().scene(dim=6, width=4).alt
+    assert "missed" not in ch05.masks().scene(dim=6, width=5).alt

@@ -174,7 +174,7 @@ def masks() -> Explorable:
 
         height = [(np.arange(len(d)) + 0.5) / len(d) for d in degrees]
         height = [1 - h for h in height]
-        net = Panel((-0.42, depth + 1.42), (-0.09, 1.04), title=f"weights kept, paths to output {chosen + 1}", axes=False,
+        net = Panel((-0.5, depth + 1.6), (-0.09, 1.04), title=f"weights kept, paths to output {chosen + 1}", axes=False,
                     aspect=1.2, grow=1.5)  # fmt: skip
         for on in (False, True):
             xs, ys = [], []
@@ -182,8 +182,9 @@ def masks() -> Explorable:
                 for to, row in enumerate(mask):
                     for of in np.flatnonzero(row):
                         if (reach[i + 1][to] and reach[i][of]) == on:
-                            xs += [i, i + 1, np.nan]
-                            ys += [height[i][of], height[i + 1][to], np.nan]
+                            a, b = height[i][of], height[i + 1][to]  # the digits stay clear
+                            xs += [i + 0.1, i + 0.9, np.nan]
+                            ys += [0.9 * a + 0.1 * b, 0.1 * a + 0.9 * b, np.nan]
             if xs and on:
                 net.line(xs, ys, 1, "on a path to the chosen output", dash=0, width=2)
             elif xs:
@@ -203,13 +204,13 @@ def masks() -> Explorable:
             for h, degree in zip(height[i], d, strict=True):
                 net.text(i, h, str(degree), -1, size=0.95)
         for i in range(D):
-            net.text(-0.26, height[0][i], f"x{i + 1}", -1)
-            net.text(depth + 1.26, height[-1][i], f"out {i + 1}", -1, size=0.9)
+            net.text(-0.3, height[0][i], f"x{i + 1}", -1)
+            net.text(depth + 1.36, height[-1][i], f"out {i + 1}", -1, size=0.9)
         for i, name in enumerate(names):
             word = {"x": "inputs", "h": "hidden", "p": "outputs"}[name]
             net.text(i, -0.05, word, -1, size=0.9)
 
-        table = Panel((-1.2, D + 0.2), (-0.9, D + 0.4), title="inputs that each output sees", axes=False, equal=True,
+        table = Panel((-1.2, D + 0.2), (-0.9, D + 0.4), title="product of the masks: who sees whom", axes=False, equal=True,
                       aspect=1.0, grow=1.0)  # fmt: skip
         for r, to in enumerate(drawn):  # rows and columns in the order of drawing
             table.text(-0.55, D - r - 0.5, f"out {to + 1}", -1, size=0.95)
@@ -219,7 +220,7 @@ def masks() -> Explorable:
                 (r, c) for r in range(D) for c in range(D) if (paths[drawn[r], drawn[c]] > 0) == on
             ]
             for n, (r, c) in enumerate(cells):
-                name = ("sees it: number of paths" if on else "does not see it") if n == 0 else None
+                name = "sees it: number of paths" if on and n == 0 else None
                 y = D - r
                 table.poly([c, c + 1, c + 1, c], [y - 1, y - 1, y, y], 0 if on else -1, name,
                            fill=0.3 if on else 0.0, width=1)  # fmt: skip

@@ -15,7 +15,7 @@
   for (const on of [false, true]) {
     const x = [], y = [];
     kept.forEach((mask, i) => mask.forEach((row, to) => row.forEach((there, of) => {
-      if (there && (reach[i + 1][to] && reach[i][of]) === on) { x.push(i, i + 1, NaN); y.push(height[i][of], height[i + 1][to], NaN); }
+      if (there && (reach[i + 1][to] && reach[i][of]) === on) { const a = height[i][of], b = height[i + 1][to]; x.push(i + 0.1, i + 0.9, NaN); y.push(0.9 * a + 0.1 * b, 0.1 * a + 0.9 * b, NaN); }
     })));
     if (x.length) net.push(on ? { t: "line", s: 1, x, y, dash: 0, w: 2, name: "on a path to the chosen output" } : { t: "line", s: -1, x, y, dash: 2, w: 1, a: 0.45, name: "kept, on no such path" });
   }
@@ -24,7 +24,7 @@
     if (at.length) net.push({ t: "points", s: on ? 1 : 2, x: at.map(([i]) => i), y: at.map(([i, k]) => height[i][k]), r: 9, a: 0.3, m: on ? 1 : 0, name: on ? "reaches it (square)" : "does not (round)" });
   }
   degrees.forEach((d, i) => d.forEach((n, k) => net.push(text(i, height[i][k], String(n), 0.95))));
-  for (let i = 0; i < D; i++) net.push(text(-0.26, height[0][i], `x${i + 1}`, 1), text(depth + 1.26, height[depth + 1][i], `out ${i + 1}`, 0.9));
+  for (let i = 0; i < D; i++) net.push(text(-0.3, height[0][i], `x${i + 1}`, 1), text(depth + 1.36, height[depth + 1][i], `out ${i + 1}`, 0.9));
   degrees.forEach((_, i) => net.push(text(i, -0.05, i === 0 ? "inputs" : i > depth ? "outputs" : "hidden", 0.9)));
   drawn.forEach((to, r) => table.push(text(-0.55, D - r - 0.5, `out ${to + 1}`, 0.95), text(r + 0.5, -0.4, `x${to + 1}`, 0.95)));
   for (const on of [true, false]) {
@@ -32,7 +32,7 @@
     for (let r = 0; r < D; r++) for (let c = 0; c < D; c++) {
       const n = paths[drawn[r]][drawn[c]], y = D - r;
       if (n > 0 !== on) continue;
-      table.push({ t: "poly", s: on ? 0 : -1, x: [c, c + 1, c + 1, c], y: [y - 1, y - 1, y, y], fill: on ? 0.3 : 0, w: 1, ...(first ? { name: on ? "sees it: number of paths" : "does not see it" } : {}) });
+      table.push({ t: "poly", s: on ? 0 : -1, x: [c, c + 1, c + 1, c], y: [y - 1, y - 1, y, y], fill: on ? 0.3 : 0, w: 1, ...(first && on ? { name: "sees it: number of paths" } : {}) });
       first = false;
       if (on) table.push(text(c + 0.5, y - 0.5, String(n), 1));
     }
@@ -44,8 +44,8 @@
   const narrow = drawn.some((to, r) => drawn.slice(0, r).some((of) => paths[to][of] === 0));
   return {
     panels: [
-      { xlim: [-0.42, depth + 1.42], ylim: [-0.09, 1.04], title: `weights kept, paths to output ${chosen + 1}`, xlabel: "", ylabel: "", equal: false, axes: false, aspect: 1.2, grow: 1.5, items: net },
-      { xlim: [-1.2, D + 0.2], ylim: [-0.9, D + 0.4], title: "inputs that each output sees", xlabel: "", ylabel: "", equal: true, axes: false, aspect: 1, grow: 1, items: table },
+      { xlim: [-0.5, depth + 1.6], ylim: [-0.09, 1.04], title: `weights kept, paths to output ${chosen + 1}`, xlabel: "", ylabel: "", equal: false, axes: false, aspect: 1.2, grow: 1.5, items: net },
+      { xlim: [-1.2, D + 0.2], ylim: [-0.9, D + 0.4], title: "product of the masks: who sees whom", xlabel: "", ylabel: "", equal: true, axes: false, aspect: 1, grow: 1, items: table },
     ],
     alt: `A masked network with ${D} inputs, ${depth} hidden layer${depth > 1 ? "s" : ""} of ${width} units, ${p.order} order: ${order.join(", ")}. Output ${chosen + 1} sees ${listed}. ${count} weights are kept; a path exists only from inputs drawn earlier, so the table is strictly lower triangular in this order.${narrow ? " With so few units some earlier inputs are missed." : ""}`,
     readouts: { [`output ${chosen + 1} sees`]: listed, "its paths": String(sum(paths[chosen])), "weights kept": count, order: order.join(" ") },
