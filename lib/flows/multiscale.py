@@ -4,11 +4,24 @@ Dinh et al. (2017), sections 3.6 and 3.7.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.flows.linear import start
 from lib.flows.transform import Transform
+
+
+def squeeze(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 4C, H/2, W/2), also for no examples, unlike F.pixel_unshuffle."""
+    B, C, H, W = x.shape
+    blocks = x.reshape(B, C, H // 2, 2, W // 2, 2).permute(0, 1, 3, 5, 2, 4)
+    return blocks.reshape(B, 4 * C, H // 2, W // 2)
+
+
+def unsqueeze(z: Tensor) -> Tensor:
+    """The inverse: (B, 4C, H, W) -> (B, C, 2H, 2W)."""
+    B, C, H, W = z.shape
+    blocks = z.reshape(B, C // 4, 2, 2, H, W).permute(0, 1, 4, 2, 5, 3)
+    return blocks.reshape(B, C // 4, 2 * H, 2 * W)
 
 
 class Squeeze(Transform):
@@ -22,18 +35,16 @@ class Squeeze(Transform):
     def to_base(self, x, context=None):
         self.check(x, context)
         if x.ndim != 4 or x.shape[2] % 2 or x.shape[3] % 2:
-            raise ValueError(
-                f"Squeeze expected shape (B, C, H, W) with even H, W, got {tuple(x.shape)}"
-            )
-        return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
+            raise ValueError(f"Squeeze expected shape (B, C, H even, W even), got {tuple(x.shape)}")
+        return squeeze(x), x.new_zeros(len(x))
 
     def from_base(self, z, context=None):
         self.check(z, context)
         if z.ndim != 4 or z.shape[1] % 4:
             raise ValueError(
-                f"Squeeze expected shape (B, 4C, H, W) from the base, got {tuple(z.shape)}"
+                f"Squeeze, from the base, expected shape (B, 4C, H, W), got {tuple(z.shape)}"
             )
-        return F.pixel_shuffle(z, 2), z.new_zeros(len(z))
+        return unsqueeze(z), z.new_zeros(len(z))
 
 
 class MultiScale(Transform):
@@ -54,11 +65,16 @@ class MultiScale(Transform):
     def takes_context(self) -> bool:
         return any(level.takes_context for level in self.levels)
 
+    def check(self, x, context=None):
+        super().check(x, context)
+        if x.ndim != 4:
+            raise ValueError(f"MultiScale expected shape (B, C, H, W), got {tuple(x.shape)}")
+
     def split(self, z: Tensor) -> list[Tensor]:
         """What leaves at each level, largest first: of (B, C, H, W) the (B, 2C, H/2, W/2), ..."""
         parts = []
         for _ in self.levels[:-1]:
-            leaves, z = F.pixel_unshuffle(z, 2).chunk(2, 1)
+            leaves, z = squeeze(z).chunk(2, 1)
             parts.append(leaves)
         return [*parts, z]
 
@@ -66,7 +82,7 @@ class MultiScale(Transform):
         """The inverse of `split`."""
         *parts, z = parts
         for leaves in reversed(parts):
-            z = F.pixel_shuffle(torch.cat([leaves, z], 1), 2)
+            z = unsqueeze(torch.cat([leaves, z], 1))
         return z
 
     def to_base(self, x, context=None):
