@@ -93,14 +93,14 @@ def masks(parts: dict, image, squeezed) -> None:
         figsize=(8.4, 2.6),
         width_ratios=[2, 1, 1, 2, 1, 1],
     )
-    _tiles(axes["board"], board, board)
+    _tiles(axes["board"], board, 0.12 + 0.88 * board)
     axes["board"].set_title("checkerboard", fontsize=10)
     image, squeezed = np.asarray(image), np.asarray(squeezed)
     place = np.add.outer(2 * (np.arange(4) % 2), np.arange(4) % 2)
     _tiles(axes["image"], image, 0.15 + 0.25 * place, True)
     axes["image"].set_title("image", fontsize=10)
     for k in range(4):
-        _tiles(axes[f"c{k}"], channels[k], channels[k])
+        _tiles(axes[f"c{k}"], channels[k], 0.12 + 0.88 * channels[k])
         axes[f"c{k}"].set_title(f"channel {k}", fontsize=8)
         _tiles(axes[f"s{k}"], squeezed[k], np.full((2, 2), 0.15 + 0.25 * k), True)
         axes[f"s{k}"].set_title(f"squeezed {k}", fontsize=8)
@@ -152,7 +152,7 @@ def curves(runs: dict, unit: str = "bits per dimension") -> None:
         ax.plot(seen[best], valid[best], "s", color=style.INK, ms=7, label="best: kept")
         ax.set(title=name, xlabel="updates", ylim=(low - 0.1, low + 1.5))
     axes[0].set_ylabel(unit)
-    axes[0].legend()
+    axes[-1].legend(loc="upper right")
     plt.show()
 
 
