@@ -17,7 +17,7 @@ def digits_planar(
     width: int = 256,
     context: int = 32,
     steps: int = 1200,
-    seed=0,
+    seed: int = 0,
 ) -> Recipe:
     """`lib.vae.recipes.digits_vae` with planar maps behind its Gaussian; layers=0 is the twin.
 
