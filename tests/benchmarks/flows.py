@@ -119,6 +119,66 @@ def normflows_realnvp(D):
     return normflows_flow(flows, D)
 
 
+# Each library's MAF: 5 MADE of 2 hidden layers of 128, in alternating orders; IAF is its inverse.
+
+
+def our_maf(inverse: bool = False):
+    def build(D):
+        from lib.flows.builders import iaf, maf
+
+        return (iaf if inverse else maf)(D, 5, 128, 2)
+
+    return ours(build)
+
+
+def zuko_maf(D):
+    import zuko
+
+    return zuko.flows.MAF(D, transforms=5, hidden_features=(128, 128))
+
+
+def zuko_iaf(D):
+    import zuko
+    from zuko.lazy import LazyInverse
+
+    flow = zuko_maf(D)
+    return zuko.flows.Flow([LazyInverse(t) for t in flow.transform.transforms], flow.base)
+
+
+def nflows_maf(inverse: bool = False):
+    def build(D):
+        from nflows.transforms import (
+            InverseTransform,
+            MaskedAffineAutoregressiveTransform,
+            ReversePermutation,
+        )
+
+        transforms = []
+        for _ in range(5):
+            made = MaskedAffineAutoregressiveTransform(
+                D, 128, num_blocks=1, use_residual_blocks=False
+            )
+            transforms += [InverseTransform(made) if inverse else made, ReversePermutation(D)]
+        return nflows_flow(transforms, D)
+
+    return build
+
+
+def normflows_maf(inverse: bool = False):
+    def build(D):
+        import normflows as nf
+
+        flows = []
+        for _ in range(5):  # its one pass is the map from the base: that is an IAF
+            made = nf.flows.MaskedAffineAutoregressive(
+                D, 128, num_blocks=1, use_residual_blocks=False
+            )
+            flows += [made if inverse else nf.flows.Reverse(made), nf.flows.Permute(D, "swap")]
+        return normflows_flow(flows, D)
+
+    return build
+
+
 CASES = [
     Case(
         "RealNVP",
@@ -132,6 +192,24 @@ CASES = [
     Case(
         "RealNVP, our SiLU in place of ReLU",
         {"ours": our_realnvp(activation=nn.SiLU), "zuko": zuko_flow(zuko_realnvp)},
+    ),
+    Case(
+        "MAF",
+        {
+            "ours": our_maf(),
+            "zuko": zuko_flow(zuko_maf),
+            "nflows": nflows_maf(),
+            "normflows": normflows_maf(),
+        },
+    ),
+    Case(
+        "IAF",
+        {
+            "ours": our_maf(inverse=True),
+            "zuko": zuko_flow(zuko_iaf),
+            "nflows": nflows_maf(inverse=True),
+            "normflows": normflows_maf(inverse=True),
+        },
     ),
 ]
 
