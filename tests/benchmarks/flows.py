@@ -179,6 +179,36 @@ def normflows_maf(inverse: bool = False):
     return build
 
 
+def energy(x: Tensor) -> Tensor:
+    return 0.5 * x.square().sum(1)
+
+
+def our_planar(D):
+    """16 planar maps fitted to an energy, (B, D) of base noise: "log_prob" is minus the loss."""
+    from lib.flows import Flow
+    from lib.flows.builders import planar_flow
+    from lib.flows.energy import ReverseKL
+
+    model = ReverseKL(Flow(planar_flow(D, 16), D), energy)
+    return Peer(model, lambda z: -model(z), model.flow.sample)
+
+
+def normflows_planar(D):
+    import normflows as nf
+
+    flows = nn.ModuleList(nf.flows.Planar((D,)) for _ in range(16))
+    base = nf.distributions.DiagGaussian(D, trainable=False)
+
+    def minus_loss(z):
+        log_q = base.log_prob(z)
+        for flow in flows:
+            z, logabsdet = flow(z)
+            log_q = log_q - logabsdet
+        return -(log_q + energy(z))
+
+    return Peer(flows, minus_loss, lambda n: minus_loss(base.sample(n)))
+
+
 CASES = [
     Case(
         "RealNVP",
@@ -210,6 +240,12 @@ CASES = [
             "nflows": nflows_maf(inverse=True),
             "normflows": normflows_maf(inverse=True),
         },
+    ),
+    Case(
+        "planar, reverse KL",
+        {"ours": our_planar, "normflows": normflows_planar},
+        dims=(2, 16),
+        tasks=("train",),
     ),
 ]
 
