@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from lib import weights
+from lib.data.densities import moons
 from lib.flows.made import MADE
+from lib.flows.moons import NAME, Near, first_layers, moons_flow
 from lib.flows.planar import Planar
-from lib.teach.figures import ch05, ch06
+from lib.teach.figures import ch04, ch05, ch06
 
 
 def item(scene, panel: int, name: str) -> dict:
@@ -154,3 +157,82 @@ def test_the_table_is_what_autograd_finds_in_the_network(dim, order, depth):
 def test_a_layer_with_too_few_units_misses_inputs_and_says_so():
     assert "missed" in ch05.masks().scene(dim=6, width=4).alt
     assert "missed" not in ch05.masks().scene(dim=6, width=5).alt
+
+
+# ---- chapter 4: layers bend a grid into two moons -----------------------------------------------
+def stored_flow():
+    flow = moons_flow()
+    about = weights.load(NAME, flow)
+    return flow.double(), about
+
+
+@pytest.mark.parametrize("k", [0, 0.3, 2.0, 4.6, 7.9, 8])
+def test_a_part_of_the_layers_is_a_bijection_with_its_logabsdet(k):
+    transform = first_layers(stored_flow()[0], k)
+    z = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        x, logabsdet = transform.from_base(z)
+        back, minus = transform.to_base(x)
+    torch.testing.assert_close(back, z, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(minus, -logabsdet, rtol=1e-9, atol=1e-9)
+    jac = torch.func.vmap(torch.func.jacrev(lambda v: transform.from_base(v[None])[0][0]))(z)
+    torch.testing.assert_close(logabsdet, torch.linalg.slogdet(jac)[1], rtol=1e-9, atol=1e-9)
+
+
+def test_all_layers_are_the_flow_and_layers_are_added_at_the_data_s_end():
+    flow = stored_flow()[0]
+    z = torch.randn(20, 2, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(first_layers(flow, 8).from_base(z), flow.transform.from_base(z))
+        seven = first_layers(flow, 7).from_base(z)[0]
+        torch.testing.assert_close(first_layers(flow, 7 + 1e-9).from_base(z)[0], seven)
+        last = flow.transform.transforms[0].from_base(seven)[0]
+        torch.testing.assert_close(last, flow.transform.from_base(z)[0])
+    for k in (-0.1, 8.1):
+        with pytest.raises(ValueError, match="between 0 and 8"):
+            first_layers(flow, k)
+
+
+def test_what_was_trained_is_the_likelihood_where_nothing_leaves_the_box():
+    flow = stored_flow()[0]
+    x = moons().sample(300, generator=torch.Generator().manual_seed(5)).double()
+    with torch.no_grad():
+        more = Near(flow)(x) - flow(x)
+    assert (more >= -1e-12).all() and (more.abs() < 1e-12).float().mean() > 0.3
+
+
+def test_the_card_of_the_stored_moons_is_what_it_reaches():
+    flow, about = stored_flow()
+    x = moons().sample(20_000, generator=torch.Generator().manual_seed(11)).double()
+    with torch.no_grad():
+        loss = flow(x)
+    stderr = float(loss.std()) / math.sqrt(len(x))
+    assert abs(float(loss.mean()) - about["metrics"]["nll"]) < 5 * stderr
+    assert about["metrics"]["nll"] < about["metrics"]["entropy"] + 0.05
+    assert about["metrics"]["entropy"] == pytest.approx(moons().entropy(), abs=1e-4)
+
+
+def test_bending_ends_in_the_moons_and_its_density_integrates_to_one():
+    figure, flow = ch04.bend_moons(), stored_flow()[0]
+    first, last = figure.scene(k=0), figure.scene(k=8)
+    draws = torch.tensor(figure._data["draws"], dtype=torch.float64).T
+    with torch.no_grad():
+        nll = float(flow(draws).mean())
+    assert last.readouts["NLL of 400 draws, nats"] == f"{nll:.3f}"
+    gauss = 0.5 * draws.square().sum(1).mean() + math.log(2 * math.pi)
+    assert first.readouts["NLL of 400 draws, nats"] == f"{gauss:.3f}"
+    assert first.readouts["mean logabsdet so far"] == "0.000"
+    for scene in (first, last):
+        heat = item(scene, 1, "density of the flow")
+        density = (np.array(heat["v"]) / 235) ** (1 / 0.7) * ch04.TOP
+        mass = density.sum() * (2 * ch04.BOX / ch04.PIXELS) ** 2
+        assert mass == pytest.approx(1, abs=0.02)
+
+
+def test_a_coupling_moves_one_coordinate_only():
+    figure = ch04.bend_moons()
+    for whole in range(8):
+        before, after = (item(figure.scene(k=whole + t), 0, "points") for t in (0.0, 1.0))
+        title = figure.scene(k=whole + 1).panels[0].spec["title"]
+        kept, other = ("x", "y") if "x1 passes" in title else ("y", "x")
+        assert before[kept] == after[kept] and before[other] != after[other]

@@ -22,7 +22,7 @@ from ..explorable import Explorable, Panel, Scene, Slider, explore
 
 HERE = Path(__file__).parent
 BOX, PIXELS = 3.6, 64  # the plane shown, and the density's picture
-TOP = 0.5  # density of full colour
+TOP = 0.3  # density of full colour
 DRAWS, SHOWN = 400, 150  # draws of the moons that are scored, and those that are drawn
 POINTS = (
     np.array(  # 160 points that look like draws of a Gaussian: quantiles on a golden-ratio lattice

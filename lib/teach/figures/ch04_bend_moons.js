@@ -1,5 +1,5 @@
 (() => { // the twin of ch04.bend_moons: the flow runs in the browser, on the stored float16 weights
-  const BOX = 3.6, N = 64, TOP = 0.5, SHOWN = 150, REACH = 12, PER = 128;
+  const BOX = 3.6, N = 64, TOP = 0.3, SHOWN = 150, REACH = 12, PER = 128;
   let layers = null, grid = null;
   const half = (h) => {
     const e = (h >> 10) & 31, f = h & 1023;
