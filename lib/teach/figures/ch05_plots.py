@@ -164,39 +164,28 @@ def overfitting(runs: dict) -> None:
     plt.show()
 
 
-def posteriors(side: Tensor, cases: list[dict[str, Tensor]], digits: Tensor) -> None:
-    """Exact posteriors over a plane (shaded) and two approximations (contours), beside the digits.
+def posteriors(side: Tensor, cases: list[dict[str, Tensor]], x: Tensor) -> None:
+    """Exact posteriors over a plane (shaded) and two approximations (contours).
 
-    side: (n,) the axis of the grid; each case: name -> density (n, n), first index z1.
+    side: (n,) the axis of the grid; each case: name -> density (n, n), first index z1; x: (K, 2).
     """
-    fig, axes = plt.subplots(
-        1, 2 * len(cases), figsize=(9.6, 2.9), width_ratios=[0.45, 1] * len(cases)
-    )
-    for k, (case, digit) in enumerate(zip(cases, digits, strict=True)):
-        picture, ax = axes[2 * k], axes[2 * k + 1]
-        picture.imshow(digit.reshape(8, 8), cmap="gray_r")
-        picture.set(xticks=[], yticks=[])
-        truth, *approximations = case.values()
-        ax.pcolormesh(side, side, truth.T, cmap="Blues", shading="gouraud", rasterized=True)
+    _, axes = plt.subplots(1, len(cases), figsize=(9, 3.2))
+    for case, at, ax in zip(cases, x, axes, strict=True):
+        exact, *approximations = case.values()
+        ax.pcolormesh(side, side, exact.T, cmap="Blues", shading="gouraud", rasterized=True)
         for j, density in enumerate(approximations, 1):
             mass = density.flatten().sort(descending=True).values
-            levels = [
-                mass[int((mass.cumsum(0) < share * mass.sum()).sum())] for share in (0.9, 0.5)
-            ]
-            ax.contour(
-                side,
-                side,
-                density.T,
-                levels=[float(v) for v in levels],
-                colors=style.colour(j),
-                linestyles=["--", "-"][j - 1],
-                linewidths=1.3,
-            )
-        inside = (sum(d / d.sum() for d in case.values()) > 1e-4).nonzero()
+            share = mass.cumsum(0) / mass.sum()
+            levels = [float(mass[int((share < s).sum())]) for s in (0.9, 0.5)]
+            look = {"colors": style.colour(j), "linestyles": ["--", "-"][j - 1]}
+            ax.contour(side, side, density.T, levels=levels, linewidths=1.4, **look)
+        inside = (sum(d / d.sum() for d in case.values()) > 2e-6).nonzero()
         low, high = side[inside.amin(0)], side[inside.amax(0)]
-        half = float((high - low).max()) / 2 + 0.1
-        middle = (low + high) / 2
+        half, middle = float((high - low).max()) / 2, (low + high) / 2
         ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
-        ax.set(aspect="equal", xlabel="z1")
-    axes[1].set_ylabel("z2")
+        ax.set(aspect="equal", xlabel="z1", title=f"x = ({at[0]:.1f}, {at[1]:.1f})")
+    axes[0].set_ylabel("z2")
+    for j, name in enumerate(list(cases[0])[1:], 1):
+        axes[-1].plot([], [], color=style.colour(j), ls=["--", "-"][j - 1], label=f"{name} q")
+    axes[-1].legend(fontsize=8, loc="upper right")
     plt.show()
