@@ -10,6 +10,7 @@ from lib import weights
 from lib.data.densities import moons
 from lib.flows.made import MADE
 from lib.flows.moons import NAME, Near, first_layers, moons_flow
+from lib.flows.multiscale import MultiScale, Squeeze
 from lib.flows.planar import Planar
 from lib.teach.figures import ch04, ch05, ch06
 
@@ -236,3 +237,35 @@ def test_a_coupling_moves_one_coordinate_only():
         title = figure.scene(k=whole + 1).panels[0].spec["title"]
         kept, other = ("x", "y") if "x1 passes" in title else ("y", "x")
         assert before[kept] == after[kept] and before[other] != after[other]
+
+
+# ---- chapter 4: masks, squeeze, scales ----------------------------------------------------------
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_steps_are_those_of_the_flow_and_each_pixel_is_changed(levels):
+    steps = ch04.steps(levels)
+    pixels = torch.arange(64.0).view(1, 1, 8, 8)
+    if levels > 1:  # the same routes without couplings: where do the pixels go
+        stack = MultiScale(*[Squeeze()] * (levels - 1), Still())
+        parts = stack.split(stack.to_base(pixels)[0])
+        gone = [s["gone"] for s in steps if s["gone"]]
+        assert gone == [p.flatten().int().tolist() for p in parts[:-1]]
+        assert steps[-1]["numbers"].tolist() == parts[-1][0].int().tolist()
+    scene = ch04.masks().scene(levels=levels, step=20)
+    least, most = (int(v) for v in scene.readouts["changed so far"].split()[:3:2])
+    assert 2 <= least <= most
+    assert scene.readouts["step"] == f"{len(steps)} of {len(steps)}"
+    assert scene.readouts["left for the base"] == f"{64 - 64 // 2 ** (levels - 1)} of 64"
+
+
+class Still(Squeeze):
+    """The identity."""
+
+    def to_base(self, x, context=None):
+        return x, x.new_zeros(len(x))
+
+
+def test_a_checkerboard_changes_every_second_neighbour():
+    changed = ch04.steps(2)[0]["changed"][0]
+    assert (changed[:, 1:] != changed[:, :-1]).all() and (changed[1:] != changed[:-1]).all()
+    first, second = (s["changed"] for s in ch04.steps(2)[:2])
+    assert (first ^ second).all()
