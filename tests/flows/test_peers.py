@@ -200,7 +200,7 @@ def test_autoregressive_spline_of_nflows(D):
 
     f = loud(SplineAutoregressive(D, 24, bins=6), torch.float64)
     x = 2 * torch.randn(7, D, dtype=torch.float64)
-    w, h, d = f.params(x, None).permute(1, 2, 0).split([6, 6, 5], -1)
+    w, h, d = torch.stack(f.params(x, None), -1).split([6, 6, 5], -1)
     z, log_slope = unconstrained_rational_quadratic_spline(x, w, h, d + UNIT, tail_bound=3.0)
     normal = torch.distributions.Normal(0.0, 1.0)
     close(Flow(f, D).log_prob(x), (normal.log_prob(z) + log_slope).sum(1))
