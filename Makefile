@@ -17,7 +17,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## a virtual environment in .venv with everything the book needs
 
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt tests/peers.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "There is no '$(PYTHON)' here: install Python 3.11, 3.12 or 3.13, or say where it is, as in 'make $(or $(MAKECMDGOALS),setup) PYTHON=/usr/bin/python3.12'."; exit 1; }
 	@$(PYTHON) book/tools/setup_env.py "$(VENV)" "$(STAMP)" "$(TORCH_INDEX)"
 

@@ -1,15 +1,66 @@
 """Small networks."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
-def mlp(d_in: int, d_out: int, width: int = 64, depth: int = 2) -> nn.Sequential:
-    """`depth` hidden layers of `width` SiLU units: (B, d_in) -> (B, d_out).
+def mlp(
+    d_in: int,
+    d_out: int,
+    width: int = 64,
+    depth: int = 2,
+    activation: Callable[[], nn.Module] = nn.SiLU,
+    dropout: float = 0.0,
+    last: float = 1.0,
+) -> nn.Sequential:
+    """`depth` hidden layers of `width` units: (B, d_in) -> (B, d_out).
 
-    SiLU because flows and ODE fields are differentiated twice; it costs a sixth of tanh.
+    SiLU because flows and ODE fields are differentiated twice; it costs a sixth of tanh. The
+    weights of the last layer, `net[-1]`, start at `last` times their usual size.
     """
-    sizes = [d_in] + [width] * depth
-    layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU())]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], d_out))
+    sizes, layers = [d_in] + [width] * depth, []
+    for a, b in pairwise(sizes):
+        layers += [nn.Linear(a, b), activation(), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, _quiet(nn.Linear(sizes[-1], d_out), last))
+
+
+class Residual(nn.Module):
+    """h + two 3 x 3 convolutions: (B, width, H, W) -> the same."""
+
+    def __init__(self, width: int, dropout: float = 0.0):
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.dropout = dropout
+
+    def forward(self, h: Tensor) -> Tensor:
+        inner = F.dropout(F.silu(self.first(F.silu(h))), self.dropout, self.training)
+        return h + self.second(inner)
+
+
+def conv_net(
+    c_in: int,
+    c_out: int,
+    width: int = 64,
+    blocks: int = 2,
+    dropout: float = 0.0,
+    last: float = 0.01,
+) -> nn.Sequential:
+    """A residual network that keeps the image size: (B, c_in, H, W) -> (B, c_out, H, W).
+
+    The weights of the last layer start at `last` times their usual size: near zero, and not at
+    zero, where nothing below would learn in the first step.
+    """
+    inner = [Residual(width, dropout) for _ in range(blocks)]
+    end = _quiet(nn.Conv2d(width, c_out, 3, padding=1), last)
+    return nn.Sequential(nn.Conv2d(c_in, width, 3, padding=1), *inner, nn.SiLU(), end)
+
+
+def _quiet(layer: nn.Linear | nn.Conv2d, factor: float) -> nn.Module:
+    if factor != 1:
+        layer.weight.data.mul_(factor)
+        layer.bias.data.mul_(factor)
+    return layer

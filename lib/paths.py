@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import subprocess
 from pathlib import Path
 
 _LIB = Path(__file__).resolve().parent
@@ -14,6 +15,23 @@ def root() -> Path | None:
     `_toc.yml` somewhere above it too, and must not write there.
     """
     return _LIB.parent if (_LIB.parent / "_toc.yml").is_file() else None
+
+
+def commit() -> str:
+    """Short commit of the book's source, with + when lib or a chapter was changed since; "release" outside git."""
+    if root() is None:
+        return "release"
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root()), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "lib", "chapters")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "release"
 
 
 def cache() -> Path:

@@ -30,6 +30,8 @@ from execute import ANSI, Job, execute
 from notebooks import ROOT, chapters, dump, execution_key, read
 from tidy import clean
 
+from lib.paths import commit
+
 BUILD = ROOT / "_build"
 EXECUTED, STAGED, HTML = BUILD / "executed", BUILD / "src", BUILD / "html"
 STAMP, DOCTREES = BUILD / "built.json", BUILD / ".doctrees"
@@ -37,15 +39,6 @@ SPHINX_PACKAGES = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme")
 
 
 # ---------------------------------------------------------------- executing
-
-
-def _commit() -> str:
-    run = lambda *a: subprocess.run(
-        ["git", "-C", str(ROOT), *a], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return (run("rev-parse", "--short", "HEAD") or "no commit") + (
-        "+" if run("status", "--porcelain", "--", "lib", "chapters") else ""
-    )
 
 
 FIGURE = re.compile(r"^<!-- explorable: (?:(\w+)\.)?(\w+) -->$", re.M)
@@ -115,7 +108,7 @@ def run_chapters(paths: list[Path], again: bool = False) -> list[str]:
             "key": todo[job.name][1],
             "seconds": round(job.seconds, 1),
             "date": datetime.date.today().isoformat(),
-            "commit": _commit(),
+            "commit": commit(),
             **job.about,
         }
         (fresh / "notebook.ipynb").write_text(dump(job.executed), encoding="utf8")

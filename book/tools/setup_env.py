@@ -76,6 +76,10 @@ def main():
         failed % "the book's own package",
     )
     run([python, "-m", "pip", "check"], "the installed packages contradict each other (see above).")
+    run(  # after the check: what they declare and do not need (tensorboard, umnn) is absent on purpose
+        pip + ["--no-deps", "-r", "tests/peers.txt"],
+        failed % "tests/peers.txt",
+    )
     with open(stamp, "w") as f:
         f.write(sys.version)
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from lib.flows.made import MADE
 from lib.flows.spline import rational_quadratic
 from lib.flows.transform import Transform
-from lib.utils import check_count
+from lib.utils import bounded, check_count
+
+Params = tuple[Tensor, ...]
 
 
 class Autoregressive(Transform):
@@ -28,17 +30,17 @@ class Autoregressive(Transform):
         nn.init.zeros_(net.layers[-1].weight)  # the same parameters everywhere: the identity
         nn.init.zeros_(net.layers[-1].bias)
 
-    def each_to_base(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log dz/dx of each element: (...), (outputs, ...) -> (...), (...)."""
+    def each_to_base(self, x: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """z and log dz/dx of each element: (...) and `outputs` times (...) -> (...), (...)."""
         raise NotImplementedError
 
-    def each_from_base(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """x and log dx/dz of each element: (...), (outputs, ...) -> (...), (...)."""
+    def each_from_base(self, z: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """x and log dx/dz of each element: (...) and `outputs` times (...) -> (...), (...)."""
         raise NotImplementedError
 
-    def params(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Those of all coordinates in one pass: (B, D) -> (outputs, B, D)."""
-        return self.net(x, context).view(len(x), self.net.outputs, -1).transpose(0, 1)
+    def params(self, x: Tensor, context: Tensor | None) -> Params:
+        """Those of all coordinates in one pass: (B, D) -> `outputs` times (B, D)."""
+        return self.net(x, context).chunk(self.net.outputs, 1)
 
     def to_base(self, x, context=None):
         self.check(x, context)
@@ -50,7 +52,7 @@ class Autoregressive(Transform):
         columns, log_slopes = z.T.contiguous().unbind(0), []
 
         def step(i, params):
-            x, log_slope = self.each_from_base(columns[i], params)
+            x, log_slope = self.each_from_base(columns[i], params.unbind())
             log_slopes.append(log_slope)
             return x
 
@@ -87,11 +89,13 @@ class MaskedAutoregressive(Autoregressive):
         self.limit = limit
 
     def each_to_base(self, x, params):
-        log_scale, shift = self.limit * torch.tanh(params[0] / self.limit), params[1]
-        return (x - shift) * (-log_scale).exp(), -log_scale
+        raw, shift = params
+        log_slope = -bounded(raw, self.limit)
+        return (x - shift) * log_slope.exp(), log_slope
 
     def each_from_base(self, z, params):
-        log_scale, shift = self.limit * torch.tanh(params[0] / self.limit), params[1]
+        raw, shift = params
+        log_scale = bounded(raw, self.limit)
         return z * log_scale.exp() + shift, log_scale
 
 
@@ -116,8 +120,10 @@ class SplineAutoregressive(Autoregressive):
         self.bins, self.bound = bins, bound
 
     def _spline(self, x, params, inverse):
-        sizes = [self.bins, self.bins, self.bins - 1]
-        return rational_quadratic(x, *params.movedim(0, -1).split(sizes, -1), inverse, self.bound)
+        K = self.bins
+        widths, heights = torch.stack(params[:K], -1), torch.stack(params[K : 2 * K], -1)
+        slopes = torch.stack(params[2 * K :], -1) if K > 1 else widths[..., :0]
+        return rational_quadratic(x, widths, heights, slopes, inverse, self.bound)
 
     def each_to_base(self, x, params):
         return self._spline(x, params, inverse=False)

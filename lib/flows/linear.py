@@ -1,10 +1,14 @@
 """Linear maps whose determinant costs D operations, not D^3."""
 
+import math
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.flows.elementwise import check_data
-from lib.flows.transform import Transform
+from lib.flows.transform import Compose, Transform
 
 
 class LULinear(Transform):
@@ -84,3 +88,177 @@ class Rotation(Transform):
     def from_base(self, z, context=None):
         self.check(z, context)
         return z @ self.matrix().T, z.new_zeros(len(z))
+
+
+class QRLinear(Transform):
+    """x = Q R z + shift: Q orthogonal, R upper triangular with diagonal exp(log_diag).
+
+    Q is a product of D Householder reflections, one for each row v of `mirrors`; log|det dx/dz| is
+    sum(log_diag), as |det Q| = 1. Starts at a random Q with R = I. Hoogeboom et al. (2019).
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.shape = (dim,)
+        self.mirrors = nn.Parameter(torch.randn(dim, dim))
+        self.upper = nn.Parameter(torch.zeros(dim, dim))  # R above its diagonal
+        self.log_diag = nn.Parameter(torch.zeros(dim))
+        self.shift = nn.Parameter(torch.zeros(dim))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Q and R, both (D, D).
+
+        The product of all I - 2 v v^T (unit v, the columns of V) is I - V T^-1 V^T, with T the
+        upper triangle of V^T V and 1/2 on its diagonal: one solve in place of D products.
+        """
+        V = F.normalize(self.mirrors, dim=1).T
+        eye = torch.eye(len(V), dtype=V.dtype, device=V.device)
+        T = (V.T @ V).triu(1) + 0.5 * eye
+        Q = eye - V @ torch.linalg.solve_triangular(T, V.T, upper=True)
+        return Q, self.upper.triu(1) + self.log_diag.exp().diag()
+
+    def to_base(self, x, context=None):
+        self.check(x, context)
+        Q, R = self.factors()
+        z = torch.linalg.solve_triangular(R, Q.T @ (x - self.shift).T, upper=True).T
+        return z, -self.log_diag.sum().repeat(len(x))
+
+    def from_base(self, z, context=None):
+        self.check(z, context)
+        Q, R = self.factors()
+        return z @ (Q @ R).T + self.shift, self.log_diag.sum().repeat(len(z))
+
+
+class Channels(Transform):
+    """What acts on dimension 1, of any vectors or images with `count` channels."""
+
+    count: int
+
+    def check(self, x, context=None):
+        super().check(x, context)
+        if x.shape[1] != self.count:
+            raise ValueError(
+                f"{type(self).__name__} expected shape (B, {self.count}, ...), got {tuple(x.shape)}"
+            )
+
+
+class Permutation(Channels):
+    """z_i = x_order[i], of coordinates (B, D) or channels (B, C, H, W): log|det| = 0."""
+
+    def __init__(self, order: Sequence[int] | Tensor):
+        super().__init__()
+        order = torch.as_tensor(order)
+        if order.ndim != 1 or order.sort().values.tolist() != list(range(len(order))):
+            raise ValueError(
+                f"order must be a permutation of 0 ... {order.numel() - 1}, got {order.tolist()}"
+            )
+        self.count = len(order)
+        self.register_buffer("order", order)
+
+    def to_base(self, x, context=None):
+        self.check(x, context)
+        return x.index_select(1, self.order), x.new_zeros(len(x))
+
+    def from_base(self, z, context=None):
+        self.check(z, context)
+        return z.index_select(1, self.order.argsort()), z.new_zeros(len(z))
+
+
+class Conv1x1(Channels):
+    """Glow's invertible 1 x 1 convolution: x = W z at every pixel, W = P L U, (C, C).
+
+    P is a fixed permutation, L unit lower triangular, U upper triangular with diagonal
+    sign exp(log_diag), the signs fixed: log|det dx/dz| = H W sum(log_diag). Starts at a random
+    rotation or reflection. Kingma and Dhariwal (2018), section 3.2.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.count = channels
+        P, L, U = torch.linalg.lu(torch.linalg.qr(torch.randn(channels, channels)).Q)
+        self.register_buffer("permutation", P)
+        self.register_buffer("sign", U.diagonal().sign())
+        self.lower_upper = nn.Parameter(L.tril(-1) + U.triu(1))
+        self.log_diag = nn.Parameter(U.diagonal().abs().log())
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """P, L and U, each (C, C)."""
+        lower = self.lower_upper.tril(-1) + torch.eye(self.count).to(self.log_diag)
+        return self.permutation, lower, self.lower_upper.triu(1) + self._diag().diag()
+
+    def _diag(self) -> Tensor:
+        return self.sign * self.log_diag.exp()
+
+    def to_base(self, x, context=None):
+        self.check(x, context)
+        P, L, U = self.factors()
+        y = torch.linalg.solve_triangular(L, P.T, upper=False, unitriangular=True)
+        inverse = torch.linalg.solve_triangular(U, y, upper=True)
+        return _mix(inverse, x), -self._log_det(x)
+
+    def from_base(self, z, context=None):
+        self.check(z, context)
+        P, L, U = self.factors()
+        return _mix(P @ L @ U, z), self._log_det(z)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return math.prod(x.shape[2:]) * self.log_diag.sum().repeat(len(x))
+
+
+def _mix(W: Tensor, x: Tensor) -> Tensor:
+    """W x at every pixel: (C, C), (B, C, H, W) -> (B, C, H, W)."""
+    return (W @ x.flatten(2)).view_as(x) if x.ndim > 2 else x @ W.T
+
+
+class ActNorm(Transform):
+    """x = exp(log_scale) z + shift with one scale and shift for each channel, or coordinate.
+
+    `ActNorm(2)` acts on (B, 2); `ActNorm(C, H, W)` shares the C pairs among the pixels, so
+    log|det dx/dz| = H W sum(log_scale). Starts as the identity; `init_from(x)`, or `start` for a
+    whole flow, gives z mean 0 and variance 1 in each channel. Kingma and Dhariwal (2018), 3.1.
+    """
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.shape = shape
+        self.copies = math.prod(shape[1:])
+        self.log_scale = nn.Parameter(torch.zeros(shape[0], *[1] * (len(shape) - 1)))
+        self.shift = nn.Parameter(torch.zeros_like(self.log_scale))
+
+    @torch.no_grad()
+    def init_from(self, x: Tensor) -> "ActNorm":
+        """Start from a batch, (B, *shape)."""
+        check_data(self, x)
+        dims = [0, *range(2, x.ndim)]
+        self.shift.copy_(x.mean(dims, keepdim=True)[0])
+        std = x.std(dims, correction=0, keepdim=True)[0]
+        self.log_scale.copy_(std.clamp_min(1e-3).log())
+        return self
+
+    def to_base(self, x, context=None):
+        self.check(x, context)
+        z = (x - self.shift) * (-self.log_scale).exp()
+        return z, -self.copies * self.log_scale.sum().repeat(len(x))
+
+    def from_base(self, z, context=None):
+        self.check(z, context)
+        x = z * self.log_scale.exp() + self.shift
+        return x, self.copies * self.log_scale.sum().repeat(len(z))
+
+
+@torch.no_grad()
+def start(transform: Transform, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """Data-driven start of a whole flow: every part with `init_from` starts from what reaches it.
+
+    `x` is a batch of data, (B, ...), and the result its image in the base. Call it once, before
+    training; nothing changes unseen while a model runs.
+    """
+    if isinstance(transform, Compose):
+        for t in transform.transforms:
+            x = start(t, x, context if t.takes_context else None)
+        return x
+    if hasattr(transform, "start_parts"):
+        return transform.start_parts(x, context)
+    if hasattr(transform, "init_from"):
+        transform.init_from(x)
+    return transform.to_base(x, context)[0]

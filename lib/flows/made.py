@@ -23,7 +23,7 @@ class MADE(nn.Module):
     A hidden unit sees what has its own degree or less, an output what has less.
 
     Args:
-        activation: an elementwise function; relu costs a quarter of silu.
+        activation: an elementwise function, in place if it likes: relu_ costs a quarter of silu.
         dropout: the share of hidden units left out of a pass in training mode (`fill` uses all).
     """
 
@@ -35,7 +35,7 @@ class MADE(nn.Module):
         depth: int = 2,
         context: int = 0,
         order: Sequence[int] | Tensor | None = None,
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: Callable[[Tensor], Tensor] = torch.relu_,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -58,6 +58,7 @@ class MADE(nn.Module):
         masks.append((degree[:, None] > hidden).repeat(outputs, 1))
         for i, mask in enumerate(masks):  # floats: a product with booleans takes five times as long
             self.register_buffer(f"mask{i}", mask.float(), persistent=False)
+        self.full = [bool(mask.all()) for mask in masks]
         self.layers = nn.ModuleList(nn.Linear(*reversed(mask.shape)) for mask in masks)
 
     def masks(self) -> list[Tensor]:
@@ -71,7 +72,7 @@ class MADE(nn.Module):
                 h = self.activation(h)
                 if self.dropout and self.training:
                     h = F.dropout(h, self.dropout)
-            h = F.linear(h, layer.weight * mask, layer.bias)
+            h = F.linear(h, layer.weight if self.full[i] else layer.weight * mask, layer.bias)
         return h
 
     def fill(
@@ -130,10 +131,8 @@ class MADE(nn.Module):
         if context is not None:
             sums[0] = sums[0] + context_weight @ context.T
         start = below[0]  # units of degree 0, which see the context only
-        h = sums[0][:0]
-        for i in range(len(weights) if start else 0):
-            if i:
-                sums[i] = sums[i] + weights[i][:, :start] @ h
-            h = self.activation(sums[i][:start])
+        for i in range(len(weights) - 1 if start else 0):
+            h = self.activation(sums[i][:start].clone())
+            sums[i + 1] = sums[i + 1] + weights[i + 1][:, :start] @ h
         sums = [s[start:] for s in sums[:-1]] + sums[-1:]
         return solve(0, D, sums)[0][torch.argsort(torch.tensor(self.order))].T

@@ -15,7 +15,7 @@ class Sylvester(Transform):
 
     by Sylvester's identity det(I_D + A B) = det(I_M + B A), whose right side is triangular here. A
     bijection where r_ii r~_ii > -1; both diagonals lie in (-1, 1). van den Berg et al. (2018),
-    equations (8) to (16), with M Householder reflections for Q (their H-SNF).
+    section 3, with M Householder reflections for Q (their H-SNF).
 
     `to_base`: what is orthogonal to Q's columns does not move, and y = Q^T z -> y + R tanh(R~ y + b)
     is triangular: M root findings, each of one number, from the last coordinate to the first. With

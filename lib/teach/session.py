@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import random
-import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from ..paths import commit
 from . import ledger, style
 
 MODES = ("quick", "full")
@@ -42,27 +41,6 @@ def _device(name: str | None) -> torch.device:
             f"device {name!r} cannot be used here; use 'cpu' or leave it out"
         ) from error
     return device
-
-
-def commit() -> str:
-    """Short commit of the book's source, with + when files were changed; 'release' outside git."""
-    here = Path(__file__).resolve().parent
-    try:
-
-        def git(*words: str) -> str:
-            done = subprocess.run(
-                ["git", "-C", str(here), *words],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=5,
-            )
-            return done.stdout.strip()
-
-        changed = git("status", "--porcelain", "--", "..")
-        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return "release"
 
 
 def setup(seed: int = 0, *, device: str | None = None, mode: str | None = None) -> Session:

@@ -7,14 +7,13 @@ numbers that are stored, after rounding.
 import hashlib
 import json
 import platform
-import subprocess
 import time
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from lib.paths import root, write_atomic
+from lib.paths import commit, write_atomic
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -55,7 +54,7 @@ def save(
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit(),
     }
     path = write_atomic(Path(folder) / f"{name}.safetensors", content)
     write_atomic(path.with_suffix(".json"), json.dumps({**card, **made}, indent=1) + "\n")
@@ -103,13 +102,3 @@ def round_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Mo
         if v.is_floating_point():
             v.copy_(v.to(dtype))
     return model
-
-
-def _commit() -> str | None:
-    if root() is None:
-        return None
-    git = ["git", "-C", str(root()), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -5,11 +5,15 @@ import math
 import pytest
 import torch
 
-from lib.flows import Compose, Flow, Uniform
+from lib.flows import Compose, Flow, Uniform, posteriors
+from lib.flows.builders import planar_flow, radial_flow, sylvester_flow
 from lib.flows.energy import grid
 from lib.flows.planar import MARGIN, Planar, PlanarFlow, above_minus_one, constrained, solve
 from lib.flows.radial import Radial
 from lib.flows.sylvester import Sylvester, orthonormal
+from lib.train import fit
+from lib.vae.elbo import normal_log_prob
+from tests.flows.laws import Case, Laws
 
 F64 = torch.float64
 
@@ -20,6 +24,25 @@ def loud(f, device, scale=0.7, dtype=F64):
         for p in f.parameters():
             p.add_(scale * torch.randn_like(p))
     return f.to(device, dtype)
+
+
+class TestLaws(Laws):
+    CASES = {
+        "planar": Case(Planar, sizes=(1, 2, 3, 6, 33)),
+        "planar-context": Case(lambda D: Planar(D, 3), loud=0.2, context=3),
+        "stack": Case(lambda D: PlanarFlow(D, 5), sizes=(1, 2, 3, 6, 33), loud=lambda D: 1 / D),
+        "stack-context": Case(
+            lambda D: PlanarFlow(D, 5, 3), loud=lambda D: 0.4 / D**0.5, context=3
+        ),
+        "radial": Case(Radial, sizes=(1, 2, 3, 6, 33)),
+        "radial-context": Case(lambda D: Radial(D, 3), context=3),
+        "sylvester-1": Case(lambda D: Sylvester(D, 1), sizes=(1, 2, 3, 6, 33)),
+        "sylvester": Case(lambda D: Sylvester(D, min(D, 4)), loud=lambda D: 0.7 / D**0.5),
+        "sylvester-context": Case(lambda D: Sylvester(D, 2, 3), loud=0.4, context=3),
+        "planar_flow": Case(lambda D: planar_flow(D, 3), loud=lambda D: 1 / D),
+        "radial_flow": Case(lambda D: radial_flow(D, 3), loud=0.4),
+        "sylvester_flow": Case(lambda D: sylvester_flow(D, 3, 2), loud=lambda D: 0.5 / D**0.5),
+    }
 
 
 # the root of s + m tanh(s) = c
@@ -276,3 +299,30 @@ def test_uniform_base_becomes_a_bent_square(device):
         inside, logabsdet = flow.transform.from_base(z)
         torch.testing.assert_close(flow.log_prob(inside), -math.log(16.0) - logabsdet)
     assert (log_p == -math.inf).any()
+
+
+# as a posterior
+
+
+def test_posterior_density_is_that_of_its_samples(device):
+    """log q(z | x) on the way out equals the Gaussian's log-density of z brought back."""
+    vae = posteriors.digits_planar(3, latent=4, width=16, steps=1).model.to(device, F64)
+    loud(vae.posterior_flow, device, 0.3)
+    x = torch.randint(17, (5, 1, 8, 8), device=device).to(F64)
+    z, log_q = vae.posterior(x)
+    mean, log_std, context = vae._encode(x)
+    back, logabsdet = vae.posterior_flow.to_base(z, context)
+    torch.testing.assert_close(log_q, normal_log_prob(back, mean, log_std) + logabsdet)
+    assert (z - back).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["digits_planar", "mnist_planar"])
+def test_recipes_take_a_step(name, device, monkeypatch):
+    few = torch.randint(2, (64, 1, 28, 28), dtype=torch.uint8)
+    monkeypatch.setattr(posteriors, "binarized_mnist", lambda split: few)
+    recipe = getattr(posteriors, name)(steps=1)
+    settings = recipe.fit | {"batch_size": 8, "valid": recipe.fit["valid"][:8], "valid_every": 1}
+    model = recipe.model.to(device)
+    (update,) = fit(model, recipe.train[:64].to(device), **settings, progress=False)
+    assert update.step == 1 and 100 < update.loss < 800
+    assert model.estimate(recipe.train[:2].to(device), 10).log_prob.shape == (2,)

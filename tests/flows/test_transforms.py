@@ -1,8 +1,6 @@
-"""Every bijection inverts, reports the log-det autograd finds, per example, and differentiates."""
+"""The maps that need no network, held to `laws.py`; their starts, their contexts, mistakes."""
 
-import copy
 import math
-from zlib import crc32
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torch import nn
 
 from lib.flows import Affine, Compose, Flow, Inverse, Logit, LULinear, Monotone, Rotation, Transform
 from lib.flows.flow import StandardNormal, Uniform
+from tests.flows.laws import Case, Laws
 
 
 class Conditional(Transform):
@@ -30,158 +29,21 @@ def stack(D):
     return Compose(Rotation(D), Monotone(D, units=3), LULinear(D), Inverse(Monotone(D)), Affine(D))
 
 
-# by name: how to make it for D dimensions, and how loud its weights may be. The inverse of a
-# product of triangular matrices loses digits as fast as their entries grow, hence D there.
-TRANSFORMS = {
-    "affine": (Affine, lambda D: 0.7),
-    "monotone": (Monotone, lambda D: 0.7),
-    "monotone-1": (lambda D: Monotone(D, units=1), lambda D: 0.7),
-    "logit": (lambda D: Logit(0.05), lambda D: 1.0),
-    "lu": (LULinear, lambda D: 0.8 / D**0.5),
-    "rotation": (Rotation, lambda D: 1.0),
-    "inverse": (lambda D: Inverse(LULinear(D)), lambda D: 0.8 / D**0.5),
-    "inverse-monotone": (lambda D: Inverse(Monotone(D)), lambda D: 0.7),
-    "stack": (stack, lambda D: 0.4 / D**0.5),
-}
-SIZES = [1, 2, 3, 6, 33]
-
-
-def make(name, D, dtype=torch.float64, device="cpu", batch=7):
-    """A loud transform, and a batch of base points that its data side can represent."""
-    build, loud = TRANSFORMS[name]
-    generator = torch.Generator().manual_seed(crc32(f"{name}{D}".encode()))
-    f = build(D)
-    with torch.no_grad():  # fresh transforms are near the identity, which hides bugs
-        for p in f.parameters():
-            p.add_(loud(D) * torch.randn(p.shape, generator=generator))
-    z = torch.randn(batch, D, generator=generator, dtype=torch.float64)
-    return f.to(device, dtype), z.to(device, dtype)
-
-
-every = pytest.mark.parametrize("name", TRANSFORMS)
-every_size = pytest.mark.parametrize("D", SIZES)
-
-
-def jacobians(f, x):
-    """(B, D, D), one example at a time, so that a map which mixes examples is caught."""
-    jac = torch.autograd.functional.jacobian
-    return torch.stack([jac(lambda v: f(v[None])[0][0], row) for row in x])
-
-
-@every
-@every_size
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-def test_round_trip(name, D, dtype, device):
-    f, z = make(name, D, dtype, device)
-    x, logabsdet = f.from_base(z)
-    back, logabsdet_back = f.to_base(x)
-    tol = 1e-10 if dtype == torch.float64 else 1e-4
-    assert x.shape == z.shape and logabsdet.shape == logabsdet_back.shape == (len(z),)
-    assert x.dtype == back.dtype == logabsdet.dtype == logabsdet_back.dtype == dtype
-    torch.testing.assert_close(back, z, rtol=tol, atol=tol)
-    torch.testing.assert_close(logabsdet_back, -logabsdet, rtol=tol, atol=tol * D)
-    assert not torch.allclose(x, z, atol=1e-2) or name == "rotation"  # loud; D = 1 cannot rotate
-
-
-@every
-@every_size
-@pytest.mark.parametrize("direction", ["to_base", "from_base"])
-def test_logabsdet_is_that_of_the_jacobian(name, D, direction, device):
-    f, z = make(name, D, device=device, batch=3)
-    x = z if direction == "from_base" else f.from_base(z)[0].detach()
-    run = getattr(f, direction)
-    want = torch.linalg.slogdet(jacobians(run, x)).logabsdet
-    torch.testing.assert_close(run(x)[1], want, rtol=1e-9, atol=1e-9)
-
-
-@every
-@every_size
-@pytest.mark.parametrize("direction", ["to_base", "from_base"])
-def test_gradients_match_finite_differences(name, D, direction, device):
-    """d/d(input, parameters) of a random function of both outputs, along a random direction."""
-    f, z = make(name, D, device=device, batch=4)
-    x = (z if direction == "from_base" else f.from_base(z)[0]).detach().requires_grad_()
-    weights = torch.randn(4, D + 1, dtype=x.dtype, device=device)
-    leaves = [x, *f.parameters()]
-    steps = [torch.randn_like(leaf) for leaf in leaves]
-
-    def value():
-        out, logabsdet = getattr(f, direction)(x)
-        return (weights * torch.cat([out, logabsdet[:, None].sin()], 1)).sum()
-
-    def moved(h):
-        with torch.no_grad():
-            for leaf, step in zip(leaves, steps, strict=True):
-                leaf += h * step
-            result = value().item()
-            for leaf, step in zip(leaves, steps, strict=True):
-                leaf -= h * step
-        return result
-
-    grads = torch.autograd.grad(value(), leaves, allow_unused=True)
-    got = sum((g * s).sum().item() for g, s in zip(grads, steps, strict=True) if g is not None)
-    h = 1e-4 / D**0.5  # fourth-order central difference
-    want = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
-    assert got == pytest.approx(want, rel=1e-6, abs=1e-6)
-
-
-@every
-@pytest.mark.parametrize("direction", ["to_base", "from_base"])
-def test_second_derivatives(name, direction, device):
-    """The inverse of a monotone map is found by iteration; its curvature must survive that."""
-    f, z = make(name, 2, device=device, batch=3)
-    x = (z if direction == "from_base" else f.from_base(z)[0]).detach().requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda v: getattr(f, direction)(v), x, atol=1e-5, rtol=1e-4)
-
-
-@every
-def test_examples_do_not_mix_and_any_batch_works(name, device):
-    f, z = make(name, 3, device=device)
-    x, logabsdet = f.from_base(z)
-    for n in (0, 1):
-        some = f.from_base(z[:n])
-        assert some[0].shape == (n, 3) and some[1].shape == (n,)
-        torch.testing.assert_close(some, (x[:n], logabsdet[:n]))
-        assert f.to_base(x[:n])[1].shape == (n,)
-    strided = z.T.contiguous().T
-    assert not strided.is_contiguous()
-    torch.testing.assert_close(f.from_base(strided), (x, logabsdet))
-    order = torch.tensor([3, 0, 6, 2, 5, 1, 4], device=device)
-    torch.testing.assert_close(f.from_base(z[order]), (x[order], logabsdet[order]))
-
-
-@every
-def test_copies_and_state_dicts(name, device):
-    f, z = make(name, 3, device=device)
-    want = f.from_base(z)  # a graph on the parameters must not stand in the way of a copy
-    torch.testing.assert_close(copy.deepcopy(f).from_base(z), want)
-    fresh = TRANSFORMS[name][0](3).to(device, torch.float64)
-    fresh.load_state_dict(f.state_dict())
-    torch.testing.assert_close(fresh.from_base(z), want)
-
-
-@every
-def test_vmap(name, device):
-    f, z = make(name, 3, device=device)
-    jac = torch.func.vmap(torch.func.jacrev(lambda v: f.from_base(v[None])[0][0]))(z)
-    torch.testing.assert_close(jac, jacobians(f.from_base, z))
-
-
-@pytest.mark.parametrize("name", [n for n in TRANSFORMS if n != "logit"])
-@pytest.mark.parametrize("D", [1, 2])
-def test_density_integrates_to_one(name, D, device):
-    f, z = make(name, D, device=device, batch=4000)
-    flow = Flow(f, D)
-    with torch.no_grad():
-        x = f.from_base(2 * z)[0]  # a box that holds the mass
-        low, high = x.min(0).values, x.max(0).values
-        n = 4001 if D == 1 else 161
-        box = zip(low.tolist(), high.tolist(), strict=True)
-        axes = [torch.linspace(a, b, n, dtype=x.dtype, device=device) for a, b in box]
-        grid = torch.cartesian_prod(*axes).view(-1, D)
-        cell = math.prod(float(a[1] - a[0]) for a in axes)
-        mass = torch.cat([flow.log_prob(part).exp() for part in grid.split(20_000)]).sum() * cell
-    assert abs(mass.item() - 1) < 1e-5
+class TestTransforms(Laws):
+    SIZES = (1, 2, 3, 6, 33)
+    CASES = {
+        "affine": Case(Affine, sizes=SIZES),
+        "monotone": Case(Monotone, sizes=SIZES),
+        "monotone-1": Case(lambda D: Monotone(D, units=1), sizes=SIZES),
+        "logit": Case(lambda D: Logit(0.05), onto=False, sizes=SIZES),
+        # the inverse of a product of triangular matrices loses digits as fast as their entries grow
+        "lu": Case(LULinear, lambda D: 0.8 / D**0.5, sizes=SIZES),
+        "rotation": Case(Rotation, 1.0, sizes=SIZES),
+        "inverse": Case(lambda D: Inverse(LULinear(D)), lambda D: 0.8 / D**0.5, sizes=SIZES),
+        "inverse-monotone": Case(lambda D: Inverse(Monotone(D)), sizes=SIZES),
+        "stack": Case(stack, lambda D: 0.4 / D**0.5, sizes=SIZES),
+        "conditional": Case(lambda D: Conditional(), 1.0, context=2, sizes=SIZES),
+    }
 
 
 def test_logit_density_integrates_to_one(device):
@@ -256,32 +118,7 @@ def test_compose_hands_the_context_to_those_who_take_it(device):
         Conditional().to_base(x, c[:3])
 
 
-@every
-def test_unwanted_context(name, device):
-    f, z = make(name, 3, device=device)
-    c = z[:, :1]
-    for run in (f.to_base, f.from_base, Flow(f, 3).log_prob):
-        with pytest.raises(ValueError, match="takes no context, got one of shape"):
-            run(z, c)
-
-
 # mistakes
-
-
-@pytest.mark.parametrize("name", [n for n in TRANSFORMS if n != "logit"])
-def test_wrong_input(name, device):
-    f, z = make(name, 3, device=device)
-    for bad, error, says in [
-        (z[:, :2], ValueError, r"expected shape \(B, 3\), got \(7, 2\)"),
-        (z[0], ValueError, r"expected shape \(B, .*\), got \(3,\)"),
-        (z.long(), TypeError, "must be floating point, not torch.int64"),
-        (z.float(), TypeError, "has torch.float64 parameters, its input is torch.float32"),
-        (z.cpu().numpy(), TypeError, "must be a torch.Tensor, not ndarray"),
-        (z.to("meta"), ValueError, "its input on meta"),
-    ]:
-        for run in (f.to_base, f.from_base):
-            with pytest.raises(error, match=says):
-                run(bad)
 
 
 def test_what_has_no_closed_form_says_so(device):

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from lib.paths import commit
 from lib.teach import setup, show_source, source
 from lib.teach.setup_cell import SETUP_CELL
 
@@ -51,8 +52,8 @@ def test_source_must_fit_and_exist(capsys):
         show_source(source, docstring=False)
     with pytest.raises(ValueError, match="no source to show"):
         show_source(3)
-    show_source(setup.__globals__["commit"])
-    assert "From `lib/teach/session.py`" in capsys.readouterr().out
+    show_source(commit)
+    assert "From `lib/paths.py`" in capsys.readouterr().out
 
 
 def test_models_do_not_import_teach():

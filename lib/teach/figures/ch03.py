@@ -161,21 +161,21 @@ def beta() -> Explorable:
             if spread[k] < 0.01
             else f"the reconstructions differ from each other, by {spread[k]:.2f} of the grey range on average"
         )
-        used, bound = int(sweep.active[k]), -(r + d)
+        used, bound, loss = int(sweep.active[k]), -(r + d), d + b * r
         return Scene(
             [left, right],
             f"Trained with beta {names[k]}: the code costs {r:.2f} nats and leaves {d:.2f} nats of distortion, "
             f"so the ELBO is {bound:.2f}. {used} of 10 latent dimensions are used; {said}.",
             {
                 "beta": names[k], "rate, nats": f"{r:.2f}", "distortion, nats": f"{d:.2f}",
-                "ELBO, nats": f"{bound:.2f}", "dimensions used": f"{used} of 10",
+                "ELBO, nats": f"{bound:.2f}", "D + beta R, nats": f"{loss:.2f}", "dimensions used": f"{used} of 10",
             },
         )  # fmt: skip
 
     return explore(
         "Slide beta",
         scene,
-        [Slider("log2_beta", "log2 of beta (−5 stands for beta = 0)", -5, 3, 0, 1)],
+        [Slider("log2_beta", "beta = 2^(this number), and 0 at −5", -5, 3, -2, 1)],
         twin=HERE / "ch03_beta.js",
         data=data,
     )

@@ -33,6 +33,6 @@
       { xlim: [0, 5], ylim: [0, 4.2], title: "", xlabel: "", ylabel: "", equal: true, axes: false, aspect: 1.19, grow: 1, items: pictures },
     ],
     alt: `Trained with beta ${names[k]}: the code costs ${r.toFixed(2)} nats and leaves ${d.toFixed(2)} nats of distortion, so the ELBO is ${bound}. ${active[k]} of 10 latent dimensions are used; ${said}.`,
-    readouts: { beta: names[k], "rate, nats": r.toFixed(2), "distortion, nats": d.toFixed(2), "ELBO, nats": bound, "dimensions used": `${active[k]} of 10` },
+    readouts: { beta: names[k], "rate, nats": r.toFixed(2), "distortion, nats": d.toFixed(2), "ELBO, nats": bound, "D + beta R, nats": (d + b * r).toFixed(2), "dimensions used": `${active[k]} of 10` },
   };
 }

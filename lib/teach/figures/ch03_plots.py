@@ -34,8 +34,51 @@ def _picture(ax, image) -> None:
     ax.set(xticks=[], yticks=[])
 
 
-def rows(images: dict, size: float = 0.62) -> None:
-    """Rows of images, each with its name at the left."""
+def diagram() -> None:
+    """A variational autoencoder: values (solid), the gradient's way back (dashed), the two terms."""
+    _, ax = plt.subplots(figsize=(9, 3.7))
+    ax.axvspan(4.75, 9.9, color=style.colour(0), alpha=0.1, lw=0)
+    ax.text(7.3, 3.55, "generation: this half alone, z ~ N(0, I)", ha="center", fontsize=10)
+    nodes = {
+        "x": (0.3, 2, "image\nx"), "enc": (1.75, 2, "encoder"), "ms": (3.4, 2, "m(x)\ns(x)"),
+        "eps": (3.4, 3.4, "noise ε"), "z": (5.5, 2, "z = m + s ε"), "dec": (7.4, 2, "decoder"),
+        "px": (9.15, 2, "p(x | z)"),
+        "kl": (3.4, 0.3, "cost of the code\nKL(q ‖ prior)"),
+        "rec": (9.0, 0.3, "reconstruction\nlog p(x | z)"),
+    }  # fmt: skip
+    for name, (x, y, text) in nodes.items():
+        term = name in ("kl", "rec")
+        round_ = {"boxstyle": "round,pad=0.35", "fc": "white", "lw": 2 if term else 1.2}
+        look = round_ | {"ec": style.colour(2) if term else "0.3"}
+        ax.text(x, y, text, ha="center", va="center", bbox=look, color="black", zorder=3)
+
+    def arrow(a, b, back: bool = False, lift: float = 0.0) -> None:
+        (x0, y0, _), (x1, y1, _) = nodes[a], nodes[b]
+        end = 46 if b == "z" and not back and a != "eps" else 26
+        look = {"arrowstyle": "-|>", "shrinkA": 24, "shrinkB": end, "mutation_scale": 14}
+        look |= {"color": style.colour(1), "ls": "--", "lw": 2} if back else {"color": "0.4"}
+        ax.annotate("", (x1, y1 + lift), (x0, y0 + lift), arrowprops=look, zorder=2)
+
+    for a, b in (
+        pair.split()
+        for pair in ("x enc", "enc ms", "ms z", "eps z", "z dec", "dec px", "px rec", "ms kl")
+    ):
+        arrow(a, b)
+    for a, b in (pair.split() for pair in ("px dec", "dec z", "z ms", "ms enc")):
+        arrow(a, b, back=True, lift=-0.42)
+    ax.annotate("", (8.75, 1.6), (8.75, 0.75), arrowprops={
+        "arrowstyle": "-|>", "color": style.colour(1), "ls": "--", "lw": 2})  # fmt: skip
+    ax.annotate("", (3.1, 1.5), (3.1, 0.75), arrowprops={
+        "arrowstyle": "-|>", "color": style.colour(1), "ls": "--", "lw": 2})  # fmt: skip
+    ax.text(5.6, 1.05, "gradient", color=style.colour(1), ha="center")
+    ax.text(4.35, 3.4, "no gradient", fontsize=9, va="center")
+    ax.set(xlim=(-0.3, 9.9), ylim=(-0.2, 3.8))
+    ax.axis("off")
+    plt.show()
+
+
+def rows(images: dict, size: float = 0.62, heads: dict | None = None) -> None:
+    """Rows of images, each with its name at the left; `heads` maps a column to a heading above."""
     n = max(len(row) for row in images.values())
     fig, axes = plt.subplots(
         len(images), n, figsize=(size * n + 1.4, size * len(images) + 0.1), squeeze=False
@@ -46,22 +89,27 @@ def rows(images: dict, size: float = 0.62) -> None:
                 _picture(ax, row[k])
             else:
                 ax.axis("off")
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
+        line[0].text(
+            -0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=12
+        )
+    for k, text in (heads or {}).items():
+        axes[0, k].set_title(text, fontsize=12)
     plt.show()
 
 
-def bent(z, f, x0, sigma, posterior, q) -> None:
-    """A curved map with one observation, and the posterior beside q."""
+def bent(z, f, x0, sigma, posterior, q, gap: float) -> None:
+    """A curved map with one observation, and the posterior beside q, `gap` nats apart."""
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.1))
     _line(left, z, f(z), 0, "f(z)")
     left.fill_between(z, f(z) - sigma, f(z) + sigma, color=style.colour(0), alpha=0.2, lw=0)
     left.axhline(x0, color=style.colour(-1), ls="--", lw=1.2, label="observed x")
-    left.set(xlim=(-3, 3), ylim=(-3.2, 3.6), xlabel="latent z", ylabel="x")
-    left.legend()
+    left.set(xlim=(-3, 3), ylim=(-3.2, 4.6), xlabel="latent z", ylabel="x")
+    left.legend(loc="upper left")
     _line(right, z, posterior, 0, "posterior p(z | x)")
     _line(right, z, q, 1, "q(z | x)")
-    right.set(xlim=(-1, 3), ylim=(0, None), xlabel="latent z", ylabel="density")
-    right.legend()
+    right.set(xlim=(-1, 3), ylim=(0, 1.45 * float(posterior.max())))
+    right.set(xlabel="latent z", ylabel="density", title=f"gap: {gap:.3f} nats")
+    right.legend(loc="upper right")
     plt.show()
 
 
@@ -101,9 +149,9 @@ def ring(data, samples, codes) -> None:
     _, axes = plt.subplots(1, 3, figsize=(9, 3.1))
     mode = torch.atan2(data[:, 1], data[:, 0])
     look = {"s": 4, "lw": 0}
-    axes[0].scatter(*data.T, c=mode, cmap="twilight", **look)
+    axes[0].scatter(*data.T, c=mode, cmap="hsv", **look)
     axes[1].scatter(*samples.T, color=style.colour(0), alpha=0.5, **look)
-    axes[2].scatter(*codes.T, c=mode, cmap="twilight", **look)
+    axes[2].scatter(*codes.T, c=mode, cmap="hsv", **look)
     for ax, title in zip(axes, ("data", "samples", "codes of the data"), strict=True):
         ax.set(title=title, aspect="equal")
     lim = 1.15 * float(data.abs().max())
@@ -139,30 +187,8 @@ def manifold(decoded, codes, labels) -> None:
     left.set_title("decoded plane")
     for digit in range(10):
         j = labels == digit
-        right.scatter(*codes[j].T, s=9, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
+        right.scatter(*codes[j].T, s=42, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
     right.set(xlabel="z1", ylabel="z2", title="codes of the validation part", aspect="equal")
-    plt.show()
-
-
-def rate_distortion(rate, distortion, betas) -> None:
-    """A measured rate-distortion curve, and lines of equal bound."""
-    _, ax = plt.subplots(figsize=(6.4, 3.6))
-    _line(ax, rate, distortion, 0, lw=1.2)
-    _points(ax, rate, distortion, 0, "trained with this β")
-    for k, (r, d, b) in enumerate(zip(rate, distortion, betas, strict=True)):
-        place = (3, 5) if k % 2 else (3, -13)
-        ax.annotate(f"{b:.4g}", (r, d), xytext=place, textcoords="offset points")
-    best = min(r + d for r, d in zip(rate, distortion, strict=True))
-    right = max(rate) * 1.1
-    for k, more in enumerate((0, 15, 30)):
-        label = "equal bound" if k == 0 else None
-        ax.plot(
-            [0, right], [best + more, best + more - right], color="0.6", ls=":", lw=1, label=label
-        )
-    low, high = min(distortion), max(distortion)
-    ax.set(xlabel="rate: KL to the prior (nats per image)", xlim=(-1, right))
-    ax.set(ylabel="distortion: -E log p(x | z) (nats)", ylim=(low - 8, high + 12))
-    ax.legend()
     plt.show()
 
 
@@ -190,6 +216,6 @@ def principal(values, plane, labels) -> None:
     left.legend()
     for digit in range(10):
         j = labels == digit
-        right.scatter(*plane[j].T, s=14, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
+        right.scatter(*plane[j].T, s=42, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
     right.set(xlabel="first component", ylabel="second component")
     plt.show()

@@ -1,0 +1,117 @@
+"""A RealNVP of two moons small enough to run inside a page: `python -m lib.flows.moons` stores its weights."""
+
+import time
+
+import torch
+from torch import nn
+
+from lib import weights
+from lib.data.densities import moons
+from lib.flows.builders import realnvp
+from lib.flows.coupling import AffineCoupling
+from lib.flows.flow import Flow
+from lib.flows.transform import Compose, Transform
+from lib.train import fit
+
+NAME, LAYERS, WIDTH = "moons_realnvp", 8, 24
+
+
+def moons_flow(seed: int = 0) -> Flow:
+    """The model of the stored weights: `lib.weights.load("moons_realnvp", moons_flow())`."""
+    torch.manual_seed(seed)
+    return Flow(realnvp(2, LAYERS, WIDTH, limit=1.0, activation=nn.SiLU), 2)
+
+
+def layers_from_base(flow: Flow) -> list[AffineCoupling]:
+    """The couplings in the order in which `from_base` applies them: layer 1 first."""
+    return list(flow.transform.transforms)[::-1]
+
+
+class Partly(Transform):
+    """A share t in [0, 1] of an affine coupling: x_b = exp(t log_scale) z_b + t shift.
+
+    The identity at t = 0, the coupling at t = 1, a coupling in between: to show one layer at work.
+    """
+
+    def __init__(self, coupling: AffineCoupling, share: float):
+        super().__init__()
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must be in [0, 1], got {share}")
+        self.shape, self.coupling, self.share = coupling.shape, coupling, share
+
+    def _part(self, a):
+        log_scale, shift = self.coupling.scale_and_shift(a, None)
+        return self.share * log_scale, self.share * shift
+
+    def to_base(self, x, context=None):
+        self.check(x, context)
+        a, b = self.coupling.split(x)
+        log_scale, shift = self._part(a)
+        return self.coupling.join(a, (b - shift) * torch.exp(-log_scale)), -log_scale.sum(1)
+
+    def from_base(self, z, context=None):
+        self.check(z, context)
+        a, b = self.coupling.split(z)
+        log_scale, shift = self._part(a)
+        return self.coupling.join(a, b * torch.exp(log_scale) + shift), log_scale.sum(1)
+
+
+def first_layers(flow: Flow, k: float) -> Transform:
+    """The first k layers next to the base, the last of them in part where k is no whole number."""
+    layers = layers_from_base(flow)
+    if not 0 <= k <= len(layers):
+        raise ValueError(f"k must be between 0 and {len(layers)}, got {k}")
+    whole = int(k)
+    parts = layers[:whole] + ([Partly(layers[whole], k - whole)] if k > whole else [])
+    return Compose(*reversed(parts or [Partly(layers[0], 0.0)]))
+
+
+class Near(nn.Module):
+    """The flow's loss, and 0.02 times the squared distance of what leaves [-2.5, 2.5]^2 between layers.
+
+    Left alone, the first layers blow the plane up and the last ones shrink it: as likely, not as clear.
+    """
+
+    def __init__(self, flow: Flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x, context=None):
+        between, total, far = x, 0.0, 0.0
+        for layer in self.flow.transform.transforms:
+            far = far + (between.abs() - 2.5).relu().square().sum(1)
+            between, logabsdet = layer.to_base(between)
+            total = total + logabsdet
+        return 0.02 * far - self.flow.base.log_prob(between) - total
+
+
+def keep_moons(steps: int = 4000, seed: int = 0) -> None:
+    """Train on fresh draws, round, measure on 50,000 others, store."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    data, model = moons(), moons_flow(seed)
+    draws = torch.Generator().manual_seed(seed)
+    batch = lambda n: data.sample(n, generator=draws).float()  # noqa: E731
+    for _ in fit(Near(model), batch, steps=steps, batch_size=512, lr=3e-3, clip=5.0, ema=0.99, seed=seed,
+                 progress=False):  # fmt: skip
+        pass
+    weights.round_weights(model)
+    x = data.sample(50_000, generator=torch.Generator().manual_seed(seed + 1)).double()
+    with torch.no_grad():
+        nll = float(model.double()(x).mean())
+    seconds = {"wall": time.perf_counter() - wall, "processor": time.process_time() - cpu}
+    card = {
+        "recipe": f"lib.flows.moons.keep_moons(steps={steps})",
+        "seed": seed,
+        "data": "moons",
+        "metrics": {
+            "part": "50,000 fresh draws", "unit": "nats",
+            "nll": round(nll, 4), "entropy": round(float(data.entropy()), 4),
+        },
+        "seconds": {k: round(v, 1) for k, v in seconds.items()},
+        "device": f"cpu, {torch.get_num_threads()} thread",
+    }  # fmt: skip
+    print(card, weights.save(NAME, model.float(), card), flush=True)
+
+
+if __name__ == "__main__":
+    keep_moons()
