@@ -130,14 +130,15 @@ class Integrator(NamedTuple):
         if exact:
             own = getattr(field, "with_divergence", None)
             return own or (lambda t, x: exact_divergence(field, t, x))
-        if hasattr(field, "push"):
+        push = getattr(field, "push", None)
 
-            def measure(t, x):
-                v, Je = field.push(t, x, e)
-                return v, (Je * e).flatten(2).sum(2).mean(0)
+        def measure(t, x):
+            if push is None or torch.is_grad_enabled():  # with a graph, backward is as fast
+                return hutchinson(field, t, x, e)
+            v, Je = push(t, x, e)
+            return v, (Je * e).flatten(2).sum(2).mean(0)
 
-            return measure
-        return lambda t, x: hutchinson(field, t, x, e)
+        return measure
 
     def solve(self, field: Field, s: Tensor, t0: float, t1: float, params) -> Tensor:
         adaptive = dict(rtol=self.rtol, atol=self.atol)
