@@ -38,6 +38,7 @@ __all__ = [
     "exact_divergence",
     "hutchinson",
     "ode_log_prob",
+    "set_solver",
 ]
 
 SOLVERS = ("dopri5", *STEPS, "torchdiffeq")
@@ -190,7 +191,7 @@ class Continuous(Transform):
         how: trace, probe, probes, solver, steps, rtol, atol, adjoint: see `Integrator`.
 
     Attributes:
-        how: the settings; `flow.how = flow.how._replace(rtol=1e-7)` changes some.
+        how: the settings; `set_solver(flow, rtol=1e-7)` changes some.
         evaluations: of the field in the last solve (those of backward passes left out).
     """
 
@@ -238,6 +239,16 @@ class Continuous(Transform):
         for t0, t1 in pairwise(times):
             states.append(self.how._replace(adjoint=False).solve(field, states[-1], t0, t1, ()))
         return torch.stack(states)
+
+
+def set_solver(model: nn.Module, **how) -> nn.Module:
+    """Change the settings of every continuous part, as in set_solver(flow, rtol=1e-7, atol=1e-7)."""
+    parts = [m for m in model.modules() if isinstance(m, Continuous)]
+    if not parts:
+        raise ValueError(f"this {type(model).__name__} has no Continuous part")
+    for part in parts:
+        part.how = part.how._replace(**how).check()
+    return model
 
 
 class RegularisedFlow(Flow):

@@ -98,3 +98,32 @@ class FieldNet(nn.Module):
 def slope(a: Tensor) -> Tensor:
     """The derivative of tanh where its value is a."""
     return torch.addcmul(a.new_ones(()), a, a, value=-1)
+
+
+class ConvField(nn.Module):
+    """A field of images, the time an extra input of every layer: (B, C, H, W) -> the same.
+
+    Down to half the size, `depth` convolutions there, and up again; H and W are even.
+    """
+
+    takes_context = False
+
+    def __init__(self, channels: int, width: int = 64, depth: int = 3):
+        super().__init__()
+        inner = [nn.Conv2d(width, width, 3, padding=1) for _ in range(check_count(depth, "depth"))]
+        first = [
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.Conv2d(width, width, 4, stride=2, padding=1),
+        ]
+        last = [
+            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
+            nn.Conv2d(width, channels, 3, padding=1),
+        ]
+        self.layers = nn.ModuleList([*first, *inner, *last])
+        shapes = [(layer.out_channels, 1, 1) for layer in self.layers]
+        self.speeds = nn.ParameterList(torch.zeros(shape) for shape in shapes)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        for layer, speed in zip(self.layers[:-1], self.speeds, strict=False):
+            x = torch.addcmul(layer(x), speed, t).tanh()
+        return torch.addcmul(self.layers[-1](x), self.speeds[-1], t)
