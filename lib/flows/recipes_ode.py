@@ -13,31 +13,20 @@ two of the plane, on any machine:
 
 import argparse
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from lib.data import images
 from lib.data.base import Density
 from lib.data.densities import eight_gaussians
-from lib.data.images import LEVELS, bits_per_dim, dequantise
 from lib.data.toys import moons as two_moons
 from lib.flows import Affine, Compose, Flow, Logit
 from lib.flows.continuous import Continuous, FieldNet, RegularisedFlow, set_solver
 from lib.flows.field import ConvField
+from lib.flows.linear import start
+from lib.flows.recipes import Pixels, Recipe, measure
 from lib.train import fit
 
 TRAINING = dict(rtol=1e-3, atol=1e-3)
-
-
-class Recipe(NamedTuple):
-    """A model, the function `train(B)` that draws its data, and the keyword arguments of `fit`."""
-
-    model: Flow
-    train: Callable[[int], Tensor]
-    fit: dict[str, Any]
 
 
 def plane_flow(width: int = 96, depth: int = 2, **how) -> Flow:
@@ -63,22 +52,6 @@ def _plane(density: Density, steps: int, seed: int, batch_size: int) -> Recipe:
     return Recipe(model, density.sample, settings)
 
 
-class Fresh:
-    """Images in (0, 1) with fresh dequantisation noise at every draw: `fresh(B)`, (B, *shape)."""
-
-    def __init__(self, levels: Tensor, n_levels: int):
-        self.levels, self.n_levels = levels, n_levels
-
-    def __call__(self, n: int) -> Tensor:
-        return dequantise(self.levels[torch.randint(len(self.levels), (n,))], self.n_levels)
-
-    def held(self, levels: Tensor, copies: int = 1) -> Tensor:
-        """A fixed draw of the noise for `copies` of these images."""
-        noise = torch.Generator().manual_seed(0)
-        rows = levels.repeat(copies, *[1] * (levels.ndim - 1))
-        return dequantise(rows, self.n_levels, noise)
-
-
 def digits(
     steps: int = 600, width: int = 256, trace: str = "exact", seed: int = 0, **how
 ) -> Recipe:
@@ -89,38 +62,36 @@ def digits(
     weights: 1,257 images are learnt by heart otherwise.
     """
     torch.manual_seed(seed)
-    train, valid = (images.digits(split)[0].flatten(1) for split in ("train", "valid"))
-    fresh = Fresh(train, LEVELS["digits"])
+    pixels = Pixels("digits", flat=True)
     ode = Continuous(FieldNet(64, width, 2), trace=trace, **dict(rtol=1e-2, atol=1e-2) | how)
-    model = Flow(Compose(Logit(0.05), Affine(64), ode), 64)
-    _start(model, fresh)
+    model = Flow(Compose(*_head(pixels), ode), 64)
     settings = dict(steps=steps, batch_size=128, lr=5e-3, clip=10.0, ema=0.99, seed=seed)
-    held = fresh.held(valid, copies=2)
-    return Recipe(model, fresh, settings | dict(valid=held, valid_every=50))
+    return Recipe(model, pixels, settings | dict(valid=pixels.held(copies=2), valid_every=50))
 
 
 def mnist(steps: int = 30_000, width: int = 64, seed: int = 0) -> Recipe:
     """Dequantised MNIST, for a GPU: one ODE of convolutions, Hutchinson, RNODE's regularisers."""
     torch.manual_seed(seed)
-    fresh = Fresh(images.mnist("train")[0], LEVELS["mnist"])
+    pixels = Pixels("mnist")
     how = dict(trace="hutchinson", **TRAINING)
     parts = [Continuous(ConvField(1, width), **how) for _ in range(2)]
-    transform = Compose(Logit(0.05), Affine(1, 28, 28), *parts)
+    transform = Compose(*_head(pixels), *parts)
     model = RegularisedFlow(transform, 1, 28, 28, kinetic=0.01, jacobian=0.01)
-    _start(model, fresh)
     settings = dict(steps=steps, batch_size=200, lr=1e-3, clip=10.0, ema=0.999, seed=seed)
-    held = fresh.held(images.mnist("valid")[0][:2_000])
-    return Recipe(model, fresh, settings | dict(valid=held, valid_every=1_000))
+    return Recipe(model, pixels, settings | dict(valid=pixels.held(), valid_every=1_000))
 
 
-def _start(model: Flow, fresh: Fresh) -> None:
-    """The affine map gives every pixel mean 0 and variance 1."""
-    logit, affine, *_ = model.transform.transforms
-    affine.init_from(logit.to_base(fresh(min(2_000, len(fresh.levels))))[0])
+def _head(pixels: Pixels) -> tuple[Logit, Affine]:
+    """Logits, and an affine map that gives every pixel mean 0 and variance 1."""
+    logit, affine = Logit(0.05), Affine(*pixels.shape)
+    start(Compose(logit, affine), pixels(min(5_000, len(pixels.train))))
+    return logit, affine
 
 
 @torch.no_grad()
-def measure(model: Flow, density: Density, n: int = 20_000, seed: int = 1) -> dict[str, float]:
+def measure_plane(
+    model: Flow, density: Density, n: int = 20_000, seed: int = 1
+) -> dict[str, float]:
     """Mean -log p in nats on fresh samples, how far it is above the entropy, and the latter's error.
 
     The difference is the mean of log p_true - log p on the same points, whose noise is far
@@ -132,21 +103,6 @@ def measure(model: Flow, density: Density, n: int = 20_000, seed: int = 1) -> di
     )
     above, error = gap.mean().item(), gap.std().item() / n**0.5
     return {"-log p": density.entropy() + above, "above the entropy": above, "stderr": error}
-
-
-@torch.no_grad()
-def measure_bits(
-    model: Flow, levels: Tensor, n_levels: int, draws: int = 4, seed: int = 0
-) -> tuple[float, float]:
-    """Bits per dimension of images, levels (N, *shape), and the standard error of their mean."""
-    device, noise = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    total = torch.zeros(len(levels), dtype=torch.float64)
-    for _ in range(draws):
-        for i in range(0, len(levels), 500):
-            x = dequantise(levels[i : i + 500].cpu(), n_levels, noise)
-            total[i : i + 500] += model(x.to(device)).double().cpu() / draws
-    bits = bits_per_dim(total, levels[0].numel(), n_levels)
-    return bits.mean().item(), bits.std().item() / len(bits) ** 0.5
 
 
 RECIPES = {f.__name__: f for f in (moons, eight, mnist)}
@@ -178,11 +134,11 @@ def main(argv: list[str] | None = None) -> None:
     set_solver(weights.round_weights(model), rtol=1e-5, atol=1e-5)
     if args.recipe == "mnist":
         set_solver(model, rtol=1e-4, atol=1e-4)
-        bits, error = measure_bits(model, images.mnist("test")[0], LEVELS["mnist"], draws=1)
+        bits, error = measure(model, recipe.train.part("test"), 256, draws=1)
         metrics = {"part": "test", "unit": "bits per dimension", "bits": bits, "stderr": error}
     else:
         density = {"moons": two_moons, "eight": eight_gaussians}[args.recipe]()
-        metrics = {"part": "20,000 fresh points", "unit": "nats", **measure(model, density)}
+        metrics = {"part": "20,000 fresh points", "unit": "nats", **measure_plane(model, density)}
     card = {
         "recipe": f"lib.flows.recipes_ode.{args.recipe}(steps={settings['steps']}, "
         f"batch_size={settings['batch_size']})",
