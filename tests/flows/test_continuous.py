@@ -15,9 +15,11 @@ from lib.flows.continuous import (
     exact_divergence,
     hutchinson,
     ode_log_prob,
+    set_solver,
 )
 from lib.ode import SolverError, solve
 from lib.utils import std_normal_log_prob
+from tests.flows.laws import Case, Laws
 
 TIGHT = dict(rtol=1e-9, atol=1e-9)
 F64 = torch.float64
@@ -64,6 +66,29 @@ def jacobians(f, x):
     n = x[0].numel()
     jac = torch.autograd.functional.jacobian
     return torch.stack([jac(lambda v: f(v[None])[0], row).reshape(n, n) for row in x])
+
+
+class TestContinuousIsATransform(Laws):
+    """At a tolerance near the precision, a continuous flow holds what every transform must hold."""
+
+    HOW = dict(rtol=1e-11, atol=1e-11)
+    SOME = dict(loud=0.4, sizes=(2, 6), vmap=False, onto=False)  # its density is looked at below
+    CASES = {
+        "three layers": Case(lambda D, how=HOW: Continuous(FieldNet(D, 8, 3), **how), **SOME),
+        "two layers": Case(
+            lambda D, how=HOW: Continuous(FieldNet(D, 8, 2), **how), second=False, **SOME
+        ),
+        "context": Case(
+            lambda D, how=HOW: Continuous(FieldNet(D, 8, 3, context=2), **how),
+            context=2,
+            second=False,
+            **SOME,
+        ),
+    }
+
+    def make(self, name, D=None, dtype=F64, device="cpu", batch=7):
+        f, z, c = super().make(name, D, dtype, device, batch)
+        return (f if dtype == F64 else set_solver(f, rtol=1e-6, atol=1e-6)), z, c
 
 
 # the divergence
