@@ -162,7 +162,7 @@ def ode_log_prob(
     t0: float = 0.0,
     t1: float = 1.0,
     probes: Tensor | None = None,
-    params: Sequence[Tensor] = (),
+    params: Sequence[Tensor] | None = None,
     **how,
 ) -> tuple[Tensor, Tensor]:
     """log p(x) in nats, (B,), and z = x(t1), for any field(t, x) of any shape and any base.
@@ -172,9 +172,12 @@ def ode_log_prob(
 
     Args:
         probes: for trace="hutchinson", those of `draw_probes` instead of fresh ones.
-        params: with adjoint=True, the tensors of the field that need a gradient.
+        params: with adjoint=True, the tensors of the field that need a gradient; a module's own
+            parameters if left out.
         how: trace, probe, probes, solver, steps, rtol, atol, adjoint: see `Integrator`.
     """
+    if params is None:
+        params = list(field.parameters()) if isinstance(field, nn.Module) else []
     moved = Integrator(**how).check().move(field, x, t0, t1, params, probes=probes)
     return base_log_prob(moved.x) + moved.divergence, moved.x
 

@@ -298,6 +298,17 @@ def test_ode_log_prob_of_a_gaussian_process(device):
     torch.testing.assert_close(log_p, want, rtol=1e-4, atol=1e-4)
 
 
+def test_ode_log_prob_by_the_adjoint(device):
+    field, x = net(2, device=device), torch.randn(4, 2, dtype=F64, device=device)
+    weight = field.layers[0].weight
+    how = dict(base_log_prob=std_normal_log_prob, **TIGHT)
+    want = torch.autograd.grad(ode_log_prob(field, x, **how)[0].sum(), weight)
+    got = torch.autograd.grad(ode_log_prob(field, x, adjoint=True, **how)[0].sum(), weight)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match="not in params"):
+        ode_log_prob(plain(field), x, adjoint=True, **how)[0].sum().backward()
+
+
 def test_fixed_probes_make_it_repeatable(device):
     field, x = net(3, device=device), torch.randn(4, 3, dtype=F64, device=device)
     e = draw_probes(x)
