@@ -1,0 +1,108 @@
+"""Chapter 7's checkers: right answers pass, known wrong ones get the hint that helps."""
+
+import math
+
+import pytest
+import torch
+
+from lib.ode import solve
+from lib.teach import check
+from lib.teach.exercise import labels
+
+Z1 = 1.5 * math.exp(-1.4)
+
+
+def kutta(field, z, t0, t1, steps, move=True, third=True, late=True):
+    h = (t1 - t0) / steps
+    for n in range(steps):
+        t = t0 + n * h if move else t0
+        k1 = field(t, z)
+        k2 = field(t + late * h / 2, z + h / 2 * k1)
+        k3 = field(t + late * h, z - h * k1 + 2 * h * k2 if third else z + h * k2)
+        z = z + h / 6 * (k1 + 4 * k2 + k3)
+    return z
+
+
+def backward(A, G, a, h, late=True, scale=True, rows=True):
+    grad = 0
+    for A_n, G_n in zip(A.flip(0), G.flip(0), strict=True):
+        after = a
+        a = a + h * (a @ A_n if rows else A_n @ a)
+        grad = grad + (h if scale else 1) * (after if late else a) @ G_n
+    return a, grad
+
+
+def adjoint(v, v_z, v_theta, z1, a1, t0, t1, sign_a=-1, sign_g=-1, swap=False):
+    def field(t, s):
+        z, a, _ = s
+        return torch.stack([v(t, z), sign_a * a * v_z(t, z), sign_g * a * v_theta(t, z)])
+
+    start = torch.tensor([z1, a1, 0.0], dtype=torch.float64)
+    return solve(field, start, *((t0, t1) if swap else (t1, t0)), 200)
+
+
+RIGHT = {
+    "7.1": [0.25, torch.tensor(0.25), 2 / 8],
+    "7.2": [2 * Z1**2, round(2 * Z1**2, 3), torch.tensor(2 * 2.25 * math.exp(-2.8))],
+    "7.3": [kutta],
+    "7.4": [backward],
+    "7.5": [adjoint, lambda *a: tuple(adjoint(*a))],
+}
+WRONG = {
+    "7.1": [(1 / 8, "sign"), (8, "down to -1"), (0.3, "1 - 8h"), ("a quarter", "number")],
+    "7.2": [
+        (Z1**2, "time of 2"),
+        (-2 * Z1**2, "plus"),
+        (Z1**2 / 2, "derivative"),
+        (2 * Z1, "not 1"),
+        (1.5 * math.exp(-2.8), "dz0"),
+        (3.0, "same at all times"),
+    ],
+    "7.3": [
+        (lambda *a: kutta(*a, move=False), "t move on"),
+        (lambda *a: kutta(*a, third=False), "k3 starts"),
+        (lambda *a: kutta(*a, late=False), "three different times"),
+        (lambda f, z, t0, t1, n: z, "not taken"),
+        (lambda f, z, t0, t1, n: kutta(f, z, t0, t0 + abs(t1 - t0), n), "backwards"),
+        (lambda f, z, t0, t1, n: 2 * kutta(f, z, t0, t1, n), "one step"),
+        (3, "function was expected"),
+    ],
+    "7.4": [
+        (lambda A, G, a, h: backward(A.flip(0), G.flip(0), a, h), "last block"),
+        (lambda *a: backward(*a, rows=False), "row"),
+        (lambda *a: backward(*a, late=False), "a_{n+1}"),
+        (lambda *a: backward(*a, scale=False), "factor h"),
+        (lambda *a: (backward(*a)[0], -backward(*a)[1]), "sign"),
+        (lambda *a: backward(*a)[0], "2 things"),
+    ],
+    "7.5": [
+        (lambda *a: adjoint(*a, sign_a=1), "da/dt = -a v_z"),
+        (lambda *a: adjoint(*a, sign_g=1), "dg/dt"),
+        (lambda *a: adjoint(*a, swap=True), "from t1 to t0"),
+        (lambda *a: adjoint(*a)[:2], "3 things"),
+        (lambda *a: adjoint(*a) * torch.tensor([1, 2, 1]), "a(t0)"),
+    ],
+}
+
+
+def test_every_checker_is_tested():
+    assert labels(7) == sorted(RIGHT) == sorted(WRONG)
+
+
+@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
+def test_right(label, answer, capsys):
+    assert check(label, answer), capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("label", "answer", "hint"), [(k, *a) for k, v in WRONG.items() for a in v]
+)
+def test_wrong(label, answer, hint, capsys):
+    assert not check(label, answer)
+    assert hint in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", sorted(RIGHT))
+def test_no_answer(label, capsys):
+    assert not check(label, ...)
+    assert "no answer yet" in capsys.readouterr().out
