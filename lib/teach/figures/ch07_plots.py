@@ -112,8 +112,8 @@ def minus_x(paths: dict[int, Tensor]) -> None:
     shade = plt.get_cmap("viridis")
     for k in range(0, paths[1].shape[1], 2):
         c = shade(0.9 * k / paths[1].shape[1])
-        left.plot(time, paths[1][:, k, 0], color=c, lw=1.2)
-        right.plot(*paths[2][:, k].T, color=c, lw=1.2)
+        left.plot(time, paths[1][:, k, 0], color=c, lw=1.2, ls="-")
+        right.plot(*paths[2][:, k].T, color=c, lw=1.2, ls="-")
         right.plot(*paths[2][-1, k], "o", color=c, ms=4)
         left.plot(1, paths[1][-1, k, 0], "o", color=c, ms=4)
     left.set(xlabel="time t", ylabel="x", title="one dimension", ylim=(-1.1, 1.1))
@@ -153,52 +153,50 @@ def gradient_errors(tolerances: list[float], errors: dict[str, list]) -> None:
 
 
 def memory(lengths: Sequence[int], used: dict[str, list[float]]) -> None:
-    """Peak of the memory held, MiB, over the number of steps."""
+    """Memory kept for the backward pass, MiB, over the number of steps."""
     fig, ax = plt.subplots(figsize=(6.2, 3.4))
     for j, (name, mib) in enumerate(used.items()):
         _marked(ax, lengths, mib, j, name)
-    ax.set(xscale="log", yscale="log", xlabel="RK4 steps", ylabel="held at the peak, MiB")
+    ax.set(xscale="log", yscale="log", xlabel="RK4 steps", ylabel="kept for the way back, MiB")
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
     ax.legend()
     plt.show()
 
 
-def _there_and_back(field: Callable, start: Tensor, t1: float, tol: float, n: int = 200):
-    """Times and states (n + 1, D) out, and back from the end as far as it goes."""
-    times = torch.linspace(0, t1, n + 1).tolist()
-    out = [start]
-    for s, t in zip(times, times[1:], strict=False):
-        out.append(solve_adaptive(field, out[-1], s, t, tol, tol).x)
-    back = [out[-1]]
+def _walk(field: Callable, start: Tensor, t0: float, t1: float) -> tuple[list[float], Tensor]:
+    """Times and states (n, D) at the solver's steps, as far as it gets."""
+    seen: list[tuple[float, Tensor]] = []
+    keep = lambda t, z: seen.append((t, z))  # noqa: E731
     try:
-        for s, t in zip(times[::-1], times[-2::-1], strict=False):
-            back.append(solve_adaptive(field, back[-1], s, t, tol, tol, max_steps=400).x)
-            if back[-1].abs().max() > 100:
-                break
+        end = solve_adaptive(field, start, t0, t1, 1e-8, 1e-8, max_steps=2000, on_step=keep)
+        seen.append((t1, end.x))
     except SolverError:
         pass
-    return torch.tensor(times), torch.cat(out).detach(), torch.cat(back).detach()
+    return [t for t, _ in seen], torch.cat([z for _, z in seen])
+
+
+def there_and_back(field: Callable, start: Tensor, t1: float):
+    """The path out, and the path back from its end."""
+    out = _walk(field, start, 0.0, t1)
+    return out, _walk(field, out[1][-1:], t1, 0.0)
 
 
 def no_way_back(stiff: Callable, start: Tensor, chaos: Callable, origin: Tensor) -> None:
     """Two fields solved forward and back: over time, and in a plane."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.5))
-    t, out, back = _there_and_back(stiff, start, 1.0, 1e-8)
+    (t, out), (t_back, back) = there_and_back(stiff, start, 1.0)
     _line(left, t, out[:, 0], 0, "out")
-    _line(left, t.flip(0)[: len(back)], back[:, 0], 1, "back")
+    _line(left, t_back, back[:, 0], 1, "back")
     left.plot(0, out[0, 0], "o", color=style.colour(0), ms=7, label="true start")
-    left.plot(
-        t.flip(0)[len(back) - 1], back[-1, 0], "s", color=style.colour(1), ms=7, label="found"
-    )
+    left.plot(t_back[-1], back[-1, 0], "s", color=style.colour(1), ms=7, label="found")
     left.set(xlabel="time t", ylabel="first coordinate", ylim=(-3.2, 3), title="contracting")
-    t, out, back = _there_and_back(chaos, origin, 2.0, 1e-8, 400)
+    (t, out), (t_back, back) = there_and_back(chaos, origin, 2.0)
     _line(right, out[:, 0], out[:, 2], 0, lw=1.2)
     _line(right, back[:, 0], back[:, 2], 1, lw=1.2)
     right.plot(out[0, 0], out[0, 2], "o", color=style.colour(0), ms=7)
     right.plot(back[-1, 0], back[-1, 2], "s", color=style.colour(1), ms=7)
     right.set(xlabel="z1", ylabel="z3", title="chaotic, t from 0 to 2 and back")
-    right.set(xlim=(-40, 40), ylim=(-40, 60))
     left.legend(fontsize=8.5)
     plt.show()
 
@@ -214,6 +212,8 @@ def classifier(counts: dict[str, list], tests: dict[str, dict[int, float]], full
     for j, (name, acc) in enumerate(tests.items()):
         _marked(right, list(acc), list(acc.values()), j, name)
     right.axhline(full, color=style.colour(-1), ls=":", lw=1, label="adaptive")
-    right.set(xlabel="steps at test time", ylabel="test accuracy")
+    right.set(xscale="log", xlabel="steps at test time", ylabel="test accuracy")
+    right.set_xticks(list(acc), [str(n) for n in acc])
+    right.minorticks_off()
     right.legend()
     plt.show()
