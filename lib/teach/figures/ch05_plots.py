@@ -44,7 +44,7 @@ def next_pixel(images: Tensor, predicted: Tensor, surprise: Tensor) -> None:
     """Digits, linear predictions of each pixel from the earlier ones, and standardised errors."""
     lines = {"digit": images, "predicted": predicted, "surprise": surprise}
     figure, axes = _rows(lines, 1.15, surprise={"cmap": "RdBu", "vmin": -3, "vmax": 3})
-    figure.colorbar(axes[-1, 0].images[0], ax=axes[-1].tolist(), label="standard deviations")
+    figure.colorbar(axes[-1, 0].images[0], ax=axes[-1].tolist(), label="std. dev.")
     plt.show()
 
 
