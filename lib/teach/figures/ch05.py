@@ -69,9 +69,7 @@ def sampling() -> Explorable:
             left.poly([image[0], *image, x[i]], [0, *_normal(image, shift[i], log_scale[i]), 0], 0, fill=0.3, width=0)  # fmt: skip
             left.line(grid, _normal(grid), 2, "z: standard normal", width=1.8)
             left.line(grid, _normal(grid, shift[i], log_scale[i]), 0, "x: the conditional p(x | before)", dash=0, width=2.5)  # fmt: skip
-            left.arrows(
-                [z[i]], [0.94 * top], [x[i] - z[i]], [0], -1, "μ + exp(α) z", width=1.5
-            )
+            left.arrows([z[i]], [0.94 * top], [x[i] - z[i]], [0], -1, "μ + exp(α) z", width=1.5)
             left.line([z[i], z[i]], [0, 0.94 * top], 2, width=1.5)
             left.line([x[i], x[i]], [0, 0.94 * top], 0, dash=0, width=1.5)
         else:
