@@ -64,7 +64,9 @@ class TestCoupling(Laws):
             mass=1e-3,
         ),
         "nice": Case(lambda D: nice(D, 4, 8, 1), 0.3),
-        "realnvp": Case(lambda D: realnvp(D, 4, 8, 1), soft, mass=1e-3),  # kinks of the ReLU, on a grid
+        "realnvp": Case(
+            lambda D: realnvp(D, 4, 8, 1), soft, mass=1e-3
+        ),  # kinks of the ReLU, on a grid
         "realnvp-context": Case(lambda D: realnvp(D, 4, 8, 1, context=2), soft, 2, mass=1e-3),
         "checkerboard": Case(image(AffineCoupling, checkerboard, 2), sizes=(1, 3), **IMAGE),
         "checkerboard-additive": Case(

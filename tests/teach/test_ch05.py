@@ -12,7 +12,7 @@ from lib.teach.exercise import labels
 from lib.teach.exercises.ch05 import _predictor
 
 LN = math.log
-P51 = -0.125 - LN(2) - LN(1.5) + 1 - LN(2 * math.pi)
+P51 = -0.125 - math.e**2 / 8 - LN(2) - LN(1.5) + 1 - LN(2 * math.pi)
 
 
 def made_masks(order, hidden, own=None, strict_hidden=False, strict_last=True, first=1):
@@ -68,7 +68,7 @@ def phi(*a):
 
 
 RIGHT = {
-    "5.1": [P51, -2.061, torch.tensor(-2.0615)],
+    "5.1": [P51, -2.985, torch.tensor(-2.9851)],
     "5.2": [24, 24.0],
     "5.3": [made_masks, lambda o, h: [m.bool() for m in made_masks(o, h)]],
     "5.4": [sample, by_coordinates, lambda p, z: sample(p, z, 9, 3.0)],
@@ -79,12 +79,13 @@ WRONG = {
     "5.1": [
         (P51 + 2 * (LN(3) - 1), "sign of the log-scales"),
         (P51 + LN(3) - 1, "density of z"),
-        (-1.1866 + 0.963, "own -1/2 log 2 pi"),
+        (P51 + LN(2 * math.pi), "own -1/2 log 2 pi"),
         (P51 + LN(2 * math.pi) / 2, "one of them is missing"),
-        (P51 - 0.125, "-z^2 / 2"),
+        (P51 - 0.125 - math.e**2 / 8, "-z^2 / 2"),
+        (P51 + math.e**2 / 8, "z_2 is missing"),
         (math.exp(P51), "logarithm was asked"),
         (-0.125 - LN(2) - LN(2 * math.pi) / 2, "first coordinate alone"),
-        (P51 + LN(1.5), "1.5 / e"),
+        (-0.125 - (0.75 * math.e) ** 2 / 2 - LN(2) + 1 - LN(2 * math.pi), "1.5 / e"),
         (3, "not yet"),
         ("one", "a number"),
     ],

@@ -39,10 +39,11 @@ def _known(got: Tensor, mistakes: dict[str, Any], rtol: float = 1e-6) -> None:
 
 @exercise("5.1")
 def by_hand(answer: Any) -> None:
-    """-1/8 - log 2 - (log 1.5 - 1) - log 2 pi, accepted to three digits."""
+    """-1/8 - e^2 / 8 - log 2 - (log 1.5 - 1) - log 2 pi, accepted to three digits."""
     got = _tensor(answer, "a number was expected")
     scales = math.log(2) + math.log(1.5) - 1
-    right = -0.125 - scales - LOG_2PI
+    squares = 0.5 * 0.5**2 + 0.5 * (math.e / 2) ** 2  # z_1 = 1/2, z_2 = e/2
+    right = -squares - scales - LOG_2PI
     _known(
         got,
         {
@@ -52,10 +53,15 @@ def by_hand(answer: Any) -> None:
             "each coordinate has its own -1/2 log 2 pi": right + LOG_2PI,
             "each coordinate has its own -1/2 log 2 pi; one of them is missing": right
             + LOG_2PI / 2,
-            "z_1 = 0.5 enters as -z^2 / 2": right - 0.125,
+            "each z enters as -z^2 / 2": right - squares,
+            "z_2 is missing: x_2 = 3 is not at the conditional mean 2.25": right + math.e**2 / 8,
             "that is the density; its logarithm was asked for": math.exp(right),
             "that is the first coordinate alone": -0.125 - math.log(2) - LOG_2PI / 2,
-            "the scale of x_2 is x_1 / e = 1.5 / e, not 1 / e": right + math.log(1.5),
+            "the scale of x_2 is x_1 / e = 1.5 / e, not 1 / e": -0.125
+            - (0.75 * math.e) ** 2 / 2
+            - math.log(2)
+            + 1
+            - LOG_2PI,
         },
         rtol=1e-3,
     )

@@ -11,16 +11,23 @@ from ...flows.made import MADE
 from ..explorable import Choice, Explorable, Panel, Scene, Slider, explore
 
 HERE = Path(__file__).parent
-LOW, HIGH, PIXELS = -5.0, 5.0, 60  # the range of each coordinate; pixels of the joint density
+LOW, HIGH, PIXELS = -4.0, 4.0, 60  # the range of each coordinate; pixels of the joint density
 TOP = 0.35  # density of full colour
 
 
+RULES = [
+    ("", ""),
+    ("0.9 sin(1.5 x1) = ", "0.4 tanh(x1) − 0.6 = "),
+    ("0.6 x1 x2 − 0.2 = ", "0.5 cos(x2) − 0.3 x1 − 0.4 = "),
+]
+
+
 def conditioner(x1, x2):
-    """Shift and log-scale of x1, x2, x3, each a function of the coordinates before it: smooth, bent, fixed."""
+    """mu and alpha of x1, x2, x3 from the coordinates before: `predict` of the chapter."""
     zero = 0 * x1
-    shift = [zero, 0.4 * x1**2 - 1, 1.2 * np.tanh(x2) - 0.5 * x1]
-    log_scale = [zero, 0.4 * np.tanh(x1) - 0.6, 0.5 * np.tanh(x1 * x2) - 0.5]
-    return shift, log_scale
+    mu = [zero + 0.4, 0.9 * np.sin(1.5 * x1), 0.6 * x1 * x2 - 0.2]
+    alpha = [zero - 0.2, 0.4 * np.tanh(x1) - 0.6, 0.5 * np.cos(x2) - 0.3 * x1 - 0.4]
+    return mu, alpha
 
 
 def _normal(x, shift=0.0, log_scale=0.0):
@@ -41,16 +48,19 @@ def sampling() -> Explorable:
 
     def scene(step: float, z1: float, z2: float, z3: float) -> Scene:
         k, z = round(step), [z1, z2, z3]
-        x = [z1, 0.0, 0.0]
-        for i in (1, 2):
+        x = [0.0, 0.0, 0.0]
+        for i in range(3):
             shift, log_scale = conditioner(x[0], x[1])
             x[i] = float(shift[i] + math.exp(log_scale[i]) * z[i])
         shift, log_scale = ([float(v) for v in pair] for pair in conditioner(x[0], x[1]))
         terms = [-0.5 * v * v - 0.5 * math.log(2 * math.pi) - s for v, s in zip(z, log_scale, strict=True)]  # fmt: skip
         given = ["", " | x1", " | x1, x2"]
 
-        left = Panel((LOW, HIGH), (0, 1.15), title=f"step {k}: from z{k} to x{k}" if k else "step 0: only noise so far",
-                     xlabel=f"z{k} and x{k}" if k else "x1", ylabel="density", aspect=1.25, grow=1.3)  # fmt: skip
+        top = 1.15
+        if k:  # a narrow conditional is high
+            top = max(top, 1.15 * math.exp(-log_scale[k - 1]) / math.sqrt(2 * math.pi))
+        left = Panel((LOW, HIGH), (0, top), title=f"step {k}: from z{k} to x{k}" if k else "step 0: only noise so far",
+                     xlabel=f"z{k} and x{k}" if k else "x1", ylabel="density", aspect=1.1, grow=1.0)  # fmt: skip
         if k:
             i = k - 1
             tail = np.linspace(-4, z[i], 61)  # what lies left of z_k, and of x_k: the same area
@@ -59,34 +69,32 @@ def sampling() -> Explorable:
             left.poly([image[0], *image, x[i]], [0, *_normal(image, shift[i], log_scale[i]), 0], 0, fill=0.3, width=0)  # fmt: skip
             left.line(grid, _normal(grid), 2, "z: standard normal", width=1.8)
             left.line(grid, _normal(grid, shift[i], log_scale[i]), 0, "x: the conditional p(x | before)", dash=0, width=2.5)  # fmt: skip
-            left.arrows(
-                [z[i]], [1.08], [x[i] - z[i]], [0], -1, "shift + exp(log_scale) z", width=1.5
-            )
-            left.line([z[i], z[i]], [0, 1.08], 2, width=1.5)
-            left.line([x[i], x[i]], [0, 1.08], 0, dash=0, width=1.5)
-        if k < 3:
-            left.line(grid, _normal(grid, shift[k], log_scale[k]), 3, "the next conditional", dash=3, width=1.8)  # fmt: skip
+            left.arrows([z[i]], [0.94 * top], [x[i] - z[i]], [0], -1, "μ + exp(α) z", width=1.5)
+            left.line([z[i], z[i]], [0, 0.94 * top], 2, width=1.5)
+            left.line([x[i], x[i]], [0, 0.94 * top], 0, dash=0, width=1.5)
+        else:
+            left.line(grid, _normal(grid, shift[0], log_scale[0]), 3, "the first conditional", dash=3, width=1.8)  # fmt: skip
 
-        slots = Panel((0.4, 3.6), (-6.2, 6.2), title="x, filled from the left", xlabel="coordinate", ylabel="value",
-                      aspect=0.75, grow=0.75)  # fmt: skip
+        slots = Panel((0.4, 3.6), (LOW, HIGH), title="x, from the left", xlabel="coordinate", ylabel="value",
+                      aspect=0.72, grow=0.55)  # fmt: skip
         slots.line([0.4, 3.6], [0, 0], -1, dash=0, width=1, alpha=0.4)
         for i in range(3):
             if i < k:
                 slots.bars([i + 0.9], [x[i]], 0.5, 0, "x, fixed" if i == 0 else None)
-                slots.text(i + 0.9, x[i] + (0.5 if x[i] >= 0 else -0.5), _num(x[i]), 0)
+                slots.text(i + 0.9, x[i] + (0.35 if x[i] >= 0 else -0.35), _num(x[i]), 0)
             else:
-                slots.text(i + 0.9, 0.6, "?", -1, size=1.4)
+                slots.text(i + 0.9, 0.45, "?", -1, size=1.4)
         slots.points([1.32, 2.32, 3.32], z, 2, "z, the noise", radius=4)
 
         low = 0 if k < 2 else 1  # the plane of x1, x2, or of x2, x3 where x1 is fixed
         s, ls = conditioner(*((pix1, pix2) if low == 0 else (x[0], pix1)))
         if low == 0:
-            joint = _normal(pix1) * _normal(pix2, s[1], ls[1])
+            joint = _normal(pix1, s[0], ls[0]) * _normal(pix2, s[1], ls[1])
         else:
             joint = _normal(pix1, shift[1], log_scale[1]) * _normal(pix2, s[2], ls[2])
         a, b = ("x1", "x2") if low == 0 else ("x2", "x3")
         right = Panel((LOW, HIGH), (LOW, HIGH), title="p(x1, x2)" if low == 0 else "p(x2, x3 | x1)", xlabel=a, ylabel=b,
-                      equal=True, aspect=1.0, grow=1.1)  # fmt: skip
+                      equal=True, aspect=1.0, grow=0.9)  # fmt: skip
         right.heat(joint, (LOW, HIGH, LOW, HIGH), 0, top=TOP)
         if k >= 1:
             at = x[low]
@@ -100,7 +108,7 @@ def sampling() -> Explorable:
 
         done = sum(terms[:k])
         if k == 0:
-            said = "Nothing is fixed: three noises, and the first conditional, a standard normal."
+            said = "Nothing is fixed: three noises, and the first conditional."
         else:
             said = (
                 f"x{k} = {_num(shift[k - 1])} + exp({_num(log_scale[k - 1])}) times z{k} = {_num(z[k - 1])} "
@@ -113,12 +121,12 @@ def sampling() -> Explorable:
             said += " All three are drawn."
         return Scene(
             [left, slots, right],
-            f"Step {k} of 3. {said} Rules: shift 2 = 0.4 x1 x1 − 1, log_scale 2 = 0.4 tanh x1 − 0.6; "
-            f"shift 3 = 1.2 tanh x2 − 0.5 x1, log_scale 3 = 0.5 tanh(x1 x2) − 0.5.",
+            f"Step {k} of 3. {said} Rules: mu 2 = 0.9 sin(1.5 x1), alpha 2 = 0.4 tanh(x1) − 0.6; "
+            f"mu 3 = 0.6 x1 x2 − 0.2, alpha 3 = 0.5 cos(x2) − 0.3 x1 − 0.4.",
             {
                 **{f"x{i + 1}": _num(x[i]) if i < k else "?" for i in range(3)},
-                "shift of this step": _num(shift[k - 1], 3) if k else "none yet",
-                "log_scale": _num(log_scale[k - 1], 3) if k else "none yet",
+                "μ of this step": RULES[k - 1][0] + _num(shift[k - 1], 3) if k else "none yet",
+                "α": RULES[k - 1][1] + _num(log_scale[k - 1], 3) if k else "none yet",
                 "log p so far, nats": _num(done, 3) if k else "none yet",
             },
         )
@@ -128,9 +136,9 @@ def sampling() -> Explorable:
         scene,
         [
             Slider("step", "step", 0, 3, 2, 1),
-            Slider("z1", "noise z1", -2.5, 2.5, 0.9, 0.05),
-            Slider("z2", "noise z2", -2.5, 2.5, -0.6, 0.05),
-            Slider("z3", "noise z3", -2.5, 2.5, 1.2, 0.05),
+            Slider("z1", "noise z1", -2, 2, 0.7, 0.05),
+            Slider("z2", "noise z2", -2, 2, -1.2, 0.05),
+            Slider("z3", "noise z3", -2, 2, 0.5, 0.05),
         ],
         twin=HERE / "ch05_sampling.js",
     )

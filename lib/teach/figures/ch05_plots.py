@@ -18,10 +18,10 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
     ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
 
 
-def rows(images: dict[str, Tensor], size: float = 0.62, **look) -> None:
+def _rows(images: dict[str, Tensor], size: float = 0.62, **look):
     """Rows of 8 x 8 images with values in [0, 1], each row with its name at the left."""
     n = max(len(row) for row in images.values())
-    _, axes = plt.subplots(
+    figure, axes = plt.subplots(
         len(images), n, figsize=(size * n + 1.4, size * len(images) + 0.1), squeeze=False
     )
     for line, (name, row) in zip(axes, images.items(), strict=True):
@@ -31,13 +31,21 @@ def rows(images: dict[str, Tensor], size: float = 0.62, **look) -> None:
         for ax in line:
             ax.set(xticks=[], yticks=[])
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
+    return figure, axes
+
+
+def rows(images: dict[str, Tensor]) -> None:
+    """Rows of 8 x 8 images with values in [0, 1], each row with its name at the left."""
+    _rows(images)
     plt.show()
 
 
 def next_pixel(images: Tensor, predicted: Tensor, surprise: Tensor) -> None:
     """Digits, linear predictions of each pixel from the earlier ones, and standardised errors."""
     lines = {"digit": images, "predicted": predicted, "surprise": surprise}
-    rows(lines, surprise={"cmap": "RdBu", "vmin": -3, "vmax": 3})
+    figure, axes = _rows(lines, 1.15, surprise={"cmap": "RdBu", "vmin": -3, "vmax": 3})
+    figure.colorbar(axes[-1, 0].images[0], ax=axes[-1].tolist(), label="std. dev.")
+    plt.show()
 
 
 def there_and_back(x: Tensor, z: Tensor, grid: Tensor, mean: Tensor, std: Tensor) -> None:
@@ -91,13 +99,13 @@ def inverse_times(layer, dims: tuple[int, ...], width: int, batch: int = 1024, r
 
 
 def times(dims: tuple[int, ...], measured: dict[str, list[float]]) -> None:
-    """Time against dimension, and how many times slower than ours the others are at the end."""
+    """Time against dimension, and how many density passes each operation costs at the end."""
     _, ax = plt.subplots()
-    ours = measured["inverse, each unit once"][-1]
+    one = measured["density"][-1]
     for j, (name, values) in enumerate(measured.items()):
         _line(ax, dims, values, j, name, marker=style.marker(j), ms=5)
         ax.annotate(
-            f"{values[-1] / ours:.2g} ×",
+            f"{values[-1] / one:.0f} ×",
             (dims[-1], values[-1]),
             xytext=(7, -3),
             textcoords="offset points",
@@ -107,6 +115,34 @@ def times(dims: tuple[int, ...], measured: dict[str, list[float]]) -> None:
     ax.minorticks_off()
     ax.set_xlim(dims[0] * 0.9, dims[-1] * 1.35)
     ax.legend()
+    plt.show()
+
+
+def twins() -> None:
+    """Who is computed from whom, in three dimensions: MAF at the left, IAF at the right."""
+    _, axes = plt.subplots(1, 2, figsize=(8.4, 3.3))
+    says = {
+        "MAF": "sample: $x_1$, then $x_2$, then $x_3$\ndensity: all $z_i$ at once",
+        "IAF": "sample: all $x_i$ at once\ndensity: $z_1$, then $z_2$, then $z_3$",
+    }
+    for ax, (name, words) in zip(axes, says.items(), strict=True):
+        at_once, source = name == "IAF", 0 if name == "MAF" else 1
+        for i in range(3):
+            for row, letter in enumerate("xz"):
+                face = style.colour(2 * (1 - row)) + "30" if row == 0 else "white"
+                look = {"boxstyle": "circle,pad=0.35", "fc": face, "ec": style.INK}
+                ax.text(i, row, f"${letter}_{i + 1}$", ha="center", va="center", bbox=look)
+            step = 1 if at_once else i + 1
+            ax.text(i, -0.47, f"step {step}", fontsize=9, ha="center")
+            arrow = {"arrowstyle": "-|>", "shrinkA": 15, "shrinkB": 15, "lw": 1.4}
+            ax.annotate("", (i, 0), (i, 1), arrowprops={**arrow, "color": style.INK})
+            for j in range(i):  # what mean and scale of x_i are computed from
+                bend = f"arc3,rad={0.25 * (i - j - 1) + 0.02}" if source == 0 else "arc3"
+                more = {"color": style.colour(1), "ls": "--", "connectionstyle": bend}
+                ax.annotate("", (i, 0), (j, source), arrowprops={**arrow, **more})
+        ax.set(xlim=(-0.5, 2.5), ylim=(-1.25, 1.35), title=name)
+        ax.text(1, -0.98, words, ha="center", va="center", fontsize=10)
+        ax.axis("off")
     plt.show()
 
 
@@ -158,10 +194,13 @@ def overfitting(runs: dict) -> None:
         _line(ax, at, valid, 1, "validation part")
         k = int(np.argmin(valid))
         ax.plot(at[k], valid[k], ls="none", marker="s", ms=7, color=style.colour(1), label="kept")
-        ax.set(title=name, xlabel="updates", ylim=(1.6, 3.2))
+        ax.set(title=name, xlabel="updates", ylim=(1.6, 3.5))
     axes[0].set_ylabel("bits per dimension")
     axes[0].legend(fontsize=9)
     plt.show()
+
+
+DASHES = (":", "--", "-")
 
 
 def posteriors(side: Tensor, cases: list[dict[str, Tensor]], x: Tensor) -> None:
@@ -171,21 +210,22 @@ def posteriors(side: Tensor, cases: list[dict[str, Tensor]], x: Tensor) -> None:
     """
     _, axes = plt.subplots(1, len(cases), figsize=(9, 3.2))
     for case, at, ax in zip(cases, x, axes, strict=True):
-        exact, *approximations = case.values()
+        exact = case["exact"]
         ax.pcolormesh(side, side, exact.T, cmap="Blues", shading="gouraud", rasterized=True)
-        for j, density in enumerate(approximations, 1):
+        for j, density in enumerate(case.values()):
             mass = density.flatten().sort(descending=True).values
             share = mass.cumsum(0) / mass.sum()
             levels = [float(mass[int((share < s).sum())]) for s in (0.9, 0.5)]
-            look = {"colors": style.colour(j), "linestyles": ["--", "-"][j - 1]}
-            ax.contour(side, side, density.T, levels=levels, linewidths=1.4, **look)
+            look = {"colors": style.colour(j) if j else style.INK, "linestyles": DASHES[j]}
+            ax.contour(side, side, density.T, levels=levels, linewidths=1.4 if j else 1.0, **look)
         inside = (sum(d / d.sum() for d in case.values()) > 2e-6).nonzero()
         low, high = side[inside.amin(0)], side[inside.amax(0)]
         half, middle = float((high - low).max()) / 2, (low + high) / 2
         ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
         ax.set(aspect="equal", xlabel="z1", title=f"x = ({at[0]:.1f}, {at[1]:.1f})")
     axes[0].set_ylabel("z2")
-    for j, name in enumerate(list(cases[0])[1:], 1):
-        axes[-1].plot([], [], color=style.colour(j), ls=["--", "-"][j - 1], label=f"{name} q")
+    for j, name in enumerate(cases[0]):
+        colour, label = style.colour(j) if j else style.INK, f"{name} q" if j else name
+        axes[-1].plot([], [], color=colour, ls=DASHES[j], label=label)
     axes[-1].legend(fontsize=8, loc="upper right")
     plt.show()

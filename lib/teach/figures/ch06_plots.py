@@ -147,17 +147,21 @@ def energies(targets: dict[str, Callable], fitted: dict, sizes: tuple[int, ...])
     plt.show()
 
 
-def kl_curves(sizes: tuple[int, ...], curves: dict[str, list[float]]) -> None:
-    """The divergence against the number of layers."""
-    _, ax = plt.subplots()
-    for j, (name, kl) in enumerate(curves.items()):
-        _line(ax, sizes, kl, j, name, marker=style.marker(j))
-    ax.axhline(math.log(2), color=style.colour(-1), ls=":", lw=1)
-    ax.text(sizes[-1], math.log(2) * 1.06, "log 2", ha="right")
-    ax.set(xscale="log", yscale="log", xlabel="planar layers K", ylabel="KL(q || p), nats")
-    ax.set(xticks=sizes, xticklabels=sizes)
-    ax.minorticks_off()
-    ax.legend()
+def depths(flow: Flow, counts: tuple[int, ...], n: int = 2000) -> None:
+    """The same draws after the first layers of a flow, coloured by where they started."""
+    torch.manual_seed(0)
+    z = torch.randn(n, 2)
+    side, outer = torch.atan2(z[:, 1], z[:, 0]), z.norm(dim=1) > 1.5
+    rows = 2
+    fig, axes = plt.subplots(rows, len(counts) // rows, figsize=(8.4, 5.9))
+    for ax, k in zip(axes.flat, counts, strict=True):
+        with torch.no_grad():
+            x = first(flow.transform, k).from_base(z)[0] if k else z
+        for part, marker, size in ((~outer, ".", 5), (outer, "x", 9)):
+            ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap="twilight",
+                       vmin=-math.pi, vmax=math.pi, rasterized=True)  # fmt: skip
+        _axes(ax, 4.2)
+        ax.set_title(f"after {k} layers" if k else "noise", fontsize=9)
     plt.show()
 
 
@@ -191,11 +195,11 @@ def data_fit(truth, *flows: Flow) -> None:
 
 
 def relatives() -> None:
-    """One radial layer of each sign and one Sylvester layer, on a standard normal."""
+    """A radial layer of each sign on a standard normal, and a Sylvester layer on a uniform square."""
     away, inwards, lines = Radial(2), Radial(2), Sylvester(2, 2)
     with torch.no_grad():
         for radial, beta in ((away, 3.0), (inwards, -1.2)):
-            radial.centre.copy_(torch.tensor([0.4, -0.3]))
+            radial.centre.zero_()
             radial.beta.fill_(beta)
         lines.reflect.copy_(torch.tensor([[0.0, 0.0], [0.6, 0.0]]))
         lines.r.copy_(torch.tensor([[-0.9, 0.7], [0.0, -0.8]]))
@@ -204,7 +208,8 @@ def relatives() -> None:
     panels = {"radial, away": away, "radial, inwards": inwards, "Sylvester, M = 2": lines}
     fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.3))
     for ax, (name, layer) in zip(axes, panels.items(), strict=True):
-        _density(ax, Flow(layer, 2).log_prob)
+        base, top = (Uniform(-2.0, 2.0), 0.35) if layer is lines else (None, None)
+        _density(ax, Flow(layer, 2, base=base).log_prob, top=top)
         _bent_grid(ax, lambda z, layer=layer: layer.from_base(z)[0], color="white", alpha=0.3)
         _axes(ax)
         ax.set_title(name)
