@@ -100,7 +100,7 @@ def solver() -> Explorable:
         middle.line(times[:-1], lengths, series, width=1.5)
 
         right = Panel((1, 4.2), (-8, 1.5), title="error and its price",
-                      xlabel="log10 of the evaluations", ylabel="log10 of the error at the end",
+                      xlabel="log10 of the evaluations", ylabel="log10 of the error",
                       aspect=1.1)  # fmt: skip
         for j, (xs, ys) in enumerate(curves):
             right.line(xs, ys, j, list(NAMES.values())[j], width=1.6)

@@ -77,7 +77,7 @@
     panels: [
       panel([-3.2, 3.2], [-5, 5], "the path in the plane", "z1", "z2", 1.2, left),
       panel([0, END], [-2.5, 0.5], "length of the steps", "time t", "log10 of the step", 1, middle),
-      panel([1, 4.2], [-8, 1.5], "error and its price", "log10 of the evaluations", "log10 of the error at the end", 1, right),
+      panel([1, 4.2], [-8, 1.5], "error and its price", "log10 of the evaluations", "log10 of the error", 1, right),
     ],
     alt: `${how}, with ${evaluations} evaluations of the field. ${result} ${said}`,
     readouts: { evaluations: `${evaluations}`, steps: `${steps}`, rejected: `${rejected}`, "log10 error": lost ? "lost" : error.toFixed(1) },
