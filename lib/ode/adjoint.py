@@ -70,13 +70,14 @@ class _Adjoint(torch.autograd.Function):
     def forward(ctx, field, how, x, t0, t1, *params):
         y = how(field, x, t0, t1)
         ctx.field, ctx.how, ctx.span = field, how, (t0, t1)
-        ctx.save_for_backward(y, *params)
+        ctx.params = params  # the very tensors that the field uses; hooks may replace saved ones
+        ctx.save_for_backward(y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        y, *params = ctx.saved_tensors
+        (y,), params = ctx.saved_tensors, ctx.params
         sizes = [p.numel() for p in (y, y, *params)]
 
         def augmented(t, state):  # d/dt (x, a, dL/dtheta) = (f, -a df/dx, -a df/dtheta)
@@ -124,15 +125,14 @@ class _Checkpointed(torch.autograd.Function):
         else:
             path = solve(field, x, t0, t1, how.steps, how.method, path=True)
             ctx.times, states, y = grid(t0, t1, how.steps), list(path[:-1]), path[-1]
-        ctx.field, ctx.how = field, how
-        ctx.save_for_backward(*states, *params)
+        ctx.field, ctx.how, ctx.params = field, how, params
+        ctx.save_for_backward(*states)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, a):
-        n = len(ctx.times) - 1
-        states, params = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+        states, params = ctx.saved_tensors, ctx.params
         total, f = [torch.zeros_like(p) for p in params], with_float_time(ctx.field)
         for t, s, x in zip(ctx.times[-2::-1], ctx.times[:0:-1], states[::-1], strict=True):
             with torch.enable_grad():
