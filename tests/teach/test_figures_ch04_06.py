@@ -41,8 +41,8 @@ def test_the_density_of_one_planar_layer_is_lib_s(u, enforce):
         used = flow.layer()[1].numpy()
     got = ch06.image_density(*x.T.numpy(), np.array(w), used, b)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-9)
-    scene = ch06.layer().scene(u1=u[0], u2=u[1], enforce=enforce)
-    assert scene.readouts["w.u_hat"] == (f"{flow.condition():.2f}" if enforce else "not used")
+    scene = ch06.layer().scene(u1=u[0], u2=u[1], use=ch06.HAT if enforce else ch06.PLAIN)
+    assert scene.readouts["w.u used"] == f"{flow.condition():.2f}"
     assert scene.readouts["w.u"] == f"{w[0] * u[0] + w[1] * u[1]:.2f}"
     assert scene.readouts["invertible"] == "yes"
 
@@ -66,12 +66,12 @@ def test_three_points_share_one_image_where_the_plane_folds_and_the_words_change
     fold, rise = figure.scene(u1=-2.0, u2=0.2), figure.scene()
     assert fold.readouts["invertible"] == "no: folds over" and "three z" in fold.alt
     assert rise.readouts["invertible"] == "yes" and "nvertible" in rise.alt
-    roots = np.array(item(fold, 2, "three alpha")["x"])
-    assert np.allclose(roots - 2.8 * np.tanh(roots + 0.3), -0.3, atol=1e-4)
+    roots = np.array(item(fold, 2, "three s")["x"])
+    assert np.allclose(roots - 2.8 * np.tanh(roots), 0, atol=1e-4)
     assert len(set(roots)) == 3
-    curve = np.array(item(fold, 2, "alpha + ")["y"])
+    curve = np.array(item(fold, 2, "t = s + ")["y"])
     assert (np.diff(curve) < 0).any()
-    assert (np.diff(item(rise, 2, "alpha + ")["y"]) > 0).all()
+    assert (np.diff(item(rise, 2, "t = s + ")["y"]) > 0).all()
 
 
 def test_the_smallest_slope_is_the_smallest_over_the_plane():
@@ -80,16 +80,32 @@ def test_the_smallest_slope_is_the_smallest_over_the_plane():
         z = torch.rand(20_000, 2, dtype=torch.float64) * 12 - 6
         with torch.no_grad():
             slope = planar((1.5, 1.0), (u1, -0.3), 0.3, False).from_base(z)[1].exp()
-        signed = float(figure.scene(u1=u1).readouts["smallest 1 + u.psi"])
+        signed = float(figure.scene(u1=u1).readouts["smallest det"])
         if signed > 0:
             assert signed == pytest.approx(float(slope.min()), abs=0.01)
         else:
             assert -signed <= float(slope.max()) + 0.01
 
 
+@pytest.mark.parametrize("use, want", [(ch06.DENT, 1.5), (ch06.RIDGE, -0.8)])
+def test_a_longer_w_at_a_held_product_narrows_the_strip_and_nothing_else(use, want):
+    widths = []
+    for k in (1.0, 2.0):
+        scene = ch06.layer().scene(w1=0.9 * k, w2=0.6 * k, u1=-2.0, b=0.3, use=use)
+        assert scene.readouts["w.u used"] == f"{want:.2f}"
+        assert scene.readouts["smallest det"] == f"{min(1, 1 + want):.2f}"
+        border = item(scene, 0, "border of the strip")
+        w = np.array([0.9, 0.6]) * k
+        t = w[0] * np.array(border["x"], float) + w[1] * np.array(border["y"], float) + 0.3
+        widths.append((t[0] - t[-1]) / 2 / np.hypot(*w))  # across, in x
+        s = math.acosh(math.sqrt(2))
+        assert t[0] == pytest.approx(s + want * math.tanh(s), rel=1e-3)
+    assert widths[1] == pytest.approx(widths[0] / 2, rel=1e-3)
+
+
 def test_the_border_of_the_condition_is_still_invertible():
     scene = ch06.layer().scene(w1=1.0, w2=0.0, u1=-1.0, u2=0.7)
-    assert scene.readouts["invertible"] == "yes" and scene.readouts["smallest 1 + u.psi"] == "0.00"
+    assert scene.readouts["invertible"] == "yes" and scene.readouts["smallest det"] == "0.00"
 
 
 # ---- chapter 5: one coordinate after the other --------------------------------------------------

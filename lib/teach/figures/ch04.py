@@ -27,6 +27,7 @@ from ..explorable import Explorable, Panel, Scene, Slider, explore
 HERE = Path(__file__).parent
 BOX, PIXELS = 3.6, 64  # the plane shown, and the density's picture
 TOP = 0.3  # density of full colour
+REACH = 0.15  # longest piece of a grid line
 DRAWS, SHOWN = 400, 150  # draws of the moons that are scored, and those that are drawn
 POINTS = (
     np.array(  # 160 points that look like draws of a Gaussian: quantiles on a golden-ratio lattice
@@ -50,6 +51,35 @@ def _stored() -> tuple[Flow, np.ndarray, float]:
     return flow.double(), draws.double().numpy().round(3), about["metrics"]["entropy"]
 
 
+@lru_cache(1)
+def _grid() -> list[tuple[int, float, list[float]]]:
+    """The lines of the square grid: which coordinate runs, the other's value, stops of the running one.
+
+    Stops are put in until no layer makes a piece longer than REACH: a curve, not a chord.
+    """
+    flow = _stored()[0]
+    maps = [first_layers(flow, k / 2) for k in range(1, 2 * LAYERS + 1)]
+    lines = []
+    for axis in (0, 1):
+        for value in np.linspace(-2.5, 2.5, 11):
+            stops = np.linspace(-2.5, 2.5, 61)
+            for _ in range(7):
+                points = torch.full((len(stops), 2), float(value), dtype=torch.float64)
+                points[:, axis] = torch.from_numpy(stops)
+                with torch.no_grad():
+                    images = torch.stack([m.from_base(points)[0] for m in maps])
+                seen = (images.abs() < BOX).all(-1)
+                length = (images[:, 1:] - images[:, :-1]).norm(dim=-1) * (
+                    seen[:, 1:] | seen[:, :-1]
+                )
+                long = (length > REACH).any(0).numpy()
+                if not long.any():
+                    break
+                stops = np.sort(np.concatenate([stops, (stops[1:] + stops[:-1])[long] / 2]))
+            lines.append((axis, float(value), stops.round(6).tolist()))
+    return lines
+
+
 def bend_moons() -> Explorable:
     """The couplings of a trained RealNVP, one after the other, bend a Gaussian into two moons."""
     flow, draws, entropy = _stored()
@@ -60,13 +90,15 @@ def bend_moons() -> Explorable:
         "weights": base64.b64encode(np.concatenate(numbers).astype("<f2").tobytes()).decode(),
         "width": layers[0].net[0].out_features, "limit": layers[0].limit, "keeps": keeps,
         "points": POINTS.T.tolist(), "draws": draws.T.tolist(), "entropy": entropy,
+        "grid": _grid(),
     }  # fmt: skip
-    line, fine = np.linspace(-2.5, 2.5, 11), np.linspace(-2.5, 2.5, 61)
-    nan = np.nan
-    grid = np.array([
-        np.concatenate([[*fine, nan, *(fine * 0 + v), nan] for v in line]),
-        np.concatenate([[*(fine * 0 + v), nan, *fine, nan] for v in line]),
-    ])  # fmt: skip
+    grid = np.concatenate(
+        [
+            [[*stops, np.nan], [value] * len(stops) + [np.nan]][:: 1 - 2 * axis]
+            for axis, value, stops in _grid()
+        ],
+        axis=1,
+    )
     centre = (np.arange(PIXELS) + 0.5) * 2 * BOX / PIXELS - BOX
     pixels = torch.from_numpy(np.stack([v.ravel() for v in np.meshgrid(centre, centre)], 1))
 
@@ -81,7 +113,7 @@ def bend_moons() -> Explorable:
         share = k - whole
         transform = first_layers(flow, k)
         lines = transform.from_base(torch.from_numpy(np.nan_to_num(grid).T))[0].numpy().T
-        lines = np.where(np.isnan(grid), nan, lines)
+        lines = np.where(np.isnan(grid), np.nan, lines)
         moved, logabsdet = transform.from_base(torch.from_numpy(POINTS))
         density = log_prob(transform, pixels).exp().reshape(PIXELS, PIXELS)
         nll, volume = (
@@ -108,7 +140,7 @@ def bend_moons() -> Explorable:
         return Scene(
             [left, right],
             f"After {k:.1f} of {LAYERS} layers. {said} The density so far gives draws of the moons {nll:.2f} nats "
-            f"on average, where {entropy:.2f} is the least possible; the mean log-determinant so far is "
+            f"on average, where {entropy:.2f} is the least possible; the mean log-determinant so far, over points of the base, is "
             f"{volume + 0.0:.2f}.",
             {
                 "layers": f"{k:.1f} of {LAYERS}",
@@ -121,7 +153,7 @@ def bend_moons() -> Explorable:
     return explore(
         "Layers bend a grid into two moons",
         scene,
-        [Slider("k", "layers done", 0, LAYERS, LAYERS, 0.1, play=True)],
+        [Slider("k", "layers done", 0, LAYERS, 0, 0.1, play=True)],
         twin=HERE / "ch04_bend_moons.js",
         data=data,
     )

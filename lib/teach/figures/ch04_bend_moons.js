@@ -5,8 +5,7 @@
     const e = (h >> 10) & 31, f = h & 1023;
     return (h >> 15 ? -1 : 1) * (e ? (1 + f / 1024) * 2 ** (e - 15) : f * 2 ** -24);
   };
-  const even = (lo, hi, n) => Array.from({ length: n }, (_, i) => lo + ((hi - lo) * i) / (n - 1));
-  const prepare = ({ weights, width, limit, keeps }) => {
+  const prepare = ({ weights, width, limit, keeps, grid: lines }) => {
     const raw = atob(weights);
     let at = 0;
     const take = (n) => Float64Array.from({ length: n }, () => half(raw.charCodeAt(at++) | (raw.charCodeAt(at++) << 8)));
@@ -25,9 +24,8 @@
       };
       return { keep, net, table: new Float64Array(4 * REACH * PER + 2), known: new Uint8Array(2 * REACH * PER + 1) };
     });
-    const fine = even(-2.5, 2.5, 61), x = [], y = [];
-    for (const v of even(-2.5, 2.5, 11)) { x.push(...fine, NaN, ...fine.map(() => v), NaN); y.push(...fine.map(() => v), NaN, ...fine, NaN); }
-    grid = [x, y];
+    grid = [[], []];
+    for (const [axis, value, stops] of lines) { grid[axis].push(...stops, NaN); grid[1 - axis].push(...stops.map(() => value), NaN); }
   };
   // The network is a function of one number: kept at stops 1 / PER apart, and read off by a cubic between them.
   const out = new Float64Array(2);
@@ -91,7 +89,7 @@
           { t: "points", s: 1, x: dx.slice(0, SHOWN), y: dy.slice(0, SHOWN), r: 1.6, a: 0.7, m: 1, name: "draws of the moons" },
         ] },
       ],
-      alt: `After ${done} of ${K} layers. ${said} The density so far gives draws of the moons ${nll.toFixed(2)} nats on average, where ${data.entropy.toFixed(2)} is the least possible; the mean log-determinant so far is ${num(dots.volume, 2)}.`,
+      alt: `After ${done} of ${K} layers. ${said} The density so far gives draws of the moons ${nll.toFixed(2)} nats on average, where ${data.entropy.toFixed(2)} is the least possible; the mean log-determinant so far, over points of the base, is ${num(dots.volume, 2)}.`,
       readouts: { layers: `${done} of ${K}`, "NLL of 400 draws, nats": nll.toFixed(3), "least possible": data.entropy.toFixed(3), "mean logabsdet so far": num(dots.volume, 3) },
     };
   };

@@ -10,11 +10,18 @@ import numpy as np
 import torch
 
 from ...flows.planar import Planar, constrained
-from ..explorable import Drag, Explorable, Panel, Scene, Slider, Toggle, explore
+from ..explorable import Choice, Drag, Explorable, Panel, Scene, Slider, explore
 
 HERE = Path(__file__).parent
 BOX, PIXELS = 5.0, 64  # the plane shown, and the density's picture
-TOP = 1 / math.pi  # full colour: twice the base density's peak
+TOP = 1 / math.pi  # full colour is the largest value, at most this: twice the base's peak
+HALF = math.acosh(math.sqrt(2))  # where h' = 1/2: the border of the strip
+PLAIN, HAT, RIDGE, DENT = USES = (
+    "u",
+    "u_hat of (6.11)",
+    "u, w.u held at -0.8",
+    "u, w.u held at 1.5",
+)
 STEEP = 1e-6  # a smaller slope counts as this one: the density is infinite where it is zero
 # 60 points that look like draws of a Gaussian: quantiles at the points of a golden-ratio lattice
 POINTS = np.array(
@@ -78,7 +85,7 @@ def layer() -> Explorable:
     grid2 = np.concatenate([[*(fine * 0 + v), nan, *fine, nan] for v in line])
     centre = (np.arange(PIXELS) + 0.5) * 2 * BOX / PIXELS - BOX
     pix1, pix2 = np.meshgrid(centre, centre)
-    alpha = np.linspace(-7, 7, 281)
+    s_axis = np.linspace(-7, 7, 281)
     angle = np.linspace(0, 2 * np.pi, 61)
 
     def moved(flow: Planar, z1, z2):
@@ -86,12 +93,14 @@ def layer() -> Explorable:
             x = flow.from_base(torch.from_numpy(np.stack([z1, z2], 1)))[0].numpy()
         return x[:, 0], x[:, 1]
 
-    def scene(w1: float, w2: float, u1: float, u2: float, b: float, enforce: bool) -> Scene:
+    def scene(w1: float, w2: float, u1: float, u2: float, b: float, use: str) -> Scene:
         w, raw = np.array([w1, w2], float), np.array([u1, u2], float)
         wu = safe(float(w @ raw))
-        u = raw
-        if enforce and w.any():
+        u, changed = raw, use != PLAIN
+        if w.any() and use == HAT:
             u = constrained(torch.from_numpy(w), torch.from_numpy(raw))[0].numpy()
+        elif w.any() and changed:  # only the part of u along w
+            u = raw + ((-0.8 if use == RIDGE else 1.5) - wu) * w / (w @ w)
         m, length = safe(float(w @ u)), math.hypot(w1, w2)
         flow = Planar(2, constrain=False).double()
         with torch.no_grad():
@@ -104,14 +113,20 @@ def layer() -> Explorable:
         )  # w.x + b between -high and high is reached three times
         where = np.array([[-high - b, high - b], [-9, 9]]) if folds else None
 
-        left = Panel((-BOX, BOX), (-BOX, BOX), title="the plane, moved by the layer", xlabel="x1",
-                     ylabel="x2", equal=True, aspect=1.0, grow=1.2)  # fmt: skip
+        left = Panel((-BOX, BOX), (-BOX, BOX), title="the plane, moved", xlabel="x1",
+                     ylabel="x2", equal=True, aspect=1.0, grow=0.8)  # fmt: skip
         left.line(*moved(flow, grid1, grid2), -1, "square grid, moved", dash=0, width=1, alpha=0.4)
         left.points(*moved(flow, POINTS[:, 0], POINTS[:, 1]), 2, "points, moved", radius=2.5)
+        strip = None
         if length:  # the line of points that stay where they are
             foot, across = -b * w / length**2, np.array([-w2, w1]) / length
             ends = np.stack([foot - 12 * across, foot + 12 * across], 1)
             left.line(*ends, 3, "the line w.z + b = 0 stays", dash=3, width=2)
+            if not folds:  # |s| < HALF, moved
+                step = (HALF + m / math.sqrt(2)) * w / length**2
+                gap = np.array([[nan], [nan]])
+                strip = np.hstack([ends + step[:, None], gap, ends - step[:, None]])
+                left.line(*strip, 3, "border of the strip: half the effect", dash=0, width=1)
         hatch = None
         if folds:  # strokes across the strip from w.x = low to high, in steps along it
             low, top = where[0] / length
@@ -122,33 +137,35 @@ def layer() -> Explorable:
             left.line(*hatch, 1, "folded: three z reach one x", dash=0, width=1.2, alpha=0.8)
         left.arrows([0], [0], [w1], [w2], 0, "w, drag its tip", width=2.5)
         left.arrows([0], [0], [u1], [u2], 1, "u, drag its tip", width=2.5)
-        if enforce:
-            left.arrows([0], [0], [u[0]], [u[1]], 4, "u_hat, what the layer uses", width=2.5)
+        if changed:
+            left.arrows([0], [0], [u[0]], [u[1]], 4, "u that the layer uses", width=2.5)
         left.text(w1, w2 + 0.9, "w", 0, size=1.2)
         left.text(u1, u2 - 0.95, "u", 1, size=1.2)
 
         density = image_density(pix1, pix2, w, u, b)
-        middle = Panel((-BOX, BOX), (-BOX, BOX), title="density of x, if z is Gaussian", xlabel="x1",
-                       ylabel="x2", equal=True, aspect=1.0, grow=1.2)  # fmt: skip
-        middle.heat(density, (-BOX, BOX, -BOX, BOX), 0, top=TOP)
+        middle = Panel((-BOX, BOX), (-BOX, BOX), title="density of x", xlabel="x1",
+                       ylabel="x2", equal=True, aspect=1.0, grow=0.8)  # fmt: skip
+        middle.heat(density, (-BOX, BOX, -BOX, BOX), 0, top=min(TOP, float(density.max())))
         for k in (1, 2):
             middle.line(k * np.cos(angle), k * np.sin(angle), -1,
                         "z: 1 and 2 standard deviations" if k == 1 else None, dash=1, width=1, alpha=0.6)  # fmt: skip
         if length:
             middle.line(*ends, 3, dash=3, width=1.5)
+        if strip is not None:
+            middle.line(*strip, 3, dash=0, width=1)
         if folds:
             middle.line(*hatch, 1, dash=0, width=1, alpha=0.6)
 
         right = Panel((-6, 6), (-6, 6), title="along w: folds back" if folds else "along w: rises",
-                      xlabel="alpha = w.z", ylabel="w.x", aspect=1.0, grow=1.0)  # fmt: skip
+                      xlabel="s = w.z + b", ylabel="t = w.x + b", aspect=1.0, grow=0.8)  # fmt: skip
         right.line([-6, 6], [-6, 6], -1, "no move", dash=1, width=1, alpha=0.6)
-        right.line(alpha, alpha + m * np.tanh(alpha + b), 0, "alpha + (w.u) tanh(alpha + b)", dash=0, width=2.5)  # fmt: skip
+        right.line(s_axis, s_axis + m * np.tanh(s_axis), 0, "t = s + (w.u) tanh s", dash=0, width=2.5)  # fmt: skip
         if folds:
             back = np.linspace(-turn, turn, 41)
-            right.line(back - b, back - b + m * np.tanh(back), 1, "falls: turned over", dash=2, width=4.5)  # fmt: skip
-            roots = np.array([s[0] for s, _ in branches(np.zeros(1), m)])
-            right.line([-6, 6], [-b, -b], 1, dash=1, width=1.2)
-            right.points(roots - b, [-b] * 3, 1, "three alpha, one w.x", radius=4.5)
+            right.line(back, back + m * np.tanh(back), 1, "falls: turned over", dash=2, width=4.5)
+            roots = np.array([r[0] for r, _ in branches(np.zeros(1), m)])
+            right.line([-6, 6], [0, 0], 1, dash=1, width=1.2)
+            right.points(roots, [0.0] * 3, 1, "three s, one t", radius=4.5)
 
         smallest = min(1.0, 1 + m)
         if folds:
@@ -162,15 +179,17 @@ def layer() -> Explorable:
             said = f"Invertible; it squeezes space to {1 + m:.2f} of its width at the line w.z + b = 0."
         else:
             said = "Invertible; it shears space along the line w.z + b = 0 and keeps every area."
-        used = f" Enforced: u_hat = ({u[0]:.2f}, {u[1]:.2f}), w.u_hat = {m:.2f}." if enforce else ""
+        used = (
+            f" The layer uses u = ({u[0]:.2f}, {u[1]:.2f}) with w.u = {m:.2f}." if changed else ""
+        )
         return Scene(
             [left, middle, right],
             f"A planar layer with w = ({w1:.2f}, {w2:.2f}), u = ({u1:.2f}, {u2:.2f}), b = {b:.2f}: "
-            f"w.u = {wu:.2f}.{used} The smallest 1 + u.psi is {smallest:.2f}. {said}",
+            f"w.u = {wu:.2f}.{used} The smallest det is {smallest:.2f}. {said}",
             {
                 "w.u": f"{wu:.2f}",
-                "w.u_hat": f"{m:.2f}" if enforce else "not used",
-                "smallest 1 + u.psi": f"{smallest:.2f}",
+                "w.u used": f"{m:.2f}",
+                "smallest det": f"{smallest:.2f}",
                 "invertible": "no: folds over" if folds else "yes",
             },
         )
@@ -184,7 +203,7 @@ def layer() -> Explorable:
             Slider("u1", "u, x1", -2.5, 2.5, 1.4, 0.1),
             Slider("u2", "u, x2", -2.5, 2.5, -0.3, 0.1),
             Slider("b", "b", -3, 3, 0.3, 0.1),
-            Toggle("enforce", "enforce w.u_hat > −1", False),
+            Choice("use", "the layer uses", USES, PLAIN),
         ],
         drag=[Drag("w1", "w2", panel=0), Drag("u1", "u2", panel=0)],
         twin=HERE / "ch06_layer.js",

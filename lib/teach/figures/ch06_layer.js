@@ -1,11 +1,13 @@
 (p, data) => { // the twin of ch06.layer: same scene, computed in the browser
-  const BOX = 5, N = 64, TOP = 1 / Math.PI, STEEP = 1e-6, { w1, w2, b, enforce } = p;
+  const BOX = 5, N = 64, TOP = 1 / Math.PI, STEEP = 1e-6, HALF = Math.acosh(Math.SQRT2), { w1, w2, b, use } = p;
   const safe = (v) => Math.round(v * 1e9) / 1e9 + 0, f = (v) => (Math.abs(v) < 0.005 ? 0 : v).toFixed(2);
   const even = (lo, hi, n) => Array.from({ length: n }, (_, i) => lo + ((hi - lo) * i) / (n - 1));
   const wu = safe(w1 * p.u1 + w2 * p.u2), l2 = w1 * w1 + w2 * w2, length = Math.sqrt(l2);
   let u1 = p.u1, u2 = p.u2;
-  if (enforce && length) { // only the part of u along w changes
-    const a = (1 - 1e-3) * (Math.log1p(Math.exp(wu + Math.log(Math.E - 1))) - 1) - wu;
+  const changed = use !== "u";
+  if (changed && length) { // only the part of u along w changes
+    const hat = (1 - 1e-3) * (Math.log1p(Math.exp(wu + Math.log(Math.E - 1))) - 1);
+    const a = (use.startsWith("u_hat") ? hat : use.endsWith("-0.8") ? -0.8 : 1.5) - wu;
     u1 += (a * w1) / l2; u2 += (a * w2) / l2;
   }
   const m = safe(w1 * u1 + w2 * u2), folds = m < -1, g = (s) => s + m * Math.tanh(s);
@@ -35,8 +37,10 @@
       const t = Math.tanh(s), z1 = x1 - u1 * t, z2 = x2 - u2 * t;
       total += Math.exp(-0.5 * (z1 * z1 + z2 * z2)) / (2 * Math.PI * Math.max(Math.abs(1 + m * (1 - t * t)), STEEP));
     }
-    v[i * N + j] = Math.round(Math.min(1, total / TOP) ** 0.7 * 235);
+    v[i * N + j] = total;
   }
+  const full = Math.min(TOP, v.reduce((a, c) => Math.max(a, c), 0));
+  for (let i = 0; i < v.length; i++) v[i] = Math.round(Math.min(1, v[i] / full) ** 0.7 * 235);
   const gx = [], gy = [], fine = even(-4, 4, 49);
   for (const at of even(-4, 4, 11)) {
     for (const s of fine) { gx.push(s); gy.push(at); }
@@ -59,33 +63,38 @@
   const left = [line(-1, grid.x, grid.y, 0, 1, { a: 0.4, name: "square grid, moved" }), { t: "points", s: 2, ...dots, r: 2.5, m: 2, name: "points, moved" }];
   const middle = [{ t: "heat", s: 0, v, shape: [N, N], extent: [-BOX, BOX, -BOX, BOX] }, circle(1, { name: "z: 1 and 2 standard deviations" }), circle(2)];
   if (length) { left.push(line(3, ...ends, 3, 2, { name: "the line w.z + b = 0 stays" })); middle.push(line(3, ...ends, 3, 1.5)); }
+  if (length && !folds) { // |s| < HALF, moved
+    const c = (HALF + m / Math.SQRT2) / l2, both = (q, d) => [q[0] + d, q[1] + d, NaN, q[0] - d, q[1] - d];
+    const strip = [both(ends[0], c * w1), both(ends[1], c * w2)];
+    left.push(line(3, ...strip, 0, 1, { name: "border of the strip: half the effect" })); middle.push(line(3, ...strip, 0, 1));
+  }
   if (folds) { left.push(line(1, hx, hy, 0, 1.2, { a: 0.8, name: "folded: three z reach one x" })); middle.push(line(1, hx, hy, 0, 1, { a: 0.6 })); }
   left.push(arrow(0, w1, w2, "w, drag its tip"), arrow(1, p.u1, p.u2, "u, drag its tip"));
-  if (enforce) left.push(arrow(4, u1, u2, "u_hat, what the layer uses"));
+  if (changed) left.push(arrow(4, u1, u2, "u that the layer uses"));
   const word = (s, x, y, text) => ({ t: "text", s, x, y, text, align: "center", size: 1.2 });
   left.push(word(0, w1, w2 + 0.9, "w"), word(1, p.u1, p.u2 - 0.95, "u"));
-  const alpha = even(-7, 7, 281), right = [
+  const along = even(-7, 7, 281), right = [
     line(-1, [-6, 6], [-6, 6], 1, 1, { a: 0.6, name: "no move" }),
-    line(0, alpha, alpha.map((a) => a + m * Math.tanh(a + b)), 0, 2.5, { name: "alpha + (w.u) tanh(alpha + b)" }),
+    line(0, along, along.map(g), 0, 2.5, { name: "t = s + (w.u) tanh s" }),
   ];
   if (folds) {
     const back = even(-turn, turn, 41);
-    right.push(line(1, back.map((s) => s - b), back.map((s) => g(s) - b), 2, 4.5, { name: "falls: turned over" }), line(1, [-6, 6], [-b, -b], 1, 1.2),
-      { t: "points", s: 1, x: roots(0).map((s) => s - b), y: [-b, -b, -b], r: 4.5, m: 1, name: "three alpha, one w.x" });
+    right.push(line(1, back, back.map(g), 2, 4.5, { name: "falls: turned over" }), line(1, [-6, 6], [0, 0], 1, 1.2),
+      { t: "points", s: 1, x: roots(0), y: [0, 0, 0], r: 4.5, m: 1, name: "three s, one t" });
   }
-  const smallest = Math.min(1, 1 + m), plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1.2 };
+  const smallest = Math.min(1, 1 + m), plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 0.8 };
   let said = "Invertible; it shears space along the line w.z + b = 0 and keeps every area.";
   if (folds) said = `It folds over: three z reach every x with w.x between ${f(-high - b)} and ${f(high - b)}, the hatched strip, so it has no inverse.`;
   else if (m > 0.005) said = `Invertible; it stretches space ${f(1 + m)} times across the line w.z + b = 0.`;
   else if (m < -0.005) said = `Invertible; it squeezes space to ${f(1 + m)} of its width at the line w.z + b = 0.`;
-  const used = enforce ? ` Enforced: u_hat = (${f(u1)}, ${f(u2)}), w.u_hat = ${f(m)}.` : "";
+  const used = changed ? ` The layer uses u = (${f(u1)}, ${f(u2)}) with w.u = ${f(m)}.` : "";
   return {
     panels: [
-      { ...plane, title: "the plane, moved by the layer", items: left },
-      { ...plane, title: "density of x, if z is Gaussian", items: middle },
-      { xlim: [-6, 6], ylim: [-6, 6], title: folds ? "along w: folds back" : "along w: rises", xlabel: "alpha = w.z", ylabel: "w.x", equal: false, axes: true, aspect: 1, grow: 1, items: right },
+      { ...plane, title: "the plane, moved", items: left },
+      { ...plane, title: "density of x", items: middle },
+      { xlim: [-6, 6], ylim: [-6, 6], title: folds ? "along w: folds back" : "along w: rises", xlabel: "s = w.z + b", ylabel: "t = w.x + b", equal: false, axes: true, aspect: 1, grow: 0.8, items: right },
     ],
-    alt: `A planar layer with w = (${f(w1)}, ${f(w2)}), u = (${f(p.u1)}, ${f(p.u2)}), b = ${f(b)}: w.u = ${f(wu)}.${used} The smallest 1 + u.psi is ${f(smallest)}. ${said}`,
-    readouts: { "w.u": f(wu), "w.u_hat": enforce ? f(m) : "not used", "smallest 1 + u.psi": f(smallest), invertible: folds ? "no: folds over" : "yes" },
+    alt: `A planar layer with w = (${f(w1)}, ${f(w2)}), u = (${f(p.u1)}, ${f(p.u2)}), b = ${f(b)}: w.u = ${f(wu)}.${used} The smallest det is ${f(smallest)}. ${said}`,
+    readouts: { "w.u": f(wu), "w.u used": f(m), "smallest det": f(smallest), invertible: folds ? "no: folds over" : "yes" },
   };
 }

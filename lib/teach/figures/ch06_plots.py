@@ -208,7 +208,7 @@ def relatives() -> None:
     panels = {"radial, away": away, "radial, inwards": inwards, "Sylvester, M = 2": lines}
     fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.3))
     for ax, (name, layer) in zip(axes, panels.items(), strict=True):
-        base, top = (Uniform(-2.0, 2.0), 0.35) if layer is lines else (None, None)
+        base, top = (Uniform(-2.0, 2.0), 0.16) if layer is lines else (None, None)
         _density(ax, Flow(layer, 2, base=base).log_prob, top=top)
         _bent_grid(ax, lambda z, layer=layer: layer.from_base(z)[0], color="white", alpha=0.3)
         _axes(ax)
