@@ -128,9 +128,7 @@ def _solve(x: Tensor, t0: float, t1: float, n: int = 200) -> tuple[Tensor, Tenso
         k3 = _field(t + h / 2, middle)
         k4 = _field(t + h, x + h * k3)
         total = total + h / 6 * (
-            _divergence(t, x)
-            + 4 * _divergence(t + h / 2, middle)
-            + _divergence(t + h, x + h * k3)
+            _divergence(t, x) + 4 * _divergence(t + h / 2, middle) + _divergence(t + h, x + h * k3)
         )
         x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
     return x, total, _divergence(t1, x)

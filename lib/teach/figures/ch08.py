@@ -116,7 +116,13 @@ def probes() -> Explorable:
         height, _ = np.histogram(np.clip(estimates, edges[0], edges[-1]), edges)
         left = Panel((edges[0], edges[-1]), (0, 100), title="400 estimates of the trace", xlabel="estimate",
                      ylabel="how many (cut at 100)", aspect=1.2)  # fmt: skip
-        left.bars((edges[1:] + edges[:-1]) / 2, np.minimum(height, 100), edges[1] - edges[0], 0, "estimates")
+        left.bars(
+            (edges[1:] + edges[:-1]) / 2,
+            np.minimum(height, 100),
+            edges[1] - edges[0],
+            0,
+            "estimates",
+        )
         left.line([true, true], [0, 100], 1, "the trace", width=2)
         right = Panel((0, 8), (-2, 1.5), title="error and price", xlabel="log2 of the number of probes",
                       ylabel="log10 of the standard deviation", aspect=1.2)  # fmt: skip

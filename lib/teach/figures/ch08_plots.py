@@ -20,8 +20,8 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
     ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
 
 
-def _density(ax, p: Callable, span: float, n: int = 110, power: float = 1.0):
-    """A density on a square, to a power that lifts what is faint."""
+def _density(ax, p: Callable, span: float, n: int = 80, power: float = 1.0):
+    """A log-density's exponential on a square, to a power that lifts what is faint."""
     line = torch.linspace(-span, span, n)
     with torch.no_grad():
         values = p(torch.cartesian_prod(line, line)).exp().view(n, n).T
@@ -32,13 +32,13 @@ def _square(ax, span: float) -> None:
     ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x1", ylabel="x2")
 
 
-def through_time(density_at: Callable, times: Sequence[float], path: Tensor) -> None:
+def through_time(log_p: Callable, times: Sequence[float], path: Tensor) -> None:
     """Densities at several times, and points on their way: path (T, B, 2) from time 0 to 1."""
     fig, axes = plt.subplots(1, len(times), figsize=(2.15 * len(times), 2.5), sharey=True)
     for ax, t in zip(axes, times, strict=True):
-        _density(ax, density_at(t), 3.0)
+        _density(ax, lambda x, t=t: log_p(t, x), 3.0)
         k = round(t * (len(path) - 1))
-        ax.plot(*path[: k + 1].permute(2, 0, 1), color="white", lw=0.9, alpha=0.8)
+        ax.plot(*path[: k + 1].permute(2, 0, 1), color="white", ls="-", lw=0.9, alpha=0.8)
         ax.plot(*path[k].T, "o", ms=4, color="white", mec="black", mew=0.8)
         _square(ax, 3.0)
         ax.set_title(f"t = {t:g}", fontsize=10)
@@ -53,7 +53,7 @@ def line_flow(at: Callable, density: Callable) -> None:
     t = torch.linspace(0, 1, 81)
     for x in torch.linspace(-3, 3, 25):
         left.plot(t, [at(float(s), x) for s in t],
-                  color=style.colour(0), lw=1)  # fmt: skip
+                  color=style.colour(0), ls="-", lw=1)  # fmt: skip
     left.set(xlabel="time t", ylabel="x(t)")
     x = torch.linspace(-3.6, 3.6, 401)
     for j, s in enumerate((0.0, 1 / 3, 2 / 3, 1.0)):
@@ -95,6 +95,8 @@ def cost(dims: Sequence[int], seconds: dict[str, list[float]]) -> None:
     for j, (name, y) in enumerate(seconds.items()):
         _line(ax, dims, [1e3 * s for s in y], j, name, marker=style.marker(j))
     ax.set(xscale="log", yscale="log", xlabel="dimension D", ylabel="milliseconds")
+    ax.set_xticks(list(dims), [str(D) for D in dims])
+    ax.minorticks_off()
     ax.legend(fontsize=9)
     plt.show()
 
@@ -115,18 +117,18 @@ def tolerance(exponents: Sequence[int], off: list, trip: list, price: list) -> N
     plt.show()
 
 
-def tame(counts: dict[float, dict[int, int]], flows: dict[float, RegularisedFlow], x: Tensor) -> None:  # fmt: skip
-    """Evaluations during training, and paths of the trained flows."""
-    fig, axes = plt.subplots(1, 1 + len(flows), figsize=(3.3 * (1 + len(flows)), 3.2))
-    for j, (weight, by_step) in enumerate(counts.items()):
+def tame(runs: dict[float, tuple[RegularisedFlow, dict[int, int]]], x: Tensor) -> None:
+    """Evaluations during training, and paths of the trained flows: {weight: (flow, {step: count})}."""
+    fig, axes = plt.subplots(1, 1 + len(runs), figsize=(3.3 * (1 + len(runs)), 3.2))
+    for j, (weight, (_, by_step)) in enumerate(runs.items()):
         _line(axes[0], list(by_step), list(by_step.values()), j, f"weight {weight:g}")
     axes[0].set(xlabel="training step", ylabel="evaluations for one log p")
     axes[0].legend(fontsize=8.5)
-    for ax, (weight, flow) in zip(axes[1:], flows.items(), strict=True):
+    for ax, (weight, (flow, _)) in zip(axes[1:], runs.items(), strict=True):
         with torch.no_grad():
             start = flow.transform.transforms[0].to_base(x)[0]
         path = flow.parts()[0].path(start, torch.linspace(0, 1, 41).tolist())
-        ax.plot(*path.permute(2, 0, 1), color=style.colour(0), lw=0.8, alpha=0.7)
+        ax.plot(*path.permute(2, 0, 1), color=style.colour(0), ls="-", lw=0.8, alpha=0.7)
         ax.plot(*path[0].T, "o", ms=3, color=style.colour(1))
         _square(ax, 3.2)
         ax.set_title(f"weight {weight:g}")
@@ -152,7 +154,8 @@ def digits(real: Tensor, drawn: Tensor) -> None:
     """Two grids of 8 x 8 images given as vectors."""
     fig, axes = plt.subplots(1, 2, figsize=(8.2, 4.2))
     for ax, images, title in zip(axes, (real, drawn), ("test part", "samples"), strict=True):
-        grid = images.view(5, 8, 8, 8).permute(0, 2, 1, 3).reshape(40, 64)
+        framed = torch.nn.functional.pad(images.view(40, 8, 8), (1, 1, 1, 1))
+        grid = framed.view(5, 8, 10, 10).permute(0, 2, 1, 3).reshape(50, 80)
         ax.imshow(grid, cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[], title=title)
     plt.show()
