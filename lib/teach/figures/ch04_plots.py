@@ -105,7 +105,7 @@ def moons(truth, flow, points) -> None:
         look = {"ls": "none", "marker": ("." if j else "x"), "color": style.colour(j)}
         name = "lower moon" if j else "upper moon"
         axes[3].plot(*z[part].T, ms=2, mew=0.5, label=name, **look)
-    axes[3].set(title="data sent to the base", xlabel="$z_1$", xlim=(-4, 4), ylim=(-4, 4))
+    axes[3].set(title="data sent to the base", xlabel="$z_1$", xlim=(-4, 4), ylim=(-4, 5.6))
     axes[3].legend(fontsize=8, markerscale=3, loc="upper right")
     plt.show()
 
