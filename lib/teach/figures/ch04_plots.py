@@ -85,34 +85,12 @@ def _tiles(ax, values, shade, words=None) -> None:
         side.set_visible(False)
 
 
-def masks(parts: dict, image, squeezed) -> None:
-    """A checkerboard (H, W), channel halves (C, h, w), an image (4, 4) and its squeeze (4, 2, 2)."""
-    board, channels = (np.asarray(m, float) for m in parts.values())
-    fig, axes = plt.subplot_mosaic(
-        [["board", "c0", "c1", "image", "s0", "s1"], ["board", "c2", "c3", "image", "s2", "s3"]],
-        figsize=(8.4, 2.6),
-        width_ratios=[2, 1, 1, 2, 1, 1],
-    )
-    _tiles(axes["board"], board, 0.12 + 0.88 * board)
-    axes["board"].set_title("checkerboard", fontsize=10)
-    image, squeezed = np.asarray(image), np.asarray(squeezed)
-    place = np.add.outer(2 * (np.arange(4) % 2), np.arange(4) % 2)
-    _tiles(axes["image"], image, 0.15 + 0.25 * place, True)
-    axes["image"].set_title("image", fontsize=10)
-    for k in range(4):
-        _tiles(axes[f"c{k}"], channels[k], 0.12 + 0.88 * channels[k])
-        axes[f"c{k}"].set_title(f"channel {k}", fontsize=8)
-        _tiles(axes[f"s{k}"], squeezed[k], np.full((2, 2), 0.15 + 0.25 * k), True)
-        axes[f"s{k}"].set_title(f"squeezed {k}", fontsize=8)
-    plt.show()
-
-
 @torch.no_grad()
 def moons(truth, flow, points) -> None:
     """True density, the flow's, its draws, and where it sends the data; `points` (N, 2)."""
-    x, y = torch.linspace(-3.1, 3.1, 151), torch.linspace(-2.4, 3.0, 131)
+    x, y = torch.linspace(-3.7, 3.7, 171), torch.linspace(-2.8, 3.2, 141)
     grid = torch.cartesian_prod(x, y)
-    _, axes = plt.subplots(1, 4, figsize=(11, 2.9))
+    _, axes = plt.subplots(1, 4, figsize=(11.6, 3.0), gridspec_kw={"wspace": 0.28})
     densities = [m.log_prob(grid).exp().view(len(x), len(y)).T for m in (truth, flow)]
     top = densities[0].max()
     for ax, name, p in zip(axes, ("truth", "flow"), densities, strict=False):
@@ -120,13 +98,15 @@ def moons(truth, flow, points) -> None:
         ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$")
     drawn = flow.sample(len(points))
     axes[2].plot(*drawn.T, ".", ms=1.5, color=style.colour(0))
-    axes[2].set(title="draws", xlabel="$x_1$", xlim=(-3.1, 3.1), ylim=(-2.4, 3.0))
+    axes[2].set(title="draws", xlabel="$x_1$", xlim=(-3.7, 3.7), ylim=(-2.8, 3.2))
     z = flow.transform.to_base(points)[0]
     upper = _upper(points)
     for j, part in enumerate((upper, ~upper)):
         look = {"ls": "none", "marker": ("." if j else "x"), "color": style.colour(j)}
-        axes[3].plot(*z[part].T, ms=2, mew=0.5, **look)
-    axes[3].set(title="data sent to the base", xlabel="$z_1$", xlim=(-4, 4), ylim=(-4, 4))
+        name = "lower moon" if j else "upper moon"
+        axes[3].plot(*z[part].T, ms=2, mew=0.5, label=name, **look)
+    axes[3].set(title="data sent to the base", xlabel="$z_1$", xlim=(-4, 4), ylim=(-4, 5.6))
+    axes[3].legend(fontsize=8, markerscale=3, loc="upper right")
     plt.show()
 
 
@@ -181,14 +161,14 @@ def venn() -> None:
     ):
         look = {"edgecolor": style.colour(j), "ls": style.dash(j), "lw": 1.6}
         ax.add_patch(Ellipse((x, 0), 3.6, 2.6, facecolor=style.colour(j) + "18", **look))
-        ax.text(*at, name, color=style.colour(j), fontsize=10)
-    ax.text(-1.75, 0, "rotations", ha="center", va="center", fontsize=9)
-    ax.text(1.8, 0, "$z_i^2$ in each\ncoordinate", ha="center", va="center", fontsize=9)
+        ax.text(*at, name, color=style.colour(j), fontsize=11.5)
+    ax.text(-1.75, 0, "rotations", ha="center", va="center", fontsize=11)
+    ax.text(1.8, 0, "$z_i^2$ in each\ncoordinate", ha="center", va="center", fontsize=11)
     for y, width, height in ((0, 1.75, 1.7), (-0.15, 1.4, 0.95)):
         look = {"facecolor": "none", "edgecolor": style.INK, "lw": 1}
         ax.add_patch(Ellipse((0, y), width, height, **look))
-    ax.text(0, 0.5, "autoregressive", ha="center", va="center", fontsize=8.5)
-    ax.text(0, -0.15, "coupling", ha="center", va="center", fontsize=9)
+    ax.text(0, 0.5, "autoregressive", ha="center", va="center", fontsize=10)
+    ax.text(0, -0.15, "coupling", ha="center", va="center", fontsize=11)
     ax.set(xlim=(-2.7, 2.8), ylim=(-1.5, 1.75))
     ax.axis("off")
     full = np.tril(np.ones((8, 8)))
