@@ -18,14 +18,14 @@ POINTS, PATHS = 300, 5
 
 
 def blurred(t):
-    """Eight Gaussians, shrunk by alpha = exp(-B t) and blurred to keep alpha^2 + sigma^2 = 1."""
-    alpha = torch.exp(-B * torch.as_tensor(t, dtype=torch.float64))
+    """Eight Gaussians, shrunk by alpha = exp(-B t^2) and blurred to keep alpha^2 + sigma^2 = 1."""
+    alpha = torch.exp(-B * torch.as_tensor(t, dtype=torch.float64) ** 2)
     return eight_gaussians().noised(alpha, (1 - alpha**2).sqrt())
 
 
 def field(t, x: torch.Tensor) -> torch.Tensor:
     """The field that carries each of these densities into the next."""
-    return -B * (x + blurred(t).score(x))
+    return -2 * B * t * (x + blurred(t).score(x))
 
 
 @cache
@@ -56,22 +56,21 @@ def time() -> Explorable:
         for j in range(PATHS):
             trail = path[np.minimum(np.arange(0, STEPS + 1, 4), k), j]  # always as long
             left.line(*trail.T, j + 1, width=1.8, dash=0)
-            left.points([path[k, j, 0]], [path[k, j, 1]], j + 1, radius=4.5)
+        left.points(*path[k, :PATHS].T, -1, "the five of the curves", radius=4.5)
         times = np.arange(0, STEPS + 1, 4) / STEPS
         panels = [left]
         for values, title, ylim in (
-            (divergence, "divergence on five paths", (-14, 24)),
-            (log_p, "log p on five paths", (-7, 0)),
+            (divergence, "divergence on five paths", (-9, 7)),
+            (log_p, "log p on five paths", (-5, -1)),
         ):
             panel = Panel((0, 1), ylim, title=title, xlabel="time t", ylabel=title.split(" on")[0],
                           aspect=1.0)  # fmt: skip
             for j in range(PATHS):
                 panel.line(times, np.clip(values[::4, j], *ylim), j + 1, width=1.5)
-                panel.points([t], [float(np.clip(values[k, j], *ylim))], j + 1, radius=4)
             panel.line([t, t], list(ylim), -1, width=1, alpha=0.7)
             panels.append(panel)
         mean = float(divergence[k].mean())
-        what = "eight clumps" if t < 0.25 else "a ring of blurred spots" if t < 0.5 else "one round cloud"  # fmt: skip
+        what = "eight clumps" if t < 0.3 else "a ring of blurred spots" if t < 0.5 else "one round cloud"  # fmt: skip
         return Scene(
             panels,
             f"At t = {t:.2f} the density is {what}. Divergence at five points: mean {mean:.2f}; "
