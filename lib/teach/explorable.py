@@ -80,12 +80,16 @@ class Toggle:
 
 @dataclass(frozen=True)
 class Drag:
-    """A handle in panel `panel` that moves the sliders `x` and `y` (or x alone, at height `at`)."""
+    """A handle in panel `panel` that moves the sliders `x` and `y` (or x alone, at height `at`).
+
+    `colour` is the number of the series that it belongs to.
+    """
 
     x: str
     y: str | None = None
     panel: int = 0
     at: float = 0.0
+    colour: int = 1
 
 
 class Explorable:

@@ -205,7 +205,7 @@ def layer() -> Explorable:
             Slider("b", "b", -3, 3, 0.3, 0.1),
             Choice("use", "the layer uses", USES, PLAIN),
         ],
-        drag=[Drag("w1", "w2", panel=0), Drag("u1", "u2", panel=0)],
+        drag=[Drag("w1", "w2", panel=0, colour=0), Drag("u1", "u2", panel=0)],
         twin=HERE / "ch06_layer.js",
         data=POINTS.T.tolist(),
     )

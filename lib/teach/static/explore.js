@@ -131,7 +131,7 @@
         const m = maps[d.panel];
         if (!m) continue;
         m.c.setLineDash([]); m.c.globalAlpha = 1; m.c.beginPath(); m.c.arc(m.X(state[d.x]), d.y ? m.Y(state[d.y]) : m.Y(d.at ?? 0), 8, 0, 7);
-        m.c.fillStyle = th.series[1]; m.c.fill(); m.c.lineWidth = 2.5; m.c.strokeStyle = th.ink; m.c.stroke();
+        m.c.fillStyle = th.series[d.colour]; m.c.fill(); m.c.lineWidth = 2.5; m.c.strokeStyle = th.ink; m.c.stroke();
       }
       const named = scene.panels.flatMap((p) => p.items.filter((i) => i.name)), seen = new Set(), key = JSON.stringify(named.map((i) => [i.name, i.s, i.dash, i.t])) + th.dark;
       if (legend.dataset.key !== key) {
