@@ -34,8 +34,10 @@ def residual(field: Callable, paths: dict[int, Tensor]) -> None:
         ax.quiver(*at.T, *v.T, color=style.colour(-1), alpha=0.3, scale=16, width=0.004)
         for j, one in enumerate(path.unbind(1)):
             more = {"marker": ".", "ms": 4} if n < 50 else {}
-            _line(ax, *one.T, j, lw=1.4, ls="-", **more)
-            ax.plot(*one[-1], style.marker(j), color=style.colour(j), ms=5)
+            c = style.colour(-1 if j == 6 else j)
+            _line(ax, *one.T, j, lw=1.4, ls="-", **{**more, "color": c})
+            ax.plot(*one[0], "o", color=c, ms=5, mfc="none")
+            ax.plot(*one[-1], "o", color=c, ms=5)
         ax.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", xlabel="z1", ylabel="z2")
         ax.set_title(f"{n} blocks" if n < 50 else "the limit")
     plt.show()
@@ -67,9 +69,11 @@ def convergence(runs: dict[str, tuple[list[int], list]]) -> None:
     plt.show()
 
 
-def adaptive(field: Callable, start: Tensor, steps: list[tuple[float, float]]) -> None:
-    """The path with a dot at each step (end, length), and the lengths below."""
-    times = [t for t, _ in steps]
+def adaptive(field: Callable, start: Tensor, trials: list[tuple[float, float, bool]]) -> None:
+    """The path with a dot at each accepted step, and all trials (start, length, accepted) below."""
+    taken = [(t, h) for t, h, accepted in trials if accepted]
+    refused = [(t, h) for t, h, accepted in trials if not accepted]
+    times = [t + h for t, h in taken]
     fine = torch.linspace(0, times[-1], 401).tolist()
     path = [start]
     for s, t in zip(fine, fine[1:], strict=False):
@@ -80,8 +84,11 @@ def adaptive(field: Callable, start: Tensor, steps: list[tuple[float, float]]) -
     index = [round(400 * t / times[-1]) for t in times]
     top.plot(times, path[index], style.marker(1), color=style.colour(1), ms=3.5)
     top.set(ylabel="z")
-    _marked(low, times, [h for _, h in steps], 1)
+    _marked(low, *zip(*taken, strict=True), 1, "accepted")
+    low.plot(*zip(*refused, strict=True), style.marker(2), color=style.colour(2), mfc="none", ms=5,
+             label="refused")  # fmt: skip
     low.set(yscale="log", xlabel="time t", ylabel="step h")
+    low.legend(fontsize=8.5, loc="lower right")
     plt.show()
 
 
@@ -95,7 +102,7 @@ def picard(field: Callable, t: Tensor, exact: Tensor, which: Sequence[int]) -> N
         curve = exact[0] + torch.cat([area.new_zeros(1), area])
         if k in which:
             _line(left, t, curve, list(which).index(k), f"curve {k}")
-    left.set(xlabel="time t", ylabel="z", ylim=(0, 1.6), xlim=(0, 2))
+    left.set(xlabel="time t", ylabel="z", ylim=(0, 1.2), xlim=(0, t[-1].item()))
     left.legend(fontsize=8.5)
     for j, leave in enumerate((0.0, 0.5, 1.0)):
         _line(right, t, (t - leave).clamp_min(0) ** 3, j, f"leaves at {leave:g}")
@@ -115,6 +122,7 @@ def minus_x(paths: dict[int, Tensor]) -> None:
         left.plot(time, paths[1][:, k, 0], color=c, lw=1.2, ls="-")
         right.plot(*paths[2][:, k].T, color=c, lw=1.2, ls="-")
         right.plot(*paths[2][-1, k], "o", color=c, ms=4)
+        right.plot(*paths[2][0, k], "o", color=c, ms=4, mfc="none")
         left.plot(1, paths[1][-1, k, 0], "o", color=c, ms=4)
     left.set(xlabel="time t", ylabel="x", title="one dimension", ylim=(-1.1, 1.1))
     right.set(xlabel="x", ylabel="u", title="one more dimension")
@@ -196,7 +204,7 @@ def no_way_back(stiff: Callable, start: Tensor, chaos: Callable, origin: Tensor)
     _line(right, back[:, 0], back[:, 2], 1, lw=1.2)
     right.plot(out[0, 0], out[0, 2], "o", color=style.colour(0), ms=7)
     right.plot(back[-1, 0], back[-1, 2], "s", color=style.colour(1), ms=7)
-    right.set(xlabel="z1", ylabel="z3", title="chaotic, t from 0 to 2 and back")
+    right.set(xlabel="z1", ylabel="z3", title="Lorenz, t from 0 to 2 and back")
     left.legend(fontsize=8.5)
     plt.show()
 
