@@ -36,11 +36,11 @@ def through_time(log_p: Callable, times: Sequence[float], path: Tensor) -> None:
     """Densities at several times, and points on their way: path (T, B, 2) from time 0 to 1."""
     fig, axes = plt.subplots(1, len(times), figsize=(2.15 * len(times), 2.5), sharey=True)
     for ax, t in zip(axes, times, strict=True):
-        _density(ax, lambda x, t=t: log_p(t, x), 3.0)
+        _density(ax, lambda x, t=t: log_p(t, x), 4.0)
         k = round(t * (len(path) - 1))
         ax.plot(*path[: k + 1].permute(2, 0, 1), color="white", ls="-", lw=0.9, alpha=0.8)
         ax.plot(*path[k].T, "o", ms=4, color="white", mec="black", mew=0.8)
-        _square(ax, 3.0)
+        _square(ax, 4.0)
         ax.set_title(f"t = {t:g}", fontsize=10)
     for ax in axes[1:]:
         ax.set_ylabel("")
