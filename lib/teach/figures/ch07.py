@@ -93,6 +93,8 @@ def solver() -> Explorable:
         if steps <= 300:
             left.points(*z.T, series, radius=3)
         left.points([true[-1, 0]], [true[-1, 1]], -1, "true end", radius=5)
+        if not lost:
+            left.points([z[-1, 0]], [z[-1, 1]], series, "its end", radius=6)
 
         middle = Panel((0, END), (-2.5, 0.5), title="length of the steps", xlabel="time t",
                        ylabel="log10 of the step", aspect=1.1)  # fmt: skip
@@ -108,7 +110,7 @@ def solver() -> Explorable:
             right.line(xs, ys, j, list(NAMES.values())[j], width=1.6)
         error = off(z, true)
         if not lost:
-            right.points([math.log10(evaluations)], [error], series, "this setting", radius=7)
+            right.points([math.log10(evaluations)], [error], -1, "this setting", radius=7)
 
         if key == "dopri5":
             how = f"{method}, at a tolerance of 10 to the power {tol:.1f}, takes {steps} steps and rejects {rejected}"
@@ -138,7 +140,7 @@ def solver() -> Explorable:
         scene,
         [
             Choice("method", "solver", tuple(NAMES.values()), "Euler"),
-            Slider("h", "step size (fixed solvers)", 0.02, 0.8, 0.1, 0.02, play=True),
+            Slider("h", "step size (fixed solvers)", 0.02, 0.8, 0.02, 0.02, play=True),
             Slider("tol", "log10 tolerance (adaptive)", -8, -1, -3, 0.5),
         ],
         twin=HERE / "ch07_solver.js",
