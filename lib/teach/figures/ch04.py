@@ -293,7 +293,7 @@ def masks() -> Explorable:
         scene,
         [
             Slider("levels", "levels", 1, 3, 2, 1),
-            Slider("step", "step", 0, 20, 5, 1),
+            Slider("step", "step", 0, 20, 12, 1),
         ],
         twin=HERE / "ch04_masks.js",
         data=picture.tolist(),
