@@ -112,6 +112,8 @@ def tolerance(exponents: Sequence[int], off: list, trip: list, price: list) -> N
     left.legend(fontsize=9)
     _line(right, x, price, 2, marker=style.marker(2))
     right.set(xscale="log", yscale="log", xlabel="tolerance", ylabel="evaluations")
+    right.set_yticks([30, 50, 100, 200, 400], ["30", "50", "100", "200", "400"])
+    right.minorticks_off()
     for ax in (left, right):
         ax.invert_xaxis()
     plt.show()
@@ -164,11 +166,9 @@ def digits(real: Tensor, drawn: Tensor) -> None:
 def fresh(tolerances: Sequence[float], fixed: list[int], noisy: list[int]) -> None:
     """Evaluations with one probe and with fresh ones."""
     _, ax = plt.subplots(figsize=(5.2, 3.0))
-    at = torch.arange(len(tolerances)).double()
     for j, (counts, name) in enumerate(((fixed, "one probe"), (noisy, "fresh probes"))):
-        ax.bar(at + 0.4 * j - 0.2, counts, 0.36, color=style.colour(j), label=name,
-               hatch=("", "//")[j], edgecolor="white")  # fmt: skip
+        _line(ax, range(len(counts)), counts, j, name, marker=style.marker(j))
     ax.set(yscale="log", ylabel="evaluations", xlabel="tolerance")
-    ax.set_xticks(at.tolist(), [f"{t:g}" for t in tolerances])
+    ax.set_xticks(range(len(tolerances)), [f"{t:g}" for t in tolerances])
     ax.legend(fontsize=9)
     plt.show()
