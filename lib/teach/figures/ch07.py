@@ -117,9 +117,14 @@ def solver() -> Explorable:
             said = (
                 f"They are between {np.diff(times).min():.3f} and {np.diff(times).max():.3f} long."
             )
-        else:
+        else:  # the adaptive solver stays in the picture, for comparison
             how = f"{method} takes {steps} steps of {END / count(h):.3f}"
-            said = "The tolerance is not used."
+            spent, reached = (part[round(-2 - 2 * tol)] for part in curves[-1])
+            right.points([spent], [reached], 4, "adaptive, at its tolerance", radius=6)
+            said = (
+                f"Dormand-Prince at a tolerance of 10 to the power {tol:.1f} reaches 10 to the power "
+                f"{reached:.1f}, its evaluations 10 to the power {spent:.2f}."
+            )
         if lost:
             result = "The path leaves the picture: the step is too long for this field."
         else:

@@ -68,11 +68,13 @@
   middle.push(line(series, at, logs, 1.5));
   const right = data.curves.map(([xs, ys], j) => line(j, xs, ys, 1.6, { name: NAMES[j] }));
   if (!lost) right.push(dots(-1, [Math.log10(evaluations)], [error], 7, { name: "this setting" }));
+  const compared = data.curves[4].map((part) => part[Math.round(-2 - 2 * p.tol)]);
+  if (!adaptive) right.push(dots(4, [compared[0]], [compared[1]], 6, { name: "adaptive, at its tolerance" }));
   const panel = (xlim, ylim, title, xlabel, ylabel, grow, items) => ({ xlim, ylim, title, xlabel, ylabel, equal: false, axes: true, aspect: 1.1, grow, items });
   const how = adaptive
     ? `${p.method}, at a tolerance of 10 to the power ${p.tol.toFixed(1)}, takes ${steps} steps and rejects ${rejected}`
     : `${p.method} takes ${steps} steps of ${(END / Math.max(1, Math.round(END / p.h))).toFixed(3)}`;
-  const said = adaptive ? `They are between ${Math.min(...lengths).toFixed(3)} and ${Math.max(...lengths).toFixed(3)} long.` : "The tolerance is not used.";
+  const said = adaptive ? `They are between ${Math.min(...lengths).toFixed(3)} and ${Math.max(...lengths).toFixed(3)} long.` : `Dormand-Prince at a tolerance of 10 to the power ${p.tol.toFixed(1)} reaches 10 to the power ${compared[1].toFixed(1)}, its evaluations 10 to the power ${compared[0].toFixed(2)}.`;
   const result = lost ? "The path leaves the picture: the step is too long for this field." : `The error at the end is 10 to the power ${error.toFixed(1)}.`;
   return {
     panels: [
