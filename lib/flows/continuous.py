@@ -177,6 +177,11 @@ def ode_log_prob(
         how: trace, probe, probes, solver, steps, rtol, atol, adjoint: see `Integrator`.
     """
     if params is None:
+        if how.get("adjoint") and not isinstance(field, nn.Module):
+            raise ValueError(
+                "say which tensors of the field need gradients, params=[...] (or [] for none): a "
+                "function does not tell, and by the adjoint a tensor not in params gets none"
+            )
         params = list(field.parameters()) if isinstance(field, nn.Module) else []
     moved = Integrator(**how).check().move(field, x, t0, t1, params, probes=probes)
     return base_log_prob(moved.x) + moved.divergence, moved.x

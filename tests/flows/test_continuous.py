@@ -305,8 +305,11 @@ def test_ode_log_prob_by_the_adjoint(device):
     want = torch.autograd.grad(ode_log_prob(field, x, **how)[0].sum(), weight)
     got = torch.autograd.grad(ode_log_prob(field, x, adjoint=True, **how)[0].sum(), weight)
     torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
-    with pytest.raises(ValueError, match="not in params"):
-        ode_log_prob(plain(field), x, adjoint=True, **how)[0].sum().backward()
+    with pytest.raises(ValueError, match="say which tensors"):
+        ode_log_prob(plain(field), x, adjoint=True, **how)
+    with pytest.raises(ValueError, match="not in params"):  # x asks for a gradient, the weights too
+        loss = ode_log_prob(plain(field), x.requires_grad_(), adjoint=True, params=[], **how)[0]
+        loss.sum().backward()
 
 
 def test_fixed_probes_make_it_repeatable(device):
