@@ -9,9 +9,8 @@ import subprocess
 import pytest
 import torch
 
-from lib.teach import check
-from lib.teach.exercise import labels
 from lib.teach.figures import ch02
+from tests.teach.answers import Answers
 
 
 def compare(a, b, where=""):
@@ -162,28 +161,6 @@ WRONG = {
 }
 
 
-def test_every_exercise_is_covered():
-    assert labels(2) == sorted(RIGHT) == sorted(WRONG)
-
-
-@pytest.mark.parametrize("label", sorted(RIGHT))
-def test_right_answers_pass(label, capsys):
-    for answer in RIGHT[label]:
-        assert check(label, answer), capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "k"), [(label, k) for label in sorted(WRONG) for k in range(len(WRONG[label]))]
-)
-def test_wrong_answers_get_their_hint(label, k, capsys):
-    answer, hint = WRONG[label][k]
-    assert not check(label, answer)
-    assert hint in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("label", sorted(RIGHT))
-def test_stubs_are_no_answer(label, capsys):
-    assert not check(label, None)
-    assert not check(label, lambda *arguments: None)
-    out = capsys.readouterr().out
-    assert "no answer yet" in out
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 2, RIGHT, WRONG
+    PLAIN = ("2.1", "2.2")

@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from lib import weights
-from lib.teach import check
-from lib.teach.exercise import labels
 from lib.teach.figures import ch03
 from lib.vae.elbo import importance_bound
 from lib.vae.likelihoods import DiscretisedLogistic
 from lib.vae.sweep import BETAS, Sweep, beta_sweep, plane_model
+from tests.teach.answers import Answers
 
 LOG2 = math.log(2)
 
@@ -156,31 +155,9 @@ WRONG = {
 }
 
 
-def test_all_checked_exercises_are_tested():
-    assert labels(3) == list(RIGHT) == list(WRONG)
-
-
-@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
-def test_right_answers_pass(label, answer, capsys):
-    assert check(label, answer), capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "answer", "hint"), [(k, *w) for k, v in WRONG.items() for w in v]
-)
-def test_wrong_answers_get_their_hint(label, answer, hint, capsys):
-    assert not check(label, answer)
-    said = capsys.readouterr().out
-    assert hint in said, said
-
-
-@pytest.mark.parametrize("label", list(RIGHT))
-@pytest.mark.parametrize("stub", [..., None])
-def test_stubs_fail(label, stub, capsys):
-    assert not check(label, stub)
-    if label not in ("3.1", "3.2"):
-        assert not check(label, lambda *a: stub)
-    assert "no answer yet" in capsys.readouterr().out
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 3, RIGHT, WRONG
+    PLAIN = ("3.1", "3.2")
 
 
 # ---------------------------------------------------------------- the figures tell the truth

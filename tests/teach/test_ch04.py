@@ -2,12 +2,10 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.teach import check
-from lib.teach.exercise import labels
+from tests.teach.answers import Answers
 
 LOG2PI = math.log(2 * math.pi)
 R = 1.44 * math.exp(-0.8)
@@ -132,28 +130,6 @@ WRONG = {
 }
 
 
-def test_all_checked_exercises_are_tested():
-    assert labels(4) == list(RIGHT) == list(WRONG)
-
-
-@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
-def test_right_answers_pass(label, answer, capsys):
-    assert check(label, answer), capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "answer", "hint"), [(k, *w) for k, v in WRONG.items() for w in v]
-)
-def test_wrong_answers_get_their_hint(label, answer, hint, capsys):
-    assert not check(label, answer)
-    said = capsys.readouterr().out
-    assert hint in said, said
-
-
-@pytest.mark.parametrize("label", list(RIGHT))
-@pytest.mark.parametrize("stub", [..., None])
-def test_stubs_fail(label, stub, capsys):
-    assert not check(label, stub)
-    if label not in ("4.1", "4.2"):
-        assert not check(label, lambda *a: stub)
-    assert "no answer yet" in capsys.readouterr().out
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 4, RIGHT, WRONG
+    PLAIN = ("4.1", "4.2")

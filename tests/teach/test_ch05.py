@@ -2,14 +2,12 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 
 from lib.flows.made import MADE
-from lib.teach import check
-from lib.teach.exercise import labels
 from lib.teach.exercises.ch05 import _predictor
+from tests.teach.answers import Answers
 
 LN = math.log
 P51 = -0.125 - math.e**2 / 8 - LN(2) - LN(1.5) + 1 - LN(2 * math.pi)
@@ -159,31 +157,9 @@ WRONG = {
 }
 
 
-def test_all_checked_exercises_are_tested():
-    assert labels(5) == list(RIGHT) == list(WRONG)
-
-
-@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
-def test_right_answers_pass(label, answer, capsys):
-    assert check(label, answer), capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "answer", "hint"), [(k, *w) for k, v in WRONG.items() for w in v]
-)
-def test_wrong_answers_get_their_hint(label, answer, hint, capsys):
-    assert not check(label, answer)
-    said = capsys.readouterr().out
-    assert hint in said, said
-
-
-@pytest.mark.parametrize("label", list(RIGHT))
-@pytest.mark.parametrize("stub", [..., None])
-def test_stubs_fail(label, stub, capsys):
-    assert not check(label, stub)
-    if label not in ("5.1", "5.2"):
-        assert not check(label, lambda *a: stub)
-    assert "no answer yet" in capsys.readouterr().out
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 5, RIGHT, WRONG
+    PLAIN = ("5.1", "5.2")
 
 
 def test_the_checkers_model_is_autoregressive():

@@ -2,11 +2,9 @@
 
 import math
 
-import pytest
 import torch
 
-from lib.teach import check
-from lib.teach.exercise import labels
+from tests.teach.answers import Answers
 
 S = math.acosh(math.sqrt(1.8))
 LOW = S / 1.5 - 1.2 * math.tanh(S)
@@ -106,24 +104,6 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_every_checker_is_tested():
-    assert labels(6) == sorted(RIGHT) == sorted(WRONG)
-
-
-@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
-def test_right(label, answer, capsys):
-    assert check(label, answer), capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "answer", "hint"), [(k, *a) for k, v in WRONG.items() for a in v]
-)
-def test_wrong(label, answer, hint, capsys):
-    assert not check(label, answer)
-    assert hint in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("label", sorted(RIGHT))
-def test_no_answer(label, capsys):
-    assert not check(label, ...)
-    assert "no answer yet" in capsys.readouterr().out
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 6, RIGHT, WRONG
+    PLAIN = ("6.1", "6.2")

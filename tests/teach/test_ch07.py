@@ -2,12 +2,10 @@
 
 import math
 
-import pytest
 import torch
 
 from lib.ode import solve
-from lib.teach import check
-from lib.teach.exercise import labels
+from tests.teach.answers import Answers
 
 Z1 = 1.5 * math.exp(-1.4)
 
@@ -85,24 +83,6 @@ WRONG = {
 }
 
 
-def test_every_checker_is_tested():
-    assert labels(7) == sorted(RIGHT) == sorted(WRONG)
-
-
-@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
-def test_right(label, answer, capsys):
-    assert check(label, answer), capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "answer", "hint"), [(k, *a) for k, v in WRONG.items() for a in v]
-)
-def test_wrong(label, answer, hint, capsys):
-    assert not check(label, answer)
-    assert hint in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("label", sorted(RIGHT))
-def test_no_answer(label, capsys):
-    assert not check(label, ...)
-    assert "no answer yet" in capsys.readouterr().out
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 7, RIGHT, WRONG
+    PLAIN = ("7.1", "7.2")

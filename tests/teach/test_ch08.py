@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.teach import check
-from lib.teach.exercise import labels
 from lib.teach.figures import ch08
+from tests.teach.answers import Answers
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -94,27 +93,9 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_every_checker_is_tested():
-    assert labels(8) == sorted(RIGHT) == sorted(WRONG)
-
-
-@pytest.mark.parametrize(("label", "answer"), [(k, a) for k, v in RIGHT.items() for a in v])
-def test_right(label, answer, capsys):
-    assert check(label, answer), capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "answer", "hint"), [(k, *a) for k, v in WRONG.items() for a in v]
-)
-def test_wrong(label, answer, hint, capsys):
-    assert not check(label, answer)
-    assert hint in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("label", sorted(RIGHT))
-def test_no_answer(label, capsys):
-    assert not check(label, ...)
-    assert "no answer yet" in capsys.readouterr().out
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 8, RIGHT, WRONG
+    PLAIN = ("8.1", "8.2")
 
 
 def test_points_ride_on_the_density():
