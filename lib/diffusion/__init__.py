@@ -1,0 +1,32 @@
+"""Diffusion models: read `schedule.py`, `denoiser.py`, then `samplers.py`."""
+
+from lib.diffusion.denoiser import (
+    BaseDenoiser,
+    Clipped,
+    Denoiser,
+    Diffusion,
+    ExactDenoiser,
+    denoising_loss,
+)
+from lib.diffusion.samplers import ancestral, corrected, euler_maruyama, ode_field, simulate
+from lib.diffusion.schedule import VE, VP, Chain, Cosine, Schedule, SubVP
+
+__all__ = [
+    "VE",
+    "VP",
+    "BaseDenoiser",
+    "Chain",
+    "Clipped",
+    "Cosine",
+    "Denoiser",
+    "Diffusion",
+    "ExactDenoiser",
+    "Schedule",
+    "SubVP",
+    "ancestral",
+    "corrected",
+    "denoising_loss",
+    "euler_maruyama",
+    "ode_field",
+    "simulate",
+]

@@ -1,0 +1,236 @@
+"""The one thing that every diffusion model learns: what the clean example was, E[x | x_t].
+
+x_t = alpha x + sigma eps. Whoever knows x_hat = E[x | x_t] knows eps_hat = E[eps | x_t] and the
+score of p_t too: x_t = alpha x_hat + sigma eps_hat, and score = -eps_hat / sigma (Tweedie).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lib.data.densities import GaussianMixture
+from lib.diffusion.schedule import Schedule, Time
+from lib.utils import check_batch, sum_dims
+
+
+def expand(a: Time, x: Tensor) -> Time:
+    """A float stays one; a tensor () or (B,) is shaped to multiply (B, ...)."""
+    return a if not isinstance(a, Tensor) or a.ndim == 0 else a.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class BaseDenoiser(nn.Module):
+    """x_t, t -> x_hat, with eps_hat and the score that follow. A subclass gives `split`.
+
+    x_t is (B, ...); t a float, or a tensor of no dimensions or (B,). Guidance, clipping and exact
+    answers are denoisers too, some of them around others, so that every sampler takes them all.
+    """
+
+    schedule: Schedule
+
+    def split(self, x_t: Tensor, t: Time, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x_hat and eps_hat with x_t = alpha x_hat + sigma eps_hat, by one call of the network."""
+        raise NotImplementedError(f"{type(self).__name__} must define split(x_t, t, context)")
+
+    def forward(self, x_t: Tensor, t: Time, context: Tensor | None = None) -> Tensor:
+        """x_hat, the best guess of the clean example: (B, ...) -> (B, ...)."""
+        return self.split(x_t, t, context)[0]
+
+    def eps(self, x_t: Tensor, t: Time, context: Tensor | None = None) -> Tensor:
+        """eps_hat, the best guess of the noise: (B, ...) -> (B, ...)."""
+        return self.split(x_t, t, context)[1]
+
+    def score(self, x_t: Tensor, t: Time, context: Tensor | None = None) -> Tensor:
+        """grad log p_t(x_t) = -eps_hat / sigma: (B, ...) -> (B, ...)."""
+        return self.eps(x_t, t, context) / -self.scales(x_t, t)[1]
+
+    def scales(self, x: Tensor, t: Time) -> tuple[Time, Time]:
+        """alpha(t) and sigma(t), shaped to multiply x. Tensors are computed in float64."""
+        if not isinstance(t, Tensor):
+            return self.schedule.alpha(t), self.schedule.sigma(t)
+        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
+            raise ValueError(
+                f"t must be a number or one for each of the {len(x)} examples, got {tuple(t.shape)}"
+            )
+        wide = t if t.device.type == "mps" else t.double()  # a float32 t loses digits of sigma
+        return (
+            expand(self.schedule.alpha(wide).to(x), x),
+            expand(self.schedule.sigma(wide).to(x), x),
+        )
+
+
+class Denoiser(BaseDenoiser):
+    """A network in one of three costumes.
+
+    Args:
+        net: net(x, t, context) -> like x, t of shape (B,). Its input is x_t / sqrt(alpha^2 +
+            sigma^2), of unit variance for data of unit variance whatever the schedule.
+        predict: what the network's output means: "eps" the noise (Ho et al. 2020), "x" the clean
+            example, or "v" = (alpha eps - sigma x) / sqrt(alpha^2 + sigma^2), which is neither hard
+            at little noise nor at much (Salimans and Ho 2022, section 4).
+    """
+
+    def __init__(self, net: Callable, schedule: Schedule, predict: str = "eps"):
+        super().__init__()
+        if predict not in ("eps", "x", "v"):
+            raise ValueError(f'predict must be "eps", "x" or "v", got {predict!r}')
+        self.net, self.schedule, self.predict = net, schedule, predict
+
+    def split(self, x_t, t, context=None):
+        alpha, sigma = self.scales(x_t, t)
+        norm2 = 1 / (alpha * alpha + sigma * sigma)
+        norm = norm2**0.5
+        out = self.net(x_t * norm, times(t, x_t), context)
+        if self.predict == "eps":
+            return (x_t - sigma * out) / alpha, out
+        if self.predict == "x":
+            return out, (x_t - alpha * out) / sigma
+        return (
+            norm2 * alpha * x_t - norm * sigma * out,
+            norm2 * sigma * x_t + norm * alpha * out,
+        )
+
+
+def times(t: Time, x: Tensor) -> Tensor:
+    """(B,) of x's precision, for a network."""
+    if not isinstance(t, Tensor):
+        return x.new_full((len(x),), t)
+    return t.to(x).expand(len(x))
+
+
+class ExactDenoiser(BaseDenoiser):
+    """E[x | x_t] of a Gaussian mixture in closed form: the denoiser that no network can beat.
+
+    With a context (B,) of component numbers (int64), the data are that component alone.
+    """
+
+    def __init__(self, mixture: GaussianMixture, schedule: Schedule):
+        super().__init__()
+        self.mixture, self.schedule = mixture, schedule
+
+    def split(self, x_t, t, context=None):
+        alpha, sigma = self.scales(x_t, t)
+        flat = [a.flatten() if isinstance(a, Tensor) and a.ndim else a for a in (alpha, sigma)]
+        if context is None:
+            x_hat = self.mixture.denoise(x_t, *flat)
+        else:
+            means = self.mixture.posterior(x_t, *flat).means  # (B, K, D)
+            x_hat = means[torch.arange(len(x_t), device=x_t.device), context]
+        return x_hat, (x_t - alpha * x_hat) / sigma
+
+
+class Clipped(BaseDenoiser):
+    """x_hat kept within [low, high]; eps_hat is what then remains of x_t, so that both still agree.
+
+    Clipping x_hat alone and stepping with the old eps_hat is a common mistake.
+    """
+
+    def __init__(self, denoiser: BaseDenoiser, low: float = -1.0, high: float = 1.0):
+        super().__init__()
+        self.denoiser, self.low, self.high = denoiser, low, high
+        self.schedule = denoiser.schedule
+
+    def split(self, x_t, t, context=None):
+        x_hat = self.denoiser(x_t, t, context).clamp(self.low, self.high)
+        alpha, sigma = self.scales(x_t, t)
+        return x_hat, (x_t - alpha * x_hat) / sigma
+
+
+def draw_times(n: int, t_min: float, like: Tensor) -> Tensor:
+    """n times in (t_min, 1], one in each n-th of the interval, shuffled: less noise than n draws.
+
+    Kingma et al. (2021), appendix I.1: u + k / n modulo 1 for one uniform u; each is uniform.
+    """
+    u = torch.rand((), device=like.device, dtype=like.dtype)
+    t = (u + torch.randperm(n, device=like.device).to(like.dtype) / n) % 1
+    return 1 - (1 - t_min) * t
+
+
+def denoising_loss(
+    denoiser: BaseDenoiser,
+    x: Tensor,
+    context: Tensor | None = None,
+    weight: str = "eps",
+    t_min: float = 1e-3,
+) -> Tensor:
+    """Squared error of the denoiser at one random time for each example, per dimension: (B,).
+
+    Args:
+        weight: "eps", |eps - eps_hat|^2 / D, DDPM's simple loss (Ho et al. 2020, equation 14); "x",
+            |x - x_hat|^2 / D; "v", their sum for alpha^2 + sigma^2 = 1, the error of v; or "elbo",
+            -1/2 d log_snr/dt |x - x_hat|^2 SNR, whose mean over t is the diffusion part of -ELBO in
+            nats (not divided by D; Kingma et al. 2021, equation 17).
+    """
+    check_batch(x, context=context, finite=False)
+    if weight not in ("eps", "x", "v", "elbo"):
+        raise ValueError(f'weight must be "eps", "x", "v" or "elbo", got {weight!r}')
+    t = draw_times(len(x), t_min, x)
+    alpha, sigma = denoiser.scales(x, t)
+    eps = torch.randn_like(x)
+    x_hat, eps_hat = denoiser.split(alpha * x + sigma * eps, t, context)
+    if weight == "eps":
+        return sum_dims((eps - eps_hat).square()) / x[0].numel()
+    if weight == "x":
+        return sum_dims((x - x_hat).square()) / x[0].numel()
+    if weight == "v":
+        v = (alpha * (eps - eps_hat) - sigma * (x - x_hat)) * (alpha**2 + sigma**2).rsqrt()
+        return sum_dims(v.square()) / x[0].numel()
+    rate = denoiser.schedule.log_snr_rate(t.double()).to(x)
+    return -0.5 * (1 - t_min) * rate * sum_dims((eps - eps_hat).square())
+
+
+class Diffusion(nn.Module):
+    """A diffusion model of data of shape `shape`: calling it gives the training loss, (B,).
+
+    Args:
+        drop: the share of examples in training whose context is replaced by `null`, for
+            classifier-free guidance (Ho and Salimans 2022, algorithm 1).
+    """
+
+    def __init__(
+        self,
+        denoiser: BaseDenoiser,
+        *shape: int,
+        weight: str = "eps",
+        t_min: float = 1e-3,
+        drop: float = 0.0,
+        null: Tensor | float | int | None = None,
+    ):
+        super().__init__()
+        if not 0 <= drop <= 1 or (drop > 0 and null is None):
+            raise ValueError(f"drop is a share in [0, 1] and needs `null`; got {drop}, {null}")
+        self.denoiser, self.shape = denoiser, shape
+        self.weight, self.t_min, self.drop, self.null = weight, t_min, drop, null
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"x must have shape (B, {', '.join(map(str, self.shape))}), not {tuple(x.shape)}"
+            )
+        if context is not None and self.drop and self.training:
+            gone = torch.rand(len(x), device=x.device) < self.drop
+            null = torch.as_tensor(self.null, dtype=context.dtype, device=context.device)
+            context = torch.where(expand(gone, context), null, context)
+        return denoising_loss(self.denoiser, x, context, self.weight, self.t_min)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        steps: int = 50,
+        step: Callable | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """n samples, (n, *shape), by DDPM's ancestral steps or those of another sampler `step`.
+
+        start: the noise to start from, of unit variance, (n, *shape); fresh if left out.
+        """
+        from lib.diffusion.samplers import ancestral, simulate
+
+        p = next(self.parameters())
+        z = torch.randn(n, *self.shape, dtype=p.dtype, device=p.device) if start is None else start
+        ts = self.denoiser.schedule.times(steps, self.t_min)
+        step = step or ancestral(self.denoiser, context)
+        *_, x = simulate(step, z * self.denoiser.schedule.sigma(ts[0]), ts)
+        return self.denoiser(x, ts[-1], context)

@@ -1,0 +1,128 @@
+"""Samplers: a step takes x_t to x_s, s < t; `simulate` chains steps from noise to data.
+
+    *_, x = simulate(ancestral(denoiser), noise, schedule.times(50))
+
+A step is a function of (x_t, t, s) with t and s floats, because coefficients as floats cost nothing
+beside the network. `noise` is where fresh noise comes from: a function of a tensor, like
+`torch.randn_like`, which a test or a figure may replace.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lib.diffusion.denoiser import BaseDenoiser
+
+Step = Callable[[Tensor, float, float], Tensor]
+Noise = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()  # as a decorator: a `with` block here would switch gradients off in the caller
+def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
+    """Yield the state after every step along the times `ts`, which fall; `*_, x_0 =` keeps the last.
+
+    Raises:
+        ValueError: the times do not fall. FloatingPointError: a state is not finite; says when.
+    """
+    ts = [float(t) for t in ts]
+    if len(ts) < 2 or any(s >= t for t, s in pairwise(ts)):
+        raise ValueError("ts must be at least two times, falling from noise to data")
+    for t, s in pairwise(ts):
+        x = step(x, t, s)
+        if not x.isfinite().all():
+            raise FloatingPointError(
+                f"the sampler's state is not finite after the step from t = {t:.4g} to {s:.4g}: the "
+                f"step is too long, or the denoiser's output is not finite there"
+            )
+        yield x
+
+
+def ancestral(
+    denoiser: BaseDenoiser,
+    context: Tensor | None = None,
+    eta: float = 1.0,
+    large: bool = False,
+    noise: Noise = torch.randn_like,
+) -> Step:
+    """Draw x_s from q(x_s | x_t, x_hat): DDPM for eta = 1, DDIM without any fresh noise for eta = 0.
+
+    x_s = alpha_s x_hat + sqrt(sigma_s^2 - v) eps_hat + sqrt(v) fresh noise, with v = eta^2
+    sigma_s^2 / sigma_t^2 (sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2). Song, Meng and Ermon (2021),
+    equations 12 and 16. `large` takes the other variance of Ho et al. (2020, section 3.2), that of
+    q(x_t | x_s), for the fresh noise alone, as DDPM's "fixed large".
+    """
+
+    def step(x_t: Tensor, t: float, s: float) -> Tensor:
+        alpha_t, sigma_t = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        alpha_s, sigma_s = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
+        x_hat, eps_hat = denoiser.split(x_t, t, context)
+        if eta == 0:
+            return (alpha_s * x_hat).add_(eps_hat, alpha=sigma_s)
+        forward = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2  # variance of q(x_t | x_s)
+        share = eta**2 * max(forward, 0.0) / sigma_t**2  # of sigma_s^2, that is new
+        x_s = (alpha_s * x_hat).add_(eps_hat, alpha=sigma_s * max(1 - share, 0.0) ** 0.5)
+        fresh = forward**0.5 if large else sigma_s * share**0.5
+        return x_s.add_(noise(x_t), alpha=fresh) if fresh else x_s
+
+    return step
+
+
+def euler_maruyama(
+    denoiser: BaseDenoiser, context: Tensor | None = None, noise: Noise = torch.randn_like
+) -> Step:
+    """One step of the reverse-time SDE, dx = (f x - g^2 score) dt + g dw, from t down to s.
+
+    Anderson (1982); Song et al. (2021), equation 6.
+    """
+
+    def step(x_t: Tensor, t: float, s: float) -> Tensor:
+        f, g2 = denoiser.schedule.sde(t)
+        h = t - s
+        x_s = ((1 - h * f) * x_t).add_(denoiser.score(x_t, t, context), alpha=h * g2)
+        return x_s.add_(noise(x_t), alpha=(g2 * h) ** 0.5)
+
+    return step
+
+
+def corrected(
+    step: Step,
+    denoiser: BaseDenoiser,
+    context: Tensor | None = None,
+    n: int = 1,
+    snr: float = 0.16,
+    noise: Noise = torch.randn_like,
+) -> Step:
+    """Predictor-corrector: after each step, n steps of Langevin dynamics at the new time.
+
+    The step size 2 (snr |z| / |score|)^2 makes the noise 1 / snr times as large as the drift; norms
+    are means over the batch. Song et al. (2021), algorithms 2 to 5.
+    """
+
+    def both(x_t: Tensor, t: float, s: float) -> Tensor:
+        x = step(x_t, t, s)
+        for _ in range(n):
+            score, z = denoiser.score(x, s, context), noise(x)
+            ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
+            size = 2 * (snr * ratio) ** 2
+            x = x + size * score + (2 * size).sqrt() * z
+        return x
+
+    return both
+
+
+def ode_field(
+    denoiser: BaseDenoiser, context: Tensor | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The probability-flow ODE dx/dt = f x - g^2 / 2 score, as field(t, x) for any solver.
+
+    Same marginals as the SDE at every t. Song et al. (2021), equation 13. t is a tensor of no
+    dimensions, as `lib.ode` and torchdiffeq pass it.
+    """
+
+    def field(t: Tensor, x: Tensor) -> Tensor:
+        f, g2 = denoiser.schedule.sde(float(t))
+        return f * x - 0.5 * g2 * denoiser.score(x, float(t), context)
+
+    return field
