@@ -25,19 +25,19 @@ def heun(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
     """
 
     @lru_cache(4096)
-    def weights(t: float, s: float) -> tuple[float, float, bool]:
-        ratio = denoiser.schedule.alpha(s) / denoiser.schedule.alpha(t)
-        sigma = denoiser.schedule.sigma(s)
-        return ratio, sigma - ratio * denoiser.schedule.sigma(t), sigma == 0
+    def weights(t: float, s: float) -> tuple[float, float, float, float]:
+        alpha, sigma = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
+        ratio = alpha / denoiser.schedule.alpha(t)
+        return alpha, sigma, ratio, sigma - ratio * denoiser.schedule.sigma(t)
 
     def step(x_t: Tensor, t: float, s: float) -> Tensor:
-        ratio, move, last = weights(t, s)
-        eps_t = denoiser.eps(x_t, t, context)
-        x_s = (ratio * x_t).add_(eps_t, alpha=move)
-        if last:
+        alpha, sigma, ratio, move = weights(t, s)
+        x_s = denoiser.mix(x_t, t, alpha, sigma, context)  # = ratio x_t + move eps_hat
+        if sigma == 0:
             return x_s
-        change = denoiser.eps(x_s, s, context) - eps_t
-        return x_s.add(change, alpha=0.5 * move)  # not in place: the network has seen x_s
+        # half of x_s and half of ratio x_t + move eps_hat(x_s)
+        half = denoiser.mix(x_s, s, 0.5 * alpha, 0.5 * (sigma + move), context)
+        return half.add_(x_t, alpha=0.5 * ratio)
 
     return step
 
@@ -74,7 +74,7 @@ def dpm_solver(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
     def step(x_t: Tensor, t: float, s: float) -> Tensor:
         m, alpha_m, sigma_m, ratio, move = weights(t, s)
         x_m = denoiser.mix(x_t, t, alpha_m, sigma_m, context)
-        return (ratio * x_t).add_(denoiser.eps(x_m, m, context), alpha=move)
+        return denoiser.mix(x_m, m, 0.0, move, context).add_(x_t, alpha=ratio)
 
     return step
 
@@ -101,11 +101,11 @@ def dpm_solver_multi(denoiser: BaseDenoiser, context: Tensor | None = None) -> S
 
     def step(x_t: Tensor, t: float, s: float) -> Tensor:
         ratio, move, h = weights(t, s)
-        x_hat = denoiser(x_t, t, context)
-        x_s = (ratio * x_t).add_(x_hat, alpha=move)
-        if last and last[0].x_s is x_t:
-            slope = 0.5 * h / last[0].h
-            x_s.add_(x_hat - last[0].x_hat, alpha=move * slope)
+        x_hat = denoiser.mix(x_t, t, 1.0, 0.0, context)
+        slope = 0.5 * h / last[0].h if last and last[0].x_s is x_t else 0.0
+        x_s = (ratio * x_t).add_(x_hat, alpha=move * (1 + slope))
+        if slope:
+            x_s.add_(last[0].x_hat, alpha=-move * slope)
         last[:] = [_Last(x_s, x_hat, h)]
         return x_s
 
