@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
+from lib.diffusion.elbo import last_step_log_prob
 from lib.diffusion.samplers import ode_field
 from lib.diffusion.schedule import Schedule
 from lib.flows.continuous import ode_log_prob
@@ -44,23 +45,50 @@ def flow_bits(
     x: Tensor,
     levels: int,
     context: Tensor | None = None,
+    decode_at: float | None = None,
     draws: int = 1,
     generator: torch.Generator | None = None,
     batch: int = 100,
     **how,
 ) -> Tensor:
-    """Bits per dimension of images of whole levels, by dequantisation: (B,), an upper bound in mean.
+    """Bits per dimension of images of whole levels: (B,), an upper bound in the mean over draws.
 
-    x are levels spread evenly over [-1, 1], 2 k / (levels - 1) - 1. Uniform noise as wide as a level
-    is added, and log2 of that width taken off the density: the mean of -log2 p(x + u) is at least
-    -log2 of the integral of p over the level (Theis et al. 2016). `batch` images share their steps.
+    x are levels spread evenly over [-1, 1], 2 k / (levels - 1) - 1. The flow has a density, so noise
+    must fill the space between levels (dequantisation).
+
+    Args:
+        decode_at: left out, the noise is uniform and as wide as a level: for a model that was trained
+            on such data (Theis et al. 2016). At a time t, it is the diffusion's own: x_t is drawn
+            from q(x_t | x), the flow gives its density, and the decoder of `elbo.chain_elbo` the
+            level: E[log q(x_t | x) - log p_t(x_t) - log P(x | x_t)], for one trained on levels.
+        batch: that many images share the solver's steps.
+        how: of `flow_log_prob`.
     """
-    width = 2 / (levels - 1)
+    if decode_at is not None:
+        how["t0"] = decode_at
+    noised = _uniform if decode_at is None else _gaussian
     total = x.new_zeros(len(x))
     for _ in range(check_count(draws, "draws")):
-        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) - 0.5
         for i in range(0, len(x), check_count(batch, "batch")):
             part = slice(i, i + batch)
             c = None if context is None else context[part]
-            total[part] += flow_log_prob(denoiser, x[part] + width * noise[part], c, **how)[0]
-    return -total / (draws * x[0].numel() * math.log(2)) - math.log2(width)
+            y, nats = noised(denoiser, x[part], levels, c, decode_at, generator)
+            total[part] += nats - flow_log_prob(denoiser, y, c, **how)[0]
+    return total / (draws * x[0].numel() * math.log(2))
+
+
+def _uniform(denoiser, x, levels, context, t, generator) -> tuple[Tensor, Tensor]:
+    """x + u and log q of it, minus the logarithm of the width of a level in each dimension."""
+    width = 2 / (levels - 1)
+    u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) - 0.5
+    return x + width * u, x.new_full((len(x),), -x[0].numel() * math.log(width))
+
+
+def _gaussian(denoiser, x, levels, context, t, generator) -> tuple[Tensor, Tensor]:
+    """x_t and log q(x_t | x) - log P(x | x_t)."""
+    alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+    eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    x_t = alpha * x + sigma * eps
+    log_q = std_normal_log_prob(eps) - x[0].numel() * math.log(sigma)
+    x_hat = denoiser(x_t, t, context)
+    return x_t, log_q - last_step_log_prob(x, x_hat, sigma / alpha, levels)

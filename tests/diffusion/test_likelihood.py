@@ -101,6 +101,34 @@ class TestBits:
         assert (bound > exact).all()
         assert (bound - exact).max() < 0.5
 
+    def test_decoded_levels_by_quadrature(self):
+        """E[log q(x_t | x) - log p_t(x_t) - log P(x | x_t)] for the Gaussian law, where all is known."""
+        t, denoiser = 0.1, self.denoiser()
+        x = torch.tensor([-0.75, 0.0, 0.5], dtype=torch.float64)
+        rows = x.view(-1, 1, 1, 1).expand(-1, 1, 40, 40)
+        generator = torch.Generator().manual_seed(0)
+        got = flow_bits(denoiser, rows, self.levels, decode_at=t, generator=generator,
+                        trace="hutchinson", rtol=1e-5, atol=1e-5)  # fmt: skip
+        alpha, sigma = VP().alpha(t), VP().sigma(t)
+        z = torch.linspace(-6, 6, 4001, dtype=torch.float64)
+        x_t = alpha * x[:, None] + sigma * z
+        var = (alpha * self.sd) ** 2 + sigma**2
+        p = torch.distributions.Normal(alpha * self.mean, var**0.5).log_prob(x_t)
+
+        def mass(x, x_t):  # of x's level, an inner one, decoded from x_t
+            x_hat = self.mean + alpha * self.sd**2 / var * (x_t - alpha * self.mean)
+            bin_ = torch.distributions.Normal(x_hat, sigma / alpha)
+            return bin_.cdf(x + half) - bin_.cdf(x - half)
+
+        half, normal = 1 / (self.levels - 1), torch.distributions.Normal(0.0, 1.0).log_prob(z)
+        terms = normal - math.log(sigma) - p - mass(x[:, None], x_t).log()
+        want = torch.trapezoid(normal.exp() * terms, z) / math.log(2)
+        torch.testing.assert_close(got, want, atol=0.05, rtol=0)
+        line = torch.linspace(-4, 4, 8001, dtype=torch.float64)
+        law = torch.distributions.Normal(alpha * self.mean, var**0.5).log_prob(line).exp()
+        exact = -torch.trapezoid(law * mass(x[:, None], line), line).log2()
+        assert (want > exact).all() and (want - exact).max() < 1
+
     def test_same_seed_same_bits(self):
         x = torch.zeros(4, 2, dtype=torch.float64)
         one, two = (
