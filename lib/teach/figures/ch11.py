@@ -33,7 +33,7 @@ def _alpha2(t):
     return np.exp(-(BETA[0] * t + 0.5 * (BETA[1] - BETA[0]) * t * t))
 
 
-def _law(t, x):
+def line_law(t, x):
     """Density and score of p_t at x; t and x broadcast."""
     a2 = _alpha2(t)
     var = a2 * VAR + 1 - a2
@@ -64,7 +64,7 @@ def run(churn: float, seed: int, half: bool) -> np.ndarray:
         t, x = 1 - k * h, states[-1]
         beta = BETA[0] + t * (BETA[1] - BETA[0])
         push = (0.5 if half else 1.0) * (1 + churn**2) * beta * h
-        x = x + 0.5 * beta * h * x + push * _law(t, x)[1] + churn * math.sqrt(beta * h) * z[k + 1]
+        x = x + 0.5 * beta * h * x + push * line_law(t, x)[1] + churn * math.sqrt(beta * h) * z[k + 1]
         states.append(np.clip(x, -9, 9))
     return np.stack(states)
 
@@ -72,7 +72,7 @@ def run(churn: float, seed: int, half: bool) -> np.ndarray:
 def noise() -> Explorable:
     """The same starting noise, with any amount of fresh noise on the way: paths differ, p_t does not."""
     grid_t, grid_x = (np.arange(50) + 0.5) / 50, REACH * ((np.arange(56) + 0.5) / 28 - 1)
-    heat = _law(grid_t[None], grid_x[:, None])[0]
+    heat = line_law(grid_t[None], grid_x[:, None])[0]
     edges = np.linspace(-REACH, REACH, BINS + 1)
     centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
 
@@ -87,7 +87,7 @@ def noise() -> Explorable:
         left.points(np.full(SHOWN, t), np.clip(states[k, :SHOWN], -REACH, REACH), 1, radius=3)
         height, _ = np.histogram(states[k], edges)
         height = height / (POINTS * width)
-        p = _law(t, centres)[0]
+        p = line_law(t, centres)[0]
         right = Panel((-REACH, REACH), (0, 1.3), title="all 400 points, now", xlabel="x",
                       ylabel="density", aspect=1.2)  # fmt: skip
         right.bars(centres, np.minimum(height, 1.3), width, 1, "points")
