@@ -64,7 +64,12 @@ def run(churn: float, seed: int, half: bool) -> np.ndarray:
         t, x = 1 - k * h, states[-1]
         beta = BETA[0] + t * (BETA[1] - BETA[0])
         push = (0.5 if half else 1.0) * (1 + churn**2) * beta * h
-        x = x + 0.5 * beta * h * x + push * line_law(t, x)[1] + churn * math.sqrt(beta * h) * z[k + 1]
+        x = (
+            x
+            + 0.5 * beta * h * x
+            + push * line_law(t, x)[1]
+            + churn * math.sqrt(beta * h) * z[k + 1]
+        )
         states.append(np.clip(x, -9, 9))
     return np.stack(states)
 
