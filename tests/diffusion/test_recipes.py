@@ -1,12 +1,14 @@
 """The recipes of images: their data, a step of training, and what the stored weights can do."""
 
+import math
+
 import pytest
 import torch
 
 from lib import weights
 from lib.data import images
 from lib.diffusion import recipes
-from lib.diffusion.measures import _with_labels, draw, quality
+from lib.diffusion.measures import _with_labels, draw, measure_bits, quality
 from lib.quality import classifier
 from lib.train import fit
 
@@ -142,3 +144,21 @@ def test_quality_of_a_set_against_itself():
     assert same["frechet"] < 1e-6 and same["precision"] == same["recall"] == 1
     worse = quality(real, real.abs(), "mnist")
     assert worse["frechet"] > 1 and worse["precision"] < 1
+
+
+def test_a_fresh_network_is_a_standard_normal_density(noise_for_images, monkeypatch):
+    """It says v = 0, the right answer for data from N(0, I): so bound and flow are both its density.
+
+    Bits = -log2 N(x; 0, I) / D - log2 of a level's width. The chain that decodes at log-SNR 4 lets
+    the outer levels reach to infinity, a few hundredths of a bit.
+    """
+    pixels = recipes.LabelledPixels("mnist")
+    x, labels = pixels.train[:1].expand(10, -1, -1, -1), torch.zeros(10, dtype=torch.long)
+    monkeypatch.setattr(pixels, "part", lambda split: (x, labels))  # one image, ten draws
+    found = measure_bits(recipes.small_model(), pixels, 10, log_snr=4.0)
+    square = recipes.to_unit(x[0], 256).double().square().mean().item()
+    want = 0.5 * (math.log(2 * math.pi) + square) / math.log(2) - math.log2(2 / 255)
+    assert found["images"] == 10
+    assert found["flow"] == pytest.approx(want, abs=0.005)
+    assert found["elbo, standard error"] < 0.02
+    assert found["elbo"] == pytest.approx(want, abs=0.08)
