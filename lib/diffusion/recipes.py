@@ -114,7 +114,7 @@ def _small(name: str, steps: int, seed: int) -> Recipe:
 
 
 def cifar10_model(width: int = 128, seed: int = 0) -> Diffusion:
-    """For CIFAR-10, 32 x 32: four resolutions, attention at 16 x 16, 38M parameters at width 128.
+    """For CIFAR-10, 32 x 32: four resolutions, attention at 16 x 16, 35.8M parameters at width 128.
 
     Sines and cosines of the pixels show the network differences below one grey level, on which the
     last half bit of the likelihood depends (Kingma et al. 2021, appendix C).

@@ -54,4 +54,4 @@ def test_errors_are_one_sentence(tmp_path):
 def test_the_book_s_weights_have_complete_cards():
     for path in weights.FOLDER.glob("*.safetensors"):
         card = json.loads(path.with_suffix(".json").read_text())
-        assert card["metrics"] and card["commit"] and path.stat().st_size <= 1.5e6
+        assert card["metrics"] and card["commit"] and path.stat().st_size <= 4e6
