@@ -10,7 +10,7 @@ import pytest
 PAGE = Path(__file__).resolve().parents[1] / "book" / "errata.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 ENTRY = re.compile(
-    r'<a id="(e\d-\d+)"></a>\n### E(\d+\.\d+) (.*?)\n(.*?)(?=\n<a id=|\n## |\Z)', re.S
+    r'<a id="(e\d+-\d+)"></a>\n### E(\d+\.\d+) (.*?)\n(.*?)(?=\n<a id=|\n## |\Z)', re.S
 )
 BLOCK = re.compile(r"```python\n(.*?)```", re.S)
 ENTRIES = [(m[1], m[2], m[4]) for m in ENTRY.finditer(TEXT)]
