@@ -36,7 +36,7 @@ def _arrows(ax, score: Callable, span: float, n: int = 15) -> None:
     line = torch.linspace(-span, span, n + 2, dtype=torch.float64)[1:-1]
     at = torch.cartesian_prod(line, line)
     with torch.no_grad():
-        s = score(at.to(torch.float32)).double()
+        s = score(at)
     s = 0.2 * s / (1 + 0.35 * s.norm(dim=1, keepdim=True))  # long ones are shortened
     ax.quiver(*at.T, *s.T, angles="xy", scale_units="xy", scale=1, width=0.005, color=style.INK)
 
@@ -72,7 +72,7 @@ def error_by_level(
     level, edges = mixture.log_prob(x), torch.linspace(-22, -2, 11, dtype=torch.float64)
     with torch.no_grad():
         true = target(x)
-        off = (learned(x.float()).double() - true).square().sum(1)
+        off = (learned(x) - true).square().sum(1)
     size, place, error = true.square().sum(1), [], []
     for low, high in zip(edges, edges[1:], strict=False):
         here = (low <= level) & (level < high)
@@ -200,7 +200,7 @@ def score_error(
     denoiser: BaseDenoiser, exact: BaseDenoiser, mixture: GaussianMixture, t: float
 ) -> float:
     """Root mean square error of a score over that of the true one, at draws of p_t."""
-    x = mixture.sample(8000).float()
+    x = mixture.sample(8000)
     schedule = exact.schedule
     x_t = schedule.alpha(t) * x + schedule.sigma(t) * torch.randn_like(x)
     true = exact.score(x_t, t)
