@@ -1,0 +1,280 @@
+"""The U-Net of the diffusion chapters: `net(x, t, context)`, images in, images out."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.utils import check_count
+
+
+def time_embedding(t: Tensor, width: int, scale: float = 1000.0, longest: float = 1e4) -> Tensor:
+    """Cosines and sines of a time at `width / 2` frequencies: (B,) -> (B, width), in t's precision.
+
+    Entry i is cos(w_i scale t) and entry i + width / 2 is sin(w_i scale t), where w_i falls
+    geometrically from 1 to almost 1 / longest. With t in [0, 1] and scale = 1000 these are the
+    embeddings of DDPM's 1000 steps (Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B).
+
+    Raises:
+        ValueError: `width` is odd, or t is not a vector.
+    """
+    check_count(width, "width")
+    if width % 2:
+        raise ValueError(f"time_embedding needs an even width, got {width}")
+    if t.ndim != 1:
+        raise ValueError(f"times must be a vector (B,), got shape {tuple(t.shape)}")
+    i = torch.arange(width // 2, dtype=t.dtype, device=t.device)
+    angle = (scale * t)[:, None] * torch.exp(i * (-math.log(longest) / (width // 2)))
+    return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+class UNet(nn.Module):
+    """A residual U-Net with a time, and a context if it is asked for: (B, C, H, W) -> (B, C', H, W).
+
+    The way down has `blocks` residual blocks at each of len(multipliers) resolutions, each half the
+    one before, with `width * multiplier` channels; the way up has one block more at each, and reads
+    what the way down has left at the same resolution. The time's embedding is added to the channels
+    within each block. The last convolution of each block and of the network starts at zero, so that
+    a fresh network returns 0.
+
+    Each normalisation is `GroupNorm` with one group (mean and variance over channels and pixels):
+    beside convolutions in bfloat16 the usual 8 or 32 groups would be what takes the time. All
+    memory is channels_last, which is what convolutions are fastest in, on CPUs and GPUs.
+
+    Args:
+        channels_in: C.
+        channels_out: C', by default C.
+        width: channels at full resolution; even.
+        multipliers: times `width`, for each resolution from the full one down.
+        blocks: residual blocks at each resolution on the way down.
+        attention: resolutions (0 is the full one) where self-attention follows each block. Between
+        the way down and up, at
+            the coarsest, it is always there.
+        heads: channels of one attention head (all of a level's, where they are fewer).
+        classes: the context is labels (B,) int64, 0 to classes - 1, or `net.null` (= classes): no
+        label.
+        features: the context is vectors (B, features).
+        dropout: between the two convolutions of each block.
+
+    Sources: Ronneberger et al. (2015); Ho et al. (2020), appendix B; Dhariwal and Nichol (2021).
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int | None = None,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 1,
+        attention: Sequence[int] = (),
+        heads: int = 64,
+        classes: int = 0,
+        features: int = 0,
+        dropout: float = 0.0,
+        patch: int = 1,
+        fourier: Sequence[int] = (),
+    ):
+        super().__init__()
+        self.patch, self.fourier = patch, tuple(fourier)
+        for value, name in ((channels_in, "channels_in"), (width, "width"), (blocks, "blocks")):
+            check_count(value, name)
+        if not multipliers:
+            raise ValueError("multipliers needs one number for each resolution, got none")
+        if not set(attention) <= set(range(len(multipliers))):
+            raise ValueError(
+                f"attention names resolutions 0 to {len(multipliers) - 1}, got {tuple(attention)}"
+            )
+        if classes and features:
+            raise ValueError(
+                f"the context is labels or vectors, not both: classes={classes}, features={features}"
+            )
+        self.channels_in, self.classes, self.features = channels_in, classes, features
+        self.width, self.factor = width, 2 ** (len(multipliers) - 1)
+        hidden = 4 * width
+        self.time = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        if classes:
+            self.embed = nn.Embedding(classes + 1, hidden)
+        elif features:
+            self.embed = nn.Linear(features, hidden)
+
+        def block(c_in: int, c_out: int, attend: bool) -> Block:
+            return Block(c_in, c_out, hidden, dropout, min(heads, c_out) if attend else 0)
+
+        widths = [width * m for m in multipliers]
+        self.first = nn.Conv2d(channels_in * patch**2 * (1 + 2 * len(fourier)), width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        left, c = [width], width  # channels of what the way down leaves
+        for level, c_out in enumerate(widths):
+            for _ in range(blocks):
+                self.down.append(block(c, c_out, level in attention))
+                c = c_out
+                left.append(c)
+            if level < len(widths) - 1:
+                self.down.append(Down(c))
+                left.append(c)
+        self.middle = nn.ModuleList([block(c, c, True), block(c, c, False)])
+        for level, c_out in reversed(list(enumerate(widths))):
+            for _ in range(blocks + 1):
+                self.up.append(block(c + left.pop(), c_out, level in attention))
+                c = c_out
+            if level:
+                self.up.append(Up(c))
+        self.norm = nn.GroupNorm(1, c)
+        self.last = _zero(nn.Conv2d(c, (channels_out or channels_in) * patch**2, 3, padding=1))
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def null(self) -> int:
+        """The label that says "no label"."""
+        return self.classes
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), t (B,) in [0, 1], context as the network was made for: (B, C', H, W).
+
+        Raises:
+            ValueError: a shape does not fit, H or W cannot be halved often enough, or there is a
+            context where none is
+                expected, or none where one is.
+        """
+        self._check(x, t, context)
+        embedding = self.time(time_embedding(t.to(x.dtype), self.width))
+        if context is not None:
+            embedding = embedding + self.embed(context)
+        embedding = F.silu(embedding)  # once, for all blocks
+        if self.fourier:
+            waves = [x * (math.pi * 2**n) for n in self.fourier]
+            x = torch.cat([x, *(f(w) for w in waves for f in (torch.sin, torch.cos))], 1)
+        if self.patch > 1:
+            x = F.pixel_unshuffle(x, self.patch)
+        h = self.first(x.contiguous(memory_format=torch.channels_last))
+        left = [h]
+        for layer in self.down:
+            h = layer(h, embedding)
+            left.append(h)
+        for layer in self.middle:
+            h = layer(h, embedding)
+        for layer in self.up:
+            if isinstance(layer, Block):
+                h = torch.cat([h, left.pop()], 1)
+            h = layer(h, embedding)
+        h = self.last(_silu(self.norm(h)))
+        return F.pixel_shuffle(h, self.patch) if self.patch > 1 else h
+
+    def _check(self, x: Tensor, t: Tensor, context: Tensor | None) -> None:
+        if x.ndim != 4 or x.shape[1] != self.channels_in:
+            raise ValueError(
+                f"UNet expects images (B, {self.channels_in}, H, W), got shape {tuple(x.shape)}"
+            )
+        H, W = x.shape[2:]
+        if H % self.factor or W % self.factor:
+            halvings = self.factor.bit_length() - 1
+            raise ValueError(
+                f"this UNet halves images {halvings} times: H and W must be multiples of "
+                f"{self.factor}, got H = {H}, W = {W}; pad them, or give fewer multipliers"
+            )
+        if t.shape != (len(x),):
+            raise ValueError(
+                f"t must hold one time for each of {len(x)} images, got shape {tuple(t.shape)}"
+            )
+        if (context is None) == bool(self.classes or self.features):
+            what = f"labels (B,), {self.null} for none" if self.classes else "vectors (B, features)"
+            raise ValueError(
+                "this UNet was made without classes or features and takes no context"
+                if context is not None
+                else f"this UNet needs a context: {what}"
+            )
+        if context is not None:
+            shape = (len(x),) if self.classes else (len(x), self.features)
+            if context.shape != shape or context.is_floating_point() == bool(self.classes):
+                kind = "integer labels" if self.classes else "vectors"
+                raise ValueError(
+                    f"the context must be {kind} of shape {shape}, "
+                    f"got {context.dtype} of shape {tuple(context.shape)}"
+                )
+
+
+class Block(nn.Module):
+    """Two convolutions, each after a norm and SiLU, around them the identity; attention behind them.
+
+    (B, c_in, H, W), (B, embedding) -> (B, c_out, H, W).
+    """
+
+    def __init__(self, c_in: int, c_out: int, embedding: int, dropout: float, heads: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(1, c_in), nn.GroupNorm(1, c_out)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.conv2 = _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.shift = nn.Linear(embedding, c_out)
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attention = Attention(c_out, heads) if heads else nn.Identity()
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(_silu(self.norm1(x)))
+        h = _silu(self.norm2(h + self.shift(embedding)[:, :, None, None]))
+        if self.dropout:
+            h = F.dropout(h, self.dropout, self.training)
+        return self.attention(self.skip(x) + self.conv2(h))
+
+
+class Attention(nn.Module):
+    """Every pixel reads every other: x + attention(norm(x)), (B, C, H, W) -> the same."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"heads of {heads} channels do not divide {channels} channels")
+        self.heads, self.norm = heads, nn.GroupNorm(1, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = _zero(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(B, H * W, C)  # a view: channels_last
+        qkv = self.qkv(tokens).view(B, H * W, 3, C // self.heads, self.heads).permute(2, 0, 3, 1, 4)
+        read = _attend(*qkv).transpose(1, 2).reshape(B, H * W, C)
+        return x + self.out(read).view(B, H, W, C).permute(0, 3, 1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # torch's fused backward pass takes three to eight times as long there
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Down(nn.Conv2d):
+    """Half the resolution, by a convolution with stride 2: (B, C, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class Up(nn.Conv2d):
+    """Twice the resolution: (B, C, H, W) -> (B, C, 2H, 2W).
+
+    The convolution comes before the pixels are repeated, where it costs a quarter; what it cannot
+    smooth, the blocks that follow do.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return F.interpolate(super().forward(x), scale_factor=2.0, mode="nearest")
+
+
+def _silu(x: Tensor) -> Tensor:
+    """In place where no gradient needs what was there."""
+    return F.silu(x, inplace=not x.requires_grad)
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
