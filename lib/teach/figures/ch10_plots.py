@@ -54,14 +54,24 @@ def opening(mixture: GaussianMixture, before: Tensor, after: Tensor) -> None:
     plt.show()
 
 
-def fields(mixture: GaussianMixture, scores: dict[str, Callable]) -> None:
-    """Scores side by side."""
-    fig, axes = plt.subplots(1, len(scores), figsize=(2.55 * len(scores), 2.9), sharey=True)
-    for ax, (name, score) in zip(axes, scores.items(), strict=True):
-        _density(ax, lambda x: mixture.log_prob(x).exp(), 5)
-        _arrows(ax, score, 5)
+def fields(mixture: GaussianMixture, scores: dict[str, tuple[Callable, Callable]]) -> None:
+    """Scores side by side, each with the true one that it should be; the colour is its error."""
+    fig, axes = plt.subplots(1, len(scores), figsize=(2.6 * len(scores), 3.0), sharey=True)
+    line = torch.linspace(-5, 5, 80, dtype=torch.float64)
+    at = torch.cartesian_prod(line, line)
+    p = mixture.log_prob(at).exp().view(80, 80).T
+    for ax, (name, (score, target)) in zip(axes, scores.items(), strict=True):
+        with torch.no_grad():
+            true = target(at)
+            off = ((score(at) - true).norm(dim=1) / true.norm(dim=1)).clamp(max=1).view(80, 80).T
+        mesh = ax.pcolormesh(line, line, off, cmap="Oranges", vmin=0, vmax=1.2, rasterized=True)
+        ax.contour(line, line, p, levels=[0.004, 0.06], colors=style.colour(0), linewidths=1.0)
+        _arrows(ax, score, 5, 13)
         _square(ax, 5, ax is axes[0])
         ax.set_title(name, fontsize=10)
+    bar = fig.colorbar(mesh, ax=axes, shrink=0.7, ticks=[0, 0.5, 1])
+    bar.set_label("relative error (1: or more)", fontsize=8.5)
+    bar.ax.set_ylim(0, 1)
     plt.show()
 
 
@@ -234,8 +244,13 @@ def learned(
     plt.show()
 
 
-def clouds(panels: dict[str, Tensor], truths: Sequence[Callable], span: float) -> None:
-    """Samples over the contours of the density that they should have (log-densities)."""
+def clouds(
+    panels: dict[str, Tensor], truths: Sequence[Callable], span: float, keep: bool = False
+) -> None:
+    """Samples over the contours of the density that they should have (log-densities).
+
+    keep: put points that lie outside on the frame, so that they are seen.
+    """
     fig, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels), 2.9), sharey=True)
     line = torch.linspace(-span, span, 120, dtype=torch.float64)
     at = torch.cartesian_prod(line, line)
@@ -243,7 +258,35 @@ def clouds(panels: dict[str, Tensor], truths: Sequence[Callable], span: float) -
         p = log_p(at).view(120, 120).T
         p = (p - p.max()).exp()
         ax.contour(line, line, p, levels=[0.03, 0.3], colors=style.colour(1), linewidths=1.2)
-        ax.plot(*x[:2000].T, ".", ms=1.4, color=style.colour(0))
+        x = x[:2000].clamp(-0.99 * span, 0.99 * span) if keep else x[:2000]
+        ax.plot(*x.T, ".", ms=1.4, color=style.colour(0))
         _square(ax, span, ax is axes[0])
         ax.set_title(name, fontsize=9.5)
+    plt.show()
+
+
+def ordered(pictures: dict[float, Tensor], weights: Sequence[float], columns: int = 8) -> None:
+    """Blocks of digits, a row for each label: pictures (n, 1, 8, 8) in the order 0 .. 9, 0 .. 9, ..."""
+    fig, axes = plt.subplots(1, len(weights), figsize=(2.3 * len(weights), 3.1))
+    for ax, w in zip(axes, weights, strict=True):
+        x = pictures[w][: 10 * columns].view(columns, 10, 8, 8).clamp(-1, 1)
+        framed = torch.nn.functional.pad(x, (1, 1, 1, 1), value=-1)
+        ax.imshow(framed.permute(1, 2, 0, 3).reshape(100, 10 * columns), cmap="gray", vmin=-1)
+        ax.set_title(f"w = {w:g}", fontsize=10)
+        ax.set_yticks([10 * k + 5 for k in range(10)], [str(k) for k in range(10)], fontsize=8)
+        ax.set_xticks([])
+    axes[0].set_ylabel("asked for")
+    plt.show()
+
+
+def trade(measured: dict[float, tuple[float, float, float]]) -> None:
+    """Three shares against the guidance weight."""
+    _, ax = plt.subplots(figsize=(5.6, 3.2))
+    names = ("read as asked", "among real (precision)", "covered (recall)")
+    for j, name in enumerate(names):
+        _line(
+            ax, list(measured), [m[j] for m in measured.values()], j, name, marker=style.marker(j)
+        )
+    ax.set(xlabel="guidance weight w", ylabel="share", ylim=(0, 1.05))
+    ax.legend(fontsize=8.5)
     plt.show()
