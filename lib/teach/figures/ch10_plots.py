@@ -265,10 +265,19 @@ def clouds(
     plt.show()
 
 
-def ordered(pictures: dict[float, Tensor], weights: Sequence[float], columns: int = 8) -> None:
-    """Blocks of digits, a row for each label: pictures (n, 1, 8, 8) in the order 0 .. 9, 0 .. 9, ..."""
-    fig, axes = plt.subplots(1, len(weights), figsize=(2.3 * len(weights), 3.1))
-    for ax, w in zip(axes, weights, strict=True):
+def ordered(
+    pictures: dict[float, Tensor],
+    weights: Sequence[float],
+    measured: dict[float, tuple[float, float, float]],
+    columns: int = 7,
+) -> None:
+    """Blocks of digits, a row for each label, and three shares against the guidance weight.
+
+    pictures: (n, 1, 8, 8) in the order 0 .. 9, 0 .. 9, ...
+    """
+    n = len(weights)
+    fig, axes = plt.subplots(1, n + 1, figsize=(10.4, 3.0), width_ratios=[1] * n + [1.9])
+    for ax, w in zip(axes, weights, strict=False):
         x = pictures[w][: 10 * columns].view(columns, 10, 8, 8).clamp(-1, 1)
         framed = torch.nn.functional.pad(x, (1, 1, 1, 1), value=-1)
         ax.imshow(framed.permute(1, 2, 0, 3).reshape(100, 10 * columns), cmap="gray", vmin=-1)
@@ -276,17 +285,9 @@ def ordered(pictures: dict[float, Tensor], weights: Sequence[float], columns: in
         ax.set_yticks([10 * k + 5 for k in range(10)], [str(k) for k in range(10)], fontsize=8)
         ax.set_xticks([])
     axes[0].set_ylabel("asked for")
-    plt.show()
-
-
-def trade(measured: dict[float, tuple[float, float, float]]) -> None:
-    """Three shares against the guidance weight."""
-    _, ax = plt.subplots(figsize=(5.6, 3.2))
-    names = ("read as asked", "among real (precision)", "covered (recall)")
-    for j, name in enumerate(names):
-        _line(
-            ax, list(measured), [m[j] for m in measured.values()], j, name, marker=style.marker(j)
-        )
-    ax.set(xlabel="guidance weight w", ylabel="share", ylim=(0, 1.05))
-    ax.legend(fontsize=8.5)
+    for j, name in enumerate(("read as asked", "precision", "recall")):
+        shares = [m[j] for m in measured.values()]
+        _line(axes[-1], list(measured), shares, j, name, marker=style.marker(j))
+    axes[-1].set(xlabel="guidance weight w", ylabel="share", ylim=(0, 1.05))
+    axes[-1].legend(fontsize=8.5)
     plt.show()
