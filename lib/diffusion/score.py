@@ -6,6 +6,7 @@ have the same minimiser (the last one for the density blurred by noise) and take
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -170,7 +171,7 @@ def annealed_langevin(
         n: steps for each level.
     """
     sigmas = [float(s) for s in sigmas]
-    if not sigmas or sigmas[-1] <= 0 or any(b >= a for a, b in zip(sigmas, sigmas[1:])):  # noqa: B905
+    if not sigmas or sigmas[-1] <= 0 or any(b >= a for a, b in pairwise(sigmas)):
         raise ValueError(f"sigmas must fall and stay above zero, got {sigmas}")
     for sigma in sigmas:
         here = step * (sigma / sigmas[-1]) ** 2

@@ -132,6 +132,7 @@ def langevin_step() -> Explorable:
             w * np.exp(-0.5 * ((grid - m) / STD) ** 2) / (STD * math.sqrt(2 * math.pi))
             for w, m in zip(WEIGHTS, (-half, half), strict=True)
         )
+        truth = float((density[:120].sum() + density[120] / 2) * (grid[1] - grid[0]))
         left = Panel((-6, 6), (0, 1), title="400 chains after these steps", xlabel="x",
                      ylabel="density", aspect=1.2)  # fmt: skip
         width = edges[1] - edges[0]
@@ -148,13 +149,13 @@ def langevin_step() -> Explorable:
         said = (
             f"{100 * lost:.0f} percent of the chains have flown off: the step is too long."
             if lost > 0.02
-            else f"The share on the left is {share:.3f}, the truth 0.200."
+            else f"The share on the left is {share:.3f}, the truth {truth:.3f}."
         )
         return Scene(
             [left, right],
             f"Step {h:.4f}, {n} steps, bumps {gap:.1f} apart. {said}",
             {"step h": f"{h:.4f}", "time h n": f"{h * n:.2f}", "share on the left": f"{share:.3f}",
-             "truth": "0.200", "width of a bump, times": wide},
+             "truth": f"{truth:.3f}", "width of a bump, times": wide},
         )  # fmt: skip
 
     return explore(
@@ -238,11 +239,11 @@ def guidance_weight() -> Explorable:
         unit = centre / centre.norm()
         out, promised = float((x @ unit).mean()), float((q * (pixels @ unit)).sum() / q.sum())
         sd = float((x @ unit).std())
-        right = Panel((0, 8), (0, 3), title="how far out, for y = top", xlabel="guidance weight w",
+        right = Panel((0, 8), (0, 5), title="how far out, for y = top", xlabel="guidance weight w",
                       ylabel="mean of x2", aspect=1.0)  # fmt: skip
         right.line(curves["w"], curves["sampled"], 1, "guided samples", width=2.2)
         right.line(curves["w"], curves["tilted"], 0, "p(x) p(y|x)^w", width=2.2)
-        right.line([w, w], [0, 3], -1, dash=1, width=1)
+        right.line([w, w], [0, 5], -1, dash=1, width=1)
         what = "no condition" if w == 0 else "the condition, exactly" if w == 1 else "more than the condition" if w > 1 else "part of the condition"  # fmt: skip
         return Scene(
             [left, right],

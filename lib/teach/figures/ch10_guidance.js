@@ -39,10 +39,10 @@
           { t: "points", s: 1, x: pts.map((q) => q[0]), y: pts.map((q) => q[1]), r: 1.8, m: 1, name: "guided samples" },
           ...M.map((m, i) => ({ t: "text", s: -1, x: m[0], y: m[1], text: NAMES[i], align: "center", size: 1 })),
         ] },
-        { xlim: [0, 8], ylim: [0, 3], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x2", equal: false, axes: true, aspect: 1, grow: 1, items: [
+        { xlim: [0, 8], ylim: [0, 5], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x2", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: 1, x: data.w, y: data.sampled, dash: 1, w: 2.2, name: "guided samples" },
           { t: "line", s: 0, x: data.w, y: data.tilted, dash: 0, w: 2.2, name: "p(x) p(y|x)^w" },
-          { t: "line", s: -1, x: [w, w], y: [0, 3], dash: 1, w: 1 },
+          { t: "line", s: -1, x: [w, w], y: [0, 5], dash: 1, w: 1 },
         ] },
       ],
       alt: `Weight ${w.toFixed(2)} towards ${p.kind}: ${what}. The samples lie ${out.toFixed(2)} out on average, with spread ${sd.toFixed(2)}; the law p(x) p(y|x)^w has its mean at ${promised.toFixed(2)}.`,

@@ -32,8 +32,9 @@
     }
     const grid = Array.from({ length: 241 }, (_, i) => -6 + i / 20), bell = (z) => Math.exp(-0.5 * z * z) / (STD * Math.sqrt(2 * Math.PI));
     const density = grid.map((g) => W[0] * bell((g + half) / STD) + W[1] * bell((g - half) / STD));
+    const truth = (density.slice(0, 120).reduce((a, b) => a + b, 0) + density[120] / 2) / 20;
     const limit = 2 * STD ** 2, wide = h < limit ? (1 / Math.sqrt(1 - h / limit)).toFixed(2) : "no law";
-    const said = lost > 0.02 ? `${(100 * lost).toFixed(0)} percent of the chains have flown off: the step is too long.` : `The share on the left is ${share.toFixed(3)}, the truth 0.200.`;
+    const said = lost > 0.02 ? `${(100 * lost).toFixed(0)} percent of the chains have flown off: the step is too long.` : `The share on the left is ${share.toFixed(3)}, the truth ${truth.toFixed(3)}.`;
     const level = (m) => ({ t: "line", s: 1, x: [0, MOST], y: [m, m], dash: 1, w: 1 });
     return {
       panels: [
@@ -47,7 +48,7 @@
         ] },
       ],
       alt: `Step ${h.toFixed(4)}, ${n} steps, bumps ${p.gap.toFixed(1)} apart. ${said}`,
-      readouts: { "step h": h.toFixed(4), "time h n": (h * n).toFixed(2), "share on the left": share.toFixed(3), truth: "0.200", "width of a bump, times": wide },
+      readouts: { "step h": h.toFixed(4), "time h n": (h * n).toFixed(2), "share on the left": share.toFixed(3), truth: truth.toFixed(3), "width of a bump, times": wide },
     };
   };
 })()

@@ -50,26 +50,27 @@ def opening(mixture: GaussianMixture, before: Tensor, after: Tensor) -> None:
     _arrows(left, mixture.score, 4)
     right.plot(*before.T, ".", ms=2.5, color="#777777", label="start")
     right.plot(*after.T, "o", ms=2.5, color=style.colour(1), label="after 200 steps")
-    right.legend(fontsize=8.5, loc="lower right")
+    right.legend(fontsize=8.5, loc="lower right", frameon=True, framealpha=0.9)
     plt.show()
 
 
 def fields(mixture: GaussianMixture, scores: dict[str, tuple[Callable, Callable]]) -> None:
     """Scores side by side, each with the true one that it should be; the colour is its error."""
-    fig, axes = plt.subplots(1, len(scores), figsize=(2.6 * len(scores), 3.0), sharey=True)
+    fig, axes = plt.subplots(2, 2, figsize=(7.6, 6.4), sharex=True, sharey=True)
     line = torch.linspace(-5, 5, 80, dtype=torch.float64)
     at = torch.cartesian_prod(line, line)
     p = mixture.log_prob(at).exp().view(80, 80).T
-    for ax, (name, (score, target)) in zip(axes, scores.items(), strict=True):
+    for ax, (name, (score, target)) in zip(axes.flat, scores.items(), strict=True):
         with torch.no_grad():
             true = target(at)
-            off = ((score(at) - true).norm(dim=1) / true.norm(dim=1)).clamp(max=1).view(80, 80).T
+            off = (score(at) - true).norm(dim=1) / true.norm(dim=1)
+        off = off.clamp(max=1).view(80, 80).T
         mesh = ax.pcolormesh(line, line, off, cmap="Oranges", vmin=0, vmax=1.2, rasterized=True)
         ax.contour(line, line, p, levels=[0.004, 0.06], colors=style.colour(0), linewidths=1.0)
         _arrows(ax, score, 5, 13)
-        _square(ax, 5, ax is axes[0])
+        _square(ax, 5, ax in axes[:, 0])
         ax.set_title(name, fontsize=10)
-    bar = fig.colorbar(mesh, ax=axes, shrink=0.7, ticks=[0, 0.5, 1])
+    bar = fig.colorbar(mesh, ax=axes, shrink=0.5, ticks=[0, 0.5, 1])
     bar.set_label("relative error (1: or more)", fontsize=8.5)
     bar.ax.set_ylim(0, 1)
     plt.show()
@@ -275,19 +276,21 @@ def ordered(
 
     pictures: (n, 1, 8, 8) in the order 0 .. 9, 0 .. 9, ...
     """
-    n = len(weights)
-    fig, axes = plt.subplots(1, n + 1, figsize=(10.4, 3.0), width_ratios=[1] * n + [1.9])
-    for ax, w in zip(axes, weights, strict=False):
+    layout = [[f"{w:g}" for w in weights], ["shares"] * len(weights)]
+    _, axes = plt.subplot_mosaic(layout, figsize=(8.2, 5.6), height_ratios=[1.25, 1])
+    for w in weights:
+        ax = axes[f"{w:g}"]
         x = pictures[w][: 10 * columns].view(columns, 10, 8, 8).clamp(-1, 1)
         framed = torch.nn.functional.pad(x, (1, 1, 1, 1), value=-1)
         ax.imshow(framed.permute(1, 2, 0, 3).reshape(100, 10 * columns), cmap="gray", vmin=-1)
         ax.set_title(f"w = {w:g}", fontsize=10)
         ax.set_yticks([10 * k + 5 for k in range(10)], [str(k) for k in range(10)], fontsize=8)
         ax.set_xticks([])
-    axes[0].set_ylabel("asked for")
+    axes[f"{weights[0]:g}"].set_ylabel("asked for")
+    ax = axes["shares"]
     for j, name in enumerate(("read as asked", "precision", "recall")):
         shares = [m[j] for m in measured.values()]
-        _line(axes[-1], list(measured), shares, j, name, marker=style.marker(j))
-    axes[-1].set(xlabel="guidance weight w", ylabel="share", ylim=(0, 1.05))
-    axes[-1].legend(fontsize=8.5)
+        _line(ax, list(measured), shares, j, name, marker=style.marker(j))
+    ax.set(xlabel="guidance weight w", ylabel="share", ylim=(0, 1.05))
+    ax.legend(fontsize=8.5)
     plt.show()
