@@ -259,7 +259,9 @@ def clouds(
         p = log_p(at).view(120, 120).T
         p = (p - p.max()).exp()
         ax.contour(line, line, p, levels=[0.03, 0.3], colors=style.colour(1), linewidths=1.2)
-        x = x[:2000].clamp(-0.99 * span, 0.99 * span) if keep else x[:2000]
+        x = x[:2000]
+        if keep:
+            x = x * (0.97 * span / x.abs().amax(1, keepdim=True)).clamp(max=1)
         ax.plot(*x.T, ".", ms=1.4, color=style.colour(0))
         _square(ax, span, ax is axes[0])
         ax.set_title(name, fontsize=9.5)
