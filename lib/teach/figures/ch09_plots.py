@@ -52,12 +52,12 @@ def there_and_back(
     x = torch.linspace(-3, 3, 161)
     p = torch.stack([law(t).log_prob(x[:, None]).exp() for t in ts], 1)
     for ax, paths, title in zip(
-        axes, (torch.stack(there)[:, :30, 0], torch.stack(back)[:, :30, 0]),
+        axes, (torch.stack(there)[:, :14, 0], torch.stack(back)[:, :14, 0]),
         ("forward: noise is added", "back: guessed away"), strict=True,
     ):  # fmt: skip
         ax.pcolormesh(ts, x, p.sqrt(), cmap="Blues", vmin=0, vmax=1.2, rasterized=True)
         along = ts if title.startswith("forward") else ts[::-1]
-        ax.plot(along, paths, color=style.INK, ls="-", lw=0.5, alpha=0.55)
+        ax.plot(along, paths, color=style.INK, ls="-", lw=0.7, alpha=0.7)
         ax.set(xlabel="time t (0 data, 1 noise)", title=title, ylim=(-3, 3))
     axes[0].set_ylabel("x")
     plt.show()
@@ -152,8 +152,7 @@ def trained(curve: list[tuple], here: Tensor, there: Tensor) -> None:
     axes[0].set(xlabel="update", ylabel="simple loss", ylim=(0.1, 0.3))
     axes[0].legend(fontsize=8)
     for ax, images, title in zip(axes[1:], (here, there), ("trained here", "stored"), strict=True):
-        order = images.view(10, 4, 1, 8, 8).flatten(0, 1)
-        _grey(ax, sheet(order, 4))
+        _grey(ax, sheet(images, 4))
         ax.set_title(title, fontsize=10)
     plt.show()
 
@@ -174,6 +173,6 @@ def reach(
     for k, (name, points) in enumerate(shown.items()):
         ax = axes[str(k)]
         ax.plot(*points[:2_000].T, ".", ms=1.2, color=style.colour(k), rasterized=True)
-        ax.set(xlim=(-4, 4), ylim=(-3, 4), xticks=[], yticks=[], aspect="equal")
+        ax.set(xlim=(-4.5, 4), ylim=(-3.5, 4), xticks=[], yticks=[], aspect="equal")
         ax.set_title(name, fontsize=9)
     plt.show()
