@@ -23,7 +23,7 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
 
 
 def _grey(ax, image: Tensor) -> None:
-    ax.imshow(image, cmap="gray_r", vmin=-1, vmax=1)
+    ax.imshow(image, cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     for side in ax.spines.values():
         side.set(visible=True, color="0.8")
@@ -92,6 +92,7 @@ def gaps(bounds: dict[int, Bound], truth: Tensor) -> None:
     _line(left, counts, gap, 0, marker="o")
     left.plot(counts, [gap[-1] * counts[-1] / c for c in counts], ":", color=style.INK, lw=1)
     left.set(xscale="log", yscale="log", xlabel="steps T", ylabel="gap, nats")
+    left.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
     left.set_xticks(counts, [str(c) for c in counts])
     left.minorticks_off()
     few = counts[::2]
@@ -168,6 +169,7 @@ def reach(
     axes["d"].axhline(floor, color=style.INK, ls=":", lw=1)
     axes["d"].set(xscale="log", yscale="log", xlabel="steps", ylabel="sliced Wasserstein distance")
     axes["d"].set_xticks(list(counts), [str(c) for c in counts])
+    axes["d"].set_yticks([0.03, 0.05, 0.1, 0.2, 0.4], ["0.03", "0.05", "0.1", "0.2", "0.4"])
     axes["d"].minorticks_off()
     axes["d"].legend(fontsize=8.5)
     for k, (name, points) in enumerate(shown.items()):
