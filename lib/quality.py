@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.data import images
-from lib.data.images import LEVELS, dequantise
+from lib.data.images import LEVELS
 from lib.utils import check_batch, check_count
 
 SIZES = {"mnist": 28, "fashion_mnist": 28, "digits": 8}
@@ -169,8 +169,9 @@ def classifier(name: str) -> Classifier:
 
 
 def scaled(levels: Tensor, n_levels: int, noise: torch.Generator | None = None) -> Tensor:
-    """Integer levels as images in [-1, 1], dequantised as in `lib.diffusion.recipes`."""
-    return 2 * dequantise(levels, n_levels, noise) - 1
+    """Level k as 2 k / (n - 1) - 1, with uniform noise one level wide: integers -> [-1, 1] and a bit."""
+    u = torch.rand(levels.shape, generator=noise).to(levels.device)
+    return (levels + (u - 0.5)) * (2 / (n_levels - 1)) - 1
 
 
 def main(argv: list[str] | None = None) -> None:
