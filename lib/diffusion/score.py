@@ -56,7 +56,7 @@ def sliced_matching(
     """e' (ds/dx) e + 1/2 (e's)^2 for random directions e with E[ee'] = I: (B,).
 
     Its mean over e is `implicit_matching`. One backward pass for each direction, whatever D is.
-    Song et al. (2020), section 3, averaged over the directions.
+    Song, Garg et al. (2019), section 3, averaged over the directions.
 
     Args:
         probes: how many directions, or the directions themselves, (P, *x.shape).
