@@ -152,8 +152,7 @@ class UNet(nn.Module):
         if self.fourier:
             waves = [x * (math.pi * 2**n) for n in self.fourier]
             x = torch.cat([x, *(f(w) for w in waves for f in (torch.sin, torch.cos))], 1)
-        x = F.pixel_unshuffle(x, self.patch)
-        h = self.first(x.contiguous(memory_format=torch.channels_last))
+        h = self.first(F.pixel_unshuffle(x, self.patch))  # channels_last, because its weights are
         left = [h]
         for layer in self.down:
             h = layer(h, embedding)
@@ -219,10 +218,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(_silu(self.norm1(x)))
-        h = _silu(self.norm2(h + self.shift(embedding)[:, :, None, None]))
+        h.add_(self.shift(embedding)[:, :, None, None])  # no gradient needs a convolution's output
+        h = _silu(self.norm2(h))
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
-        return self.attention(self.skip(x) + self.conv2(h))
+        return self.attention(self.conv2(h).add_(self.skip(x)))
 
 
 class Attention(nn.Module):
