@@ -219,10 +219,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(_silu(self.norm1(x)))
-        h = _silu(self.norm2(h + self.shift(embedding)[:, :, None, None]))
+        h.add_(self.shift(embedding)[:, :, None, None])  # no gradient needs a convolution's output
+        h = _silu(self.norm2(h))
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
-        return self.attention(self.skip(x) + self.conv2(h))
+        return self.attention(self.conv2(h).add_(self.skip(x)))
 
 
 class Attention(nn.Module):

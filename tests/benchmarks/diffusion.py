@@ -103,42 +103,35 @@ def measure(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def cpu(only: str, rounds: int) -> None:
-    print(
-        "our milliseconds for the batch, then ours / theirs in the same round, medians of", rounds
-    )
-    for case in CASES:
-        if only.lower() not in case.name.lower():
-            continue
-        torch.manual_seed(0)
-        x, t = torch.randn(case.batch, case.channels, case.size, case.size), torch.rand(case.batch)
-        mine, other = ours(case), theirs(case)
-        plain = ours(case).to(memory_format=torch.contiguous_format)
-        count = [sum(p.numel() for p in net.parameters()) for net in (mine, other)]
-        print(f"{case.name}, {case.size} x {case.size}, batch {case.batch}; parameters {count}")
-        our_call, their_call = lambda net: net(x, t), lambda net: net(x, 1000 * t).sample
-        for name in ("forward", "train"):
-            times = measure(
-                {
-                    "ours": task(name, mine, our_call, x),
-                    "theirs": task(name, other, their_call, x),
-                    "contiguous": task(name, plain, our_call, x),
-                    "ours, bfloat16": task(name, mine, our_call, x, True),
-                    "theirs, bfloat16": task(name, other, their_call, x, True),
-                },
-                rounds,
-            )
-            of = lambda a, b: statistics.median(
-                x / y for x, y in zip(times[a], times[b], strict=True)
-            )
-            print(
-                f"  {name:8}{1e3 * statistics.median(times['ours']):8.1f} ms   "
-                f"ours / theirs {of('ours', 'theirs'):.2f}   both bfloat16 "
-                f"{of('ours, bfloat16', 'theirs, bfloat16'):.2f}   ours in bfloat16 / theirs "
-                f"{of('ours, bfloat16', 'theirs'):.2f}   ours contiguous / theirs "
-                f"{of('contiguous', 'theirs'):.2f}",
-                flush=True,
-            )
+def ratio(times: dict[str, list[float]], a: str, b: str) -> str:
+    return f"{statistics.median(x / y for x, y in zip(times[a], times[b], strict=True)):.2f}"
+
+
+def compare(case: Case, rounds: int) -> None:
+    torch.manual_seed(0)
+    x, t = torch.randn(case.batch, case.channels, case.size, case.size), torch.rand(case.batch)
+    mine, other = ours(case), theirs(case)
+    plain = ours(case).to(memory_format=torch.contiguous_format)
+    count = [sum(p.numel() for p in net.parameters()) for net in (mine, other)]
+    print(f"{case.name}, {case.size} x {case.size}, batch {case.batch}; parameters {count}")
+    our_call, their_call = lambda net: net(x, t), lambda net: net(x, 1000 * t).sample
+    for name in ("forward", "train"):
+        runs = {
+            "ours": task(name, mine, our_call, x),
+            "theirs": task(name, other, their_call, x),
+            "contiguous": task(name, plain, our_call, x),
+            "ours, bfloat16": task(name, mine, our_call, x, True),
+            "theirs, bfloat16": task(name, other, their_call, x, True),
+        }
+        times = measure(runs, rounds)
+        print(
+            f"  {name:8}{1e3 * statistics.median(times['ours']):8.1f} ms   "
+            f"ours / theirs {ratio(times, 'ours', 'theirs')}   "
+            f"both bfloat16 {ratio(times, 'ours, bfloat16', 'theirs, bfloat16')}   "
+            f"ours bfloat16 / theirs {ratio(times, 'ours, bfloat16', 'theirs')}   "
+            f"ours contiguous / theirs {ratio(times, 'contiguous', 'theirs')}",
+            flush=True,
+        )
 
 
 def gpu(rounds: int, batch: int = 128) -> None:
@@ -178,7 +171,12 @@ def gpu(rounds: int, batch: int = 128) -> None:
 def main(only: str = "", rounds: int = 9) -> None:
     torch.set_num_threads(1)
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread")
-    cpu(only, rounds)
+    print(
+        "our milliseconds for the batch, then ours / theirs in the same round, medians of", rounds
+    )
+    for case in CASES:
+        if only.lower() in case.name.lower():
+            compare(case, rounds)
     if torch.cuda.is_available():
         gpu(rounds)
 
