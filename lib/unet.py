@@ -152,8 +152,7 @@ class UNet(nn.Module):
         if self.fourier:
             waves = [x * (math.pi * 2**n) for n in self.fourier]
             x = torch.cat([x, *(f(w) for w in waves for f in (torch.sin, torch.cos))], 1)
-        x = F.pixel_unshuffle(x, self.patch)
-        h = self.first(x.contiguous(memory_format=torch.channels_last))
+        h = self.first(F.pixel_unshuffle(x, self.patch))  # channels_last, because its weights are
         left = [h]
         for layer in self.down:
             h = layer(h, embedding)

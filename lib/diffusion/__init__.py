@@ -8,6 +8,7 @@ from lib.diffusion.denoiser import (
     ExactDenoiser,
     denoising_loss,
 )
+from lib.diffusion.exponential import dpm_solver, dpm_solver_multi, heun
 from lib.diffusion.samplers import ancestral, corrected, euler_maruyama, ode_field, simulate
 from lib.diffusion.schedule import VE, VP, Chain, Cosine, Schedule, SubVP
 
@@ -26,7 +27,10 @@ __all__ = [
     "ancestral",
     "corrected",
     "denoising_loss",
+    "dpm_solver",
+    "dpm_solver_multi",
     "euler_maruyama",
+    "heun",
     "ode_field",
     "simulate",
 ]

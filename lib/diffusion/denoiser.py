@@ -5,6 +5,7 @@ score of p_t too: x_t = alpha x_hat + sigma eps_hat, and score = -eps_hat / sigm
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,11 @@ class BaseDenoiser(nn.Module):
         """grad log p_t(x_t) = -eps_hat / sigma: (B, ...) -> (B, ...)."""
         return self.eps(x_t, t, context) / -self.scales(x_t, t)[1]
 
+    def mix(self, x_t: Tensor, t: Time, a: float, b: float, context=None) -> Tensor:
+        """a x_hat + b eps_hat, a new tensor: all that a step of a sampler asks for. (B, ...)."""
+        x_hat, eps_hat = self.split(x_t, t, context)
+        return (a * x_hat).add_(eps_hat, alpha=b)
+
     def scales(self, x: Tensor, t: Time) -> tuple[Time, Time]:
         """alpha(t) and sigma(t), shaped to multiply x. Tensors are computed in float64."""
         if not isinstance(t, Tensor):
@@ -76,11 +82,25 @@ class Denoiser(BaseDenoiser):
             raise ValueError(f'predict must be "eps", "x" or "v", got {predict!r}')
         self.net, self.schedule, self.predict = net, schedule, predict
 
+    def output(self, x_t: Tensor, t: Time, context: Tensor | None, norm: Time) -> Tensor:
+        """What the network says about x_t, scaled to unit variance."""
+        if isinstance(norm, Tensor) or abs(norm - 1) > 1e-12:
+            x_t = x_t * norm
+        return self.net(x_t, times(t, x_t), context)
+
+    def mix(self, x_t, t, a, b, context=None):
+        """By one pass over the data, from x_t and the output."""
+        if isinstance(t, Tensor):
+            return super().mix(x_t, t, a, b, context)
+        norm, of_x, of_out = weights(self.schedule, self.predict, t, a, b)
+        out = self.output(x_t, t, context, norm)
+        return (of_x * x_t).add_(out, alpha=of_out)
+
     def split(self, x_t, t, context=None):
         alpha, sigma = self.scales(x_t, t)
         norm2 = 1 / (alpha * alpha + sigma * sigma)
         norm = norm2**0.5
-        out = self.net(x_t * norm, times(t, x_t), context)
+        out = self.output(x_t, t, context, norm)
         if self.predict == "eps":
             return (x_t - sigma * out) / alpha, out
         if self.predict == "x":
@@ -89,6 +109,18 @@ class Denoiser(BaseDenoiser):
             norm2 * alpha * x_t - norm * sigma * out,
             norm2 * sigma * x_t + norm * alpha * out,
         )
+
+
+@lru_cache(10_000)  # a sampler asks for the same few again and again
+def weights(schedule: Schedule, predict: str, t: float, a: float, b: float) -> tuple[float, ...]:
+    """a x_hat + b eps_hat as weights of x_t and of the output; first the network's input scale."""
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    norm = (alpha * alpha + sigma * sigma) ** -0.5
+    if predict == "eps":
+        return norm, a / alpha, b - a / alpha * sigma
+    if predict == "x":
+        return norm, b / sigma, a - b / sigma * alpha
+    return norm, norm * norm * (a * alpha + b * sigma), norm * (b * alpha - a * sigma)
 
 
 def times(t: Time, x: Tensor) -> Tensor:

@@ -46,11 +46,12 @@ def measure_samples(
 ) -> dict[str, Any]:
     """`quality` of n samples against n test images, with labels and without, and of real images.
 
-    "real" is what n training images score: no model can be expected to do better.
+    "real images" is what training images with the labels of the test images score, and so do the
+    samples with labels; those without have shares of the classes of their own.
     """
     device, net = next(model.parameters()).device, classifier(pixels.name)
-    (real, labels), (train, _) = (pixels.held(part, n) for part in ("test", "train"))
-    real, labels, train = real[:n].to(device), labels[:n].to(device), train[:n].to(device)
+    real, labels = (v[:n].to(device) for v in pixels.held("test", n))
+    train = to_unit(_with_labels(*pixels.part("train"), labels.cpu()), pixels.n_levels).to(device)
     conditional = draw(model, labels, steps)
     free = draw(model, torch.full_like(labels, model.null), steps)
     return {
@@ -62,6 +63,19 @@ def measure_samples(
         "real images": quality(real, train, pixels.name),
         "share whose label our classifier confirms": net.to(device).accuracy(conditional, labels),
     }
+
+
+def _with_labels(images: Tensor, have: Tensor, want: Tensor) -> Tensor:
+    """Images with the labels `want`, in that order, drawn at random, none twice.
+
+    At random because MNIST is not in random order: neighbours were often drawn by one hand.
+    """
+    order = torch.randperm(len(have), generator=torch.Generator().manual_seed(0))
+    found = torch.empty(len(want), dtype=torch.long)
+    for label in want.unique():
+        rows = want == label
+        found[rows] = order[have[order] == label][: rows.sum()]
+    return images[found]
 
 
 def seconds_for(model: Diffusion, n: int = 16, steps: int = 50) -> float:

@@ -3,11 +3,14 @@
     *_, x = simulate(ancestral(denoiser), noise, schedule.times(50))
 
 A step is a function of (x_t, t, s) with t and s floats, because coefficients as floats cost nothing
-beside the network. `noise` is where fresh noise comes from: a function of a tensor, like
-`torch.randn_like`, which a test or a figure may replace.
+beside the network; they are remembered for each (t, s). `noise` is where fresh noise comes from: a
+function of a tensor, like `torch.randn_like`, which a test or a figure may replace. Without fresh
+noise a step also runs from data to noise, and that is how an example gets its code.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -21,22 +24,37 @@ Noise = Callable[[Tensor], Tensor]
 
 @torch.no_grad()  # as a decorator: a `with` block here would switch gradients off in the caller
 def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
-    """Yield the state after every step along the times `ts`, which fall; `*_, x_0 =` keeps the last.
+    """Yield the state after every step along the times `ts`; `*_, x_0 =` keeps the last.
+
+    The times fall, from noise to data; or they rise, if the step draws no noise.
 
     Raises:
-        ValueError: the times do not fall. FloatingPointError: a state is not finite; says when.
+        ValueError: the times do neither, or rise under a step that draws noise.
+        FloatingPointError: a state is not finite; says when.
     """
     ts = [float(t) for t in ts]
-    if len(ts) < 2 or any(s >= t for t, s in pairwise(ts)):
-        raise ValueError("ts must be at least two times, falling from noise to data")
+    falls = {s < t if s != t else None for t, s in pairwise(ts)}
+    if falls not in ({True}, {False}):
+        raise ValueError(
+            "ts must be at least two times, falling from noise to data (or rising, to encode)"
+        )
     for t, s in pairwise(ts):
         x = step(x, t, s)
-        if not x.isfinite().all():
+        # a finite sum means finite terms, and is found 50 times faster than by looking at each
+        if not math.isfinite(x.sum().item()) and not x.isfinite().all():
             raise FloatingPointError(
                 f"the sampler's state is not finite after the step from t = {t:.4g} to {s:.4g}: the "
                 f"step is too long, or the denoiser's output is not finite there"
             )
         yield x
+
+
+def check_falls(t: float, s: float) -> None:
+    if s >= t:
+        raise ValueError(
+            f"a step with fresh noise goes from noise to data, s < t; got t = {t}, s = {s}. To encode, "
+            f"take one without: eta=0, churn=0, heun, dpm_solver"
+        )
 
 
 def ancestral(
@@ -54,34 +72,57 @@ def ancestral(
     q(x_t | x_s), for the fresh noise alone, as DDPM's "fixed large".
     """
 
-    def step(x_t: Tensor, t: float, s: float) -> Tensor:
+    @lru_cache(4096)
+    def weights(t: float, s: float) -> tuple[float, float, float]:
         alpha_t, sigma_t = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
         alpha_s, sigma_s = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
-        x_hat, eps_hat = denoiser.split(x_t, t, context)
         if eta == 0:
-            return (alpha_s * x_hat).add_(eps_hat, alpha=sigma_s)
+            return alpha_s, sigma_s, 0.0
+        check_falls(t, s)
         forward = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2  # variance of q(x_t | x_s)
         share = eta**2 * max(forward, 0.0) / sigma_t**2  # of sigma_s^2, that is new
-        x_s = (alpha_s * x_hat).add_(eps_hat, alpha=sigma_s * max(1 - share, 0.0) ** 0.5)
-        fresh = forward**0.5 if large else sigma_s * share**0.5
+        kept = sigma_s * max(1 - share, 0.0) ** 0.5
+        if large and sigma_s > 0:  # the last mean is not spoilt by noise
+            return alpha_s, kept, forward**0.5
+        return alpha_s, kept, sigma_s * share**0.5
+
+    def step(x_t: Tensor, t: float, s: float) -> Tensor:
+        a, b, fresh = weights(t, s)
+        x_s = denoiser.mix(x_t, t, a, b, context)
         return x_s.add_(noise(x_t), alpha=fresh) if fresh else x_s
 
     return step
 
 
 def euler_maruyama(
-    denoiser: BaseDenoiser, context: Tensor | None = None, noise: Noise = torch.randn_like
+    denoiser: BaseDenoiser,
+    context: Tensor | None = None,
+    noise: Noise = torch.randn_like,
+    churn: float = 1.0,
 ) -> Step:
     """One step of the reverse-time SDE, dx = (f x - g^2 score) dt + g dw, from t down to s.
 
-    Anderson (1982); Song et al. (2021), equation 6.
+    Anderson (1982); Song et al. (2021), equation 6. With any other `churn` from 0 up, the SDE with
+    the same marginals dx = (f x - (1 + churn^2) / 2 g^2 score) dt + churn g dw; churn = 0 is Euler's
+    method for the probability flow (Karras et al. 2022, section 4; Zhang and Chen 2023).
     """
+    if not churn >= 0:
+        raise ValueError(f"churn is a multiple of the noise, from 0 up; got {churn}")
+
+    @lru_cache(4096)
+    def weights(t: float, s: float) -> tuple[float, float, float]:
+        if churn:
+            check_falls(t, s)
+        f, g2 = denoiser.schedule.sde(t)
+        alpha, sigma, h = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t), t - s
+        kept = 1 - h * f  # of x_t = alpha x_hat + sigma eps_hat
+        push = 0.5 * (1 + churn**2) * h * g2 / -sigma  # along eps_hat = -sigma score
+        return kept * alpha, kept * sigma + push, churn * (g2 * abs(h)) ** 0.5
 
     def step(x_t: Tensor, t: float, s: float) -> Tensor:
-        f, g2 = denoiser.schedule.sde(t)
-        h = t - s
-        x_s = ((1 - h * f) * x_t).add_(denoiser.score(x_t, t, context), alpha=h * g2)
-        return x_s.add_(noise(x_t), alpha=(g2 * h) ** 0.5)
+        a, b, fresh = weights(t, s)
+        x_s = denoiser.mix(x_t, t, a, b, context)
+        return x_s.add_(noise(x_t), alpha=fresh) if fresh else x_s
 
     return step
 

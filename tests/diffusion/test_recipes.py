@@ -6,7 +6,7 @@ import torch
 from lib import weights
 from lib.data import images
 from lib.diffusion import recipes
-from lib.diffusion.measures import draw, quality
+from lib.diffusion.measures import _with_labels, draw, quality
 from lib.quality import classifier
 from lib.train import fit
 
@@ -126,6 +126,13 @@ def test_the_stored_network_knows_noise_from_its_samples(name):
     with torch.no_grad():
         loss = model(x.clamp(-1, 1), labels).mean().item()
     assert loss < 0.3 * (0.5 + 0.5 * x.square().mean().item())
+
+
+def test_images_for_comparison_have_the_labels_asked_for():
+    have, want = torch.arange(300) % 10, torch.randint(10, (40,))
+    found = _with_labels(torch.arange(300), have, want)
+    assert torch.equal(have[found], want) and len(found.unique()) == 40
+    assert (found[want == 3] > 100).any()  # not the first ones
 
 
 def test_quality_of_a_set_against_itself():

@@ -1,0 +1,112 @@
+"""Samplers of second order for the probability flow, in the variables in which it is nearly straight.
+
+With u = x / alpha and rho = sigma / alpha the flow is du / drho = eps_hat: one Euler step of it is
+DDIM. `heun` is the trapezoidal rule in rho. In log rho the linear part of the flow is solved exactly
+and only the network is approximated: exponential integrators, known as DPM-Solver.
+
+No step draws noise, and all run both ways, from noise to data and back.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lib.diffusion.denoiser import BaseDenoiser
+from lib.diffusion.samplers import Step
+
+
+def heun(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
+    """A step of DDIM, then again with the mean of eps_hat at both ends: order 2, two evaluations.
+
+    To sigma_s = 0 it is DDIM alone, for eps_hat cannot be had there. Karras et al. (2022), algorithm
+    1, for any schedule: their variable is u.
+    """
+
+    @lru_cache(4096)
+    def weights(t: float, s: float) -> tuple[float, float, float, float]:
+        alpha, sigma = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
+        ratio = alpha / denoiser.schedule.alpha(t)
+        return alpha, sigma, ratio, sigma - ratio * denoiser.schedule.sigma(t)
+
+    def step(x_t: Tensor, t: float, s: float) -> Tensor:
+        alpha, sigma, ratio, move = weights(t, s)
+        x_s = denoiser.mix(x_t, t, alpha, sigma, context)  # = ratio x_t + move eps_hat
+        if sigma == 0:
+            return x_s
+        # half of x_s and half of ratio x_t + move eps_hat(x_s)
+        half = denoiser.mix(x_s, s, 0.5 * alpha, 0.5 * (sigma + move), context)
+        return half.add_(x_t, alpha=0.5 * ratio)
+
+    return step
+
+
+def log_rho(denoiser: BaseDenoiser, t: float) -> float:
+    """log sigma / alpha, minus half the log signal-to-noise ratio: minus the lambda of the papers."""
+    if not denoiser.schedule.sigma(t) > 0:
+        raise ValueError(
+            f"sigma is 0 at t = {t:.4g}, and log(sigma / alpha) is what these steps divide into "
+            f"parts: end at a small t above 0 (schedule.times and log_snr_times do), then denoise"
+        )
+    return -0.5 * denoiser.schedule.log_snr(t)
+
+
+def dpm_solver(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
+    """DPM-Solver-2: DDIM to the middle in log rho, eps_hat from there: order 2, two evaluations.
+
+    Lu et al. (2022), algorithm 1 with r_1 = 1/2. DPM-Solver-1 is DDIM, `ancestral(eta=0)`.
+    """
+
+    @lru_cache(4096)
+    def weights(t: float, s: float) -> tuple[float, ...]:
+        schedule, h = denoiser.schedule, log_rho(denoiser, t) - log_rho(denoiser, s)
+        m = schedule.time_of(-log_rho(denoiser, t) - log_rho(denoiser, s))
+        ratio = schedule.alpha(s) / schedule.alpha(t)
+        return (
+            m,
+            schedule.alpha(m),
+            schedule.sigma(m),
+            ratio,
+            -schedule.sigma(s) * math.expm1(h),
+        )
+
+    def step(x_t: Tensor, t: float, s: float) -> Tensor:
+        m, alpha_m, sigma_m, ratio, move = weights(t, s)
+        x_m = denoiser.mix(x_t, t, alpha_m, sigma_m, context)
+        return denoiser.mix(x_m, m, 0.0, move, context).add_(x_t, alpha=ratio)
+
+    return step
+
+
+class _Last(NamedTuple):
+    x_s: Tensor  # the state that the step returned
+    x_hat: Tensor  # of the state that it started from
+    h: float  # its length in log rho
+
+
+def dpm_solver_multi(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
+    """DPM-Solver++(2M): x_hat extrapolated from the last two states: order 2, one evaluation.
+
+    Lu et al. (2022b), algorithm 2. The step remembers the state that it returned; given another
+    one it starts afresh, with a step of DDIM, so that it may be used for several runs.
+    """
+    last: list[_Last] = []
+
+    @lru_cache(4096)
+    def weights(t: float, s: float) -> tuple[float, float, float]:
+        h = log_rho(denoiser, t) - log_rho(denoiser, s)
+        schedule = denoiser.schedule
+        return schedule.sigma(s) / schedule.sigma(t), -schedule.alpha(s) * math.expm1(-h), h
+
+    def step(x_t: Tensor, t: float, s: float) -> Tensor:
+        ratio, move, h = weights(t, s)
+        x_hat = denoiser.mix(x_t, t, 1.0, 0.0, context)
+        slope = 0.5 * h / last[0].h if last and last[0].x_s is x_t else 0.0
+        x_s = (ratio * x_t).add_(x_hat, alpha=move * (1 + slope))
+        if slope:
+            x_s.add_(last[0].x_hat, alpha=-move * slope)
+        last[:] = [_Last(x_s, x_hat, h)]
+        return x_s
+
+    return step

@@ -1,0 +1,205 @@
+"""Explorable figures of chapter 11: one noise for SDE and ODE (twin `ch11_noise.js`), and steps against quality."""
+
+from __future__ import annotations
+
+import math
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...data.densities import eight_gaussians
+from ...diffusion import (
+    VP,
+    ExactDenoiser,
+    ancestral,
+    dpm_solver,
+    dpm_solver_multi,
+    euler_maruyama,
+    heun,
+    simulate,
+)
+from ...metrics import sliced_wasserstein
+from ..explorable import Choice, Explorable, Panel, Scene, Slider, Toggle, explore
+
+HERE = Path(__file__).parent
+WEIGHTS, MEANS, VAR = (0.35, 0.65), (-1.4, 1.0), 0.09  # two humps on a line
+STEPS, POINTS, SHOWN, REACH, BINS = 100, 400, 14, 3.4, 34
+BETA = 0.1, 20.0
+
+
+def _alpha2(t):
+    return np.exp(-(BETA[0] * t + 0.5 * (BETA[1] - BETA[0]) * t * t))
+
+
+def line_law(t, x):
+    """Density and score of p_t at x; t and x broadcast."""
+    a2 = _alpha2(t)
+    var = a2 * VAR + 1 - a2
+    parts = [w * np.exp(-0.5 * (x - np.sqrt(a2) * m) ** 2 / var) for w, m in zip(WEIGHTS, MEANS, strict=True)]  # fmt: skip
+    total = parts[0] + parts[1]
+    pull = sum(p * (np.sqrt(a2) * m - x) for p, m in zip(parts, MEANS, strict=True))
+    return total / np.sqrt(2 * math.pi * var), pull / (total * var)
+
+
+@cache
+def _normals(seed: int) -> np.ndarray:
+    """(STEPS + 1, POINTS) normals that a browser draws as well: a congruential generator, Box-Muller."""
+    n, state, out = (STEPS + 1) * POINTS, 7919 * seed + 12345, []
+    for _ in range(n):
+        state = (state * 1664525 + 1013904223) % 2**32
+        out.append((state + 0.5) / 2**32)
+    half = n // 2
+    u, angle = np.array(out[:half]), 2 * math.pi * np.array(out[half:])
+    r = np.sqrt(-2 * np.log(u))
+    return np.concatenate([r * np.cos(angle), r * np.sin(angle)]).reshape(STEPS + 1, POINTS)
+
+
+def run(churn: float, seed: int, half: bool) -> np.ndarray:
+    """States (STEPS + 1, POINTS) from t = 1 to 0, Euler-Maruyama with the exact score."""
+    z, h = _normals(seed), 1 / STEPS
+    states = [z[0]]
+    for k in range(STEPS):
+        t, x = 1 - k * h, states[-1]
+        beta = BETA[0] + t * (BETA[1] - BETA[0])
+        push = (0.5 if half else 1.0) * (1 + churn**2) * beta * h
+        x = (
+            x
+            + 0.5 * beta * h * x
+            + push * line_law(t, x)[1]
+            + churn * math.sqrt(beta * h) * z[k + 1]
+        )
+        states.append(np.clip(x, -9, 9))
+    return np.stack(states)
+
+
+def noise() -> Explorable:
+    """The same starting noise, with any amount of fresh noise on the way: paths differ, p_t does not."""
+    grid_t, grid_x = (np.arange(50) + 0.5) / 50, REACH * ((np.arange(56) + 0.5) / 28 - 1)
+    heat = line_law(grid_t[None], grid_x[:, None])[0]
+    edges = np.linspace(-REACH, REACH, BINS + 1)
+    centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+
+    def scene(t: float, churn: float, seed: float, half: bool) -> Scene:
+        states, k = run(churn, round(seed), half), STEPS - round(t * STEPS)
+        left = Panel((0, 1), (-REACH, REACH), title="paths from noise, at the right, to data",
+                     xlabel="time t", ylabel="x", aspect=1.4, grow=1.3)  # fmt: skip
+        left.heat(heat, (0, 1, -REACH, REACH), 0, top=0.8)
+        times = 1 - np.arange(k + 1) / STEPS
+        for j in range(SHOWN):
+            left.line(times, np.clip(states[: k + 1, j], -REACH, REACH), 1, dash=0, width=1.1)
+        left.points(np.full(SHOWN, t), np.clip(states[k, :SHOWN], -REACH, REACH), 1, radius=3)
+        height, _ = np.histogram(states[k], edges)
+        height = height / (POINTS * width)
+        p = line_law(t, centres)[0]
+        right = Panel((-REACH, REACH), (0, 1.3), title="all 400 points, now", xlabel="x",
+                      ylabel="density", aspect=1.2)  # fmt: skip
+        right.bars(centres, np.minimum(height, 1.3), width, 1, "points")
+        right.line(centres, p, 0, "exact p_t", width=2.4)
+        off = 0.5 * float(np.abs(height - p).sum() * width)
+        sd = float(states[k].std())
+        a2 = float(_alpha2(t))
+        mean = sum(w * m for w, m in zip(WEIGHTS, MEANS, strict=True))
+        second = sum(w * m * m for w, m in zip(WEIGHTS, MEANS, strict=True))
+        exact = math.sqrt(a2 * (second - mean**2 + VAR) + 1 - a2)
+        what = "no fresh noise, the probability flow" if churn == 0 else f"{churn:.1f} of the diffusion's fresh noise"  # fmt: skip
+        lost = "" if half else " The factor one half is left out."
+        return Scene(
+            [left, right],
+            f"At t = {t:.2f}, with {what}: the points have standard deviation {sd:.2f}, exact is "
+            f"{exact:.2f}; {off:.2f} of the histogram is misplaced.{lost}",
+            {"deviation": f"{sd:.2f}", "exact": f"{exact:.2f}", "misplaced": f"{off:.2f}"},
+        )
+
+    return explore(
+        "The same noise through SDE and ODE",
+        scene,
+        [
+            Slider("t", "time (0 data, 1 noise)", 0, 1, 0.0, 0.02, play=True),
+            Slider("churn", "fresh noise (0 ODE, 1 SDE)", 0, 1.6, 0.0, 0.1),
+            Slider("seed", "which noise", 1, 20, 1, 1),
+            Toggle("half", "with the factor 1/2", True),
+        ],
+        twin=HERE / "ch11_noise.js",
+    )
+
+
+FLOWS = {
+    "SDE, Euler-Maruyama": (euler_maruyama, 1),
+    "DDPM": (ancestral, 1),
+    "ODE, Euler": (partial(euler_maruyama, churn=0.0), 1),
+    "DDIM": (partial(ancestral, eta=0.0), 1),
+    "Heun": (heun, 2),
+    "DPM-Solver-2": (dpm_solver, 2),
+    "DPM-Solver++(2M)": (dpm_solver_multi, 1),
+}
+GRIDS = {"equal in t": "times", "equal in log-SNR": "log_snr_times"}
+T_MIN, DRAWN, MEASURED = 1e-3, 220, 1500
+COUNTS = (2, 4, 6, 8, 12, 16, 24, 32, 64, 128)
+
+
+@cache
+def table() -> tuple[dict[tuple[str, str, int], tuple[np.ndarray, float]], float]:
+    """Samples (DRAWN, 2) and error of each sampler, grid and number of evaluations; and the floor."""
+    truth, schedule = eight_gaussians(), VP()
+    draw = torch.Generator().manual_seed(0)
+    denoiser = ExactDenoiser(truth, schedule)
+    data, more = (truth.sample(MEASURED, draw) for _ in range(2))
+    start = torch.randn(MEASURED, 2, generator=draw)
+    distance = lambda x: sliced_wasserstein(x, data, generator=torch.Generator().manual_seed(1)).item()  # noqa: E731, E501  # fmt: skip
+    out = {}
+    for name, (make, cost) in FLOWS.items():
+        for grid, method in GRIDS.items():
+            for n in COUNTS:
+                fresh = torch.Generator().manual_seed(2)
+                quiet = lambda x, fresh=fresh: torch.randn(x.shape, generator=fresh)  # noqa: E731
+                draws = {} if cost == 2 or "2M" in name else {"noise": quiet}
+                ts = getattr(schedule, method)(n // cost, T_MIN)
+                *_, x = simulate(make(denoiser, **draws), start, ts)
+                out[name, grid, n] = x[:DRAWN].numpy(), distance(x)
+    return out, distance(more)
+
+
+def steps() -> Explorable:
+    """Choose a sampler, its evaluations and its time grid: samples and their distance from the data."""
+    truth = eight_gaussians()
+    line = torch.linspace(-4.5, 4.5, 48, dtype=torch.float64)
+    density = truth.log_prob(torch.cartesian_prod(line, line)).exp().view(48, 48).T.numpy()
+
+    def scene(name: str, power: float, grid: str) -> Scene:
+        runs, floor = table()
+        n = COUNTS[round(power) - 1]
+        x, off = runs[name, grid, n]
+        left = Panel((-4.5, 4.5), (-4.5, 4.5), title="samples", xlabel="x1", ylabel="x2",
+                     equal=True, aspect=1.0)  # fmt: skip
+        left.heat(density, (-4.5, 4.5, -4.5, 4.5), 0)
+        left.points(*np.clip(x, -4.5, 4.5).T, 1, "samples", radius=1.8, alpha=0.8)
+        right = Panel((0, 2.2), (-1.7, 0.8), title="error against price", aspect=1.3, grow=1.2,
+                      xlabel="log10 of the evaluations", ylabel="log10 of the distance")  # fmt: skip
+        for j, other in enumerate(("SDE, Euler-Maruyama", "DDIM", "DPM-Solver++(2M)")):
+            right.line(np.log10(COUNTS), [_log(runs[other, grid, m][1]) for m in COUNTS], j, other)
+        right.line(np.log10(COUNTS), [_log(runs[name, grid, m][1]) for m in COUNTS], -1, "your choice", width=1.2)  # fmt: skip
+        right.line([0, 2.2], [_log(floor)] * 2, -1, "two true samples", dash=2, width=1.0)
+        right.points([math.log10(n)], [_log(off)], -1, radius=7)
+        return Scene(
+            [left, right],
+            f"{name} with {n} evaluations of the denoiser, steps {grid}: the samples are at distance "
+            f"{off:.3f} from the data; two true samples are at {floor:.3f}.",
+            {"evaluations": f"{n}", "distance": f"{off:.3f}", "floor": f"{floor:.3f}"},
+        )
+
+    return explore(
+        "Steps against quality",
+        scene,
+        [
+            Choice("name", "sampler", tuple(FLOWS), "DDIM"),
+            Slider("power", "evaluations: 2, 4, 6, 8, 12, 16, 24, 32, 64, 128", 1, 10, 4, 1, play=True),
+            Choice("grid", "time steps", tuple(GRIDS), "equal in log-SNR"),
+        ],
+    )  # fmt: skip
+
+
+def _log(x: float) -> float:
+    """log10, kept within the picture."""
+    return min(0.8, max(-1.7, math.log10(x)))

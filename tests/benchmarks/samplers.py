@@ -1,0 +1,117 @@
+"""What a sampler's step costs outside the network, against diffusers' schedulers.
+
+usage: python tests/benchmarks/samplers.py [rounds]        (pip install diffusers)
+
+The network returns a tensor computed beforehand, so what is left is the arithmetic of the step. Both
+libraries take their turn in every round, so that a busy machine slows both; a figure is the median
+over rounds of our processor time divided by theirs. DDPM draws noise, which costs the same in both;
+the line "noise given" replaces it in ours and theirs by a tensor. `simulate` is our loop with its
+check for finite states, the same step. Nothing here is an assertion.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import diffusers
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    HeunDiscreteScheduler,
+)
+from diffusers.schedulers import scheduling_ddpm
+
+from lib.diffusion import Chain, Denoiser, ancestral, dpm_solver_multi, heun, simulate
+
+SHAPES = {(1024, 2): 300, (64, 3, 32, 32): 30}
+
+
+def seconds(run: Callable[[], object], repeats: int) -> float:
+    run()
+    begin = time.process_time()
+    for _ in range(repeats):
+        run()
+    return (time.process_time() - begin) / repeats
+
+
+def peers(cls, steps: int, **config):
+    scheduler = cls(num_train_timesteps=1000, beta_schedule="linear", **config)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def cases(x: torch.Tensor) -> dict[str, tuple[Callable, Callable]]:
+    """Pairs of what we and they do for one step."""
+    out, spare = torch.randn_like(x), torch.randn_like(x)
+    denoiser = Denoiser(lambda x, t, c: out, Chain.linear())
+    ddim, times = ancestral(denoiser, eta=0.0), denoiser.schedule.times(20)
+    ddpm, quiet = ancestral(denoiser), ancestral(denoiser, noise=lambda _: spare)
+    two_m, trapezoid = dpm_solver_multi(denoiser), heun(denoiser)
+    their_ddim = peers(DDIMScheduler, 50, clip_sample=False)
+    their_ddpm = peers(DDPMScheduler, 1000, clip_sample=False)
+    their_2m = peers(DPMSolverMultistepScheduler, 50, final_sigmas_type="sigma_min")
+    their_heun = peers(HeunDiscreteScheduler, 28)
+
+    def given() -> None:
+        draw, scheduling_ddpm.randn_tensor = scheduling_ddpm.randn_tensor, lambda *a, **k: spare
+        their_ddpm.step(out, 500, x)
+        scheduling_ddpm.randn_tensor = draw
+
+    def multistep() -> None:
+        their_2m._step_index = 20
+        their_2m.step(out, their_2m.timesteps[20], x)
+
+    def both_halves() -> None:
+        their_heun._step_index, their_heun.dt = 20, None
+        for k in (20, 21):
+            t = their_heun.timesteps[k]
+            their_heun.scale_model_input(x, t)
+            their_heun.step(out, t, x)
+
+    state = [x]
+
+    def our_multistep() -> None:  # along a run, so that it finds its last state again
+        state[0] = two_m(state[0], 0.5, 0.48)
+
+    multistep(), multistep(), our_multistep()  # both know two states now
+    return {
+        "DDIM": (lambda: ddim(x, 0.5, 0.48), lambda: their_ddim.step(out, 500, x)),
+        "DDIM, 20 of simulate": (
+            lambda: list(simulate(ddim, x, times)),
+            lambda: [their_ddim.step(out, 500, x) for _ in times[1:]],
+        ),
+        "DDPM": (lambda: ddpm(x, 0.5, 0.499), lambda: their_ddpm.step(out, 500, x)),
+        "DDPM, noise given": (lambda: quiet(x, 0.5, 0.499), given),
+        "DPM-Solver++(2M)": (our_multistep, multistep),
+        "Heun": (lambda: trapezoid(x, 0.5, 0.48), both_halves),
+    }
+
+
+@torch.no_grad()
+def main(rounds: int = 15) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, diffusers {diffusers.__version__}, one thread"
+    )
+    for shape, repeats in SHAPES.items():
+        print(f"{' x '.join(map(str, shape))}: our microseconds, theirs, ours / theirs")
+        pairs = cases(torch.randn(shape))
+        times = {name: [] for name in pairs}
+        for _ in range(rounds):
+            for name, (ours, theirs) in pairs.items():
+                times[name].append((seconds(ours, repeats), seconds(theirs, repeats)))
+        for name, rows in times.items():
+            a, b = (1e6 * statistics.median(column) for column in zip(*rows, strict=True))
+            ratio = statistics.median(x / y for x, y in rows)
+            print(f"  {name:20s} {a:7.1f} {b:7.1f}   {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
