@@ -178,13 +178,3 @@ def reach(
         ax.set(xlim=(-4.5, 4), ylim=(-3.5, 4), xticks=[], yticks=[], aspect="equal")
         ax.set_title(name, fontsize=9)
     plt.show()
-
-
-def coloured(images: Tensor, names: Sequence[str]) -> None:
-    """Rows of eight colour images (N, 3, H, W) in [-1, 1], with what was asked for above each."""
-    fig, axes = plt.subplots(len(images) // 8, 8, figsize=(8.4, 1.25 * (len(images) // 8)))
-    for ax, image, name in zip(axes.flat, images, names, strict=True):
-        ax.imshow(((image + 1) / 2).clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
-        ax.set_title(name, fontsize=8.5)
-        ax.axis("off")
-    plt.show()
