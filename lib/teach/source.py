@@ -40,7 +40,9 @@ def show_source(*objects: Any, docstring: bool = False) -> None:
     for obj in objects:
         text = source_text(obj, docstring=docstring)
         count += len(text.splitlines())
-        file = Path(inspect.getsourcefile(obj) or "?").resolve()
+        file = Path(
+            inspect.getsourcefile(inspect.unwrap(obj)) or "?"
+        ).resolve()  # behind decorators
         parts = file.parts
         place = "/".join(parts[parts.index("lib") :]) if "lib" in parts else file.name
         blocks.append(f"From `{place}`:\n\n```python\n{text}\n```")

@@ -1,0 +1,190 @@
+"""The plots of chapter 9. They draw what they are given; the chapter computes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.data.densities import GaussianMixture
+from lib.diffusion import ExactDenoiser, Schedule
+from lib.diffusion.elbo import Bound, posterior, transition
+
+from .. import style
+
+
+def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
+    """Series j; a curve is never known by its colour alone."""
+    ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
+
+
+def _grey(ax, image: Tensor) -> None:
+    ax.imshow(image, cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    for side in ax.spines.values():
+        side.set(visible=True, color="0.8")
+
+
+def strips(rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
+    """Rows of small pictures, each (1, 1, H, W) or (1, H, W) in [-1, 1], with a name for each row."""
+    height = 1.15 if titles[0] else 1.0
+    fig, axes = plt.subplots(
+        len(rows), len(titles), figsize=(8.4, 8.4 / (len(titles) + 1) * len(rows) * height + 0.2)
+    )
+    for line, (name, pictures) in zip(axes.reshape(len(rows), -1), rows, strict=True):
+        for ax, picture in zip(line, pictures, strict=True):
+            _grey(ax, picture.detach().float().reshape(picture.shape[-2:]))
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+    for ax, title in zip(axes.reshape(len(rows), -1)[0], titles, strict=True):
+        ax.set_title(title, fontsize=9)
+    plt.show()
+
+
+def there_and_back(
+    ts: Sequence[float], there: list[Tensor], back: list[Tensor], law: Callable
+) -> None:
+    """Paths of the chain and of the way back over the density at each time."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3), sharey=True)
+    x = torch.linspace(-3, 3, 161)
+    p = torch.stack([law(t).log_prob(x[:, None]).exp() for t in ts], 1)
+    for ax, paths, title in zip(
+        axes, (torch.stack(there)[:, :14, 0], torch.stack(back)[:, :14, 0]),
+        ("forward: noise is added", "back: guessed away"), strict=True,
+    ):  # fmt: skip
+        ax.pcolormesh(ts, x, p.sqrt(), cmap="Blues", vmin=0, vmax=1.2, rasterized=True)
+        along = ts if title.startswith("forward") else ts[::-1]
+        ax.plot(along, paths, color=style.INK, ls="-", lw=0.7, alpha=0.7)
+        ax.set(xlabel="time t (0 data, 1 noise)", title=title, ylim=(-3, 3))
+    axes[0].set_ylabel("x")
+    plt.show()
+
+
+def reverse_laws(
+    mixture: GaussianMixture, schedule: Schedule, x_t: float, t: float, earlier: Sequence[float]
+) -> None:
+    """The exact law of x_s given x_t, and the Gaussian of a step back."""
+    fig, axes = plt.subplots(1, len(earlier), figsize=(8.6, 2.7))
+    y = torch.linspace(-1.9, 1.9, 801)
+    point = torch.tensor([[x_t]])
+    guess = ExactDenoiser(mixture, schedule)(point, t)
+    for ax, s in zip(axes, earlier, strict=True):
+        a, v = transition(schedule, t, s)
+        log = mixture.noised(schedule.alpha(s), schedule.sigma(s)).log_prob(y[:, None])
+        p = (log - 0.5 * (x_t - a * y) ** 2 / v).softmax(0) / (y[1] - y[0])
+        mean, var = posterior(schedule, point, guess, t, s)
+        q = torch.exp(-0.5 * (y - mean[0]) ** 2 / var) / math.sqrt(2 * math.pi * var)
+        _line(ax, y, p, 0, "exact")
+        _line(ax, y, q, 1, "Gaussian step")
+        ax.set(xlabel="$x_s$", title=f"from t = {t:g} to s = {s:g}", ylim=(0, None), yticks=[])
+    axes[0].legend(fontsize=8)
+    plt.show()
+
+
+def gaps(bounds: dict[int, Bound], truth: Tensor) -> None:
+    """The gap of the bound against the number of steps, and the three parts."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2))
+    counts = list(bounds)
+    gap = [(b.total - truth).mean().item() for b in bounds.values()]
+    _line(left, counts, gap, 0, marker="o")
+    left.plot(counts, [gap[-1] * counts[-1] / c for c in counts], ":", color=style.INK, lw=1)
+    left.set(xscale="log", yscale="log", xlabel="steps T", ylabel="gap, nats")
+    left.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    left.set_xticks(counts, [str(c) for c in counts])
+    left.minorticks_off()
+    few = counts[::2]
+    for j, name in enumerate(("steps", "reconstruction", "total")):
+        values = [getattr(bounds[c], name).mean().item() for c in few]
+        place = [k + 0.27 * (j - 1) for k in range(len(few))]
+        bars = right.bar(place, values, 0.25, color=style.colour(j), label=name)
+        for bar in bars:
+            bar.set_hatch(("", "//", "..")[j])
+            bar.set_edgecolor("white")
+    right.axhline(truth.mean().item(), color=style.INK, ls="--", lw=1)
+    right.axhline(0, color=style.INK, lw=0.6, ls="-")
+    right.set_xticks(range(len(few)), [f"T = {c}" for c in few])
+    right.set(ylabel="nats")
+    right.legend(fontsize=8)
+    plt.show()
+
+
+def weights(schedules: dict[str, Schedule], mixture: GaussianMixture) -> None:
+    """Weights of the noise levels, and the least error of the noise, over log_snr."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.0))
+    grid = torch.linspace(-12, 12, 241)
+    left.plot(grid, torch.full_like(grid, 1 / 24), color=style.INK, ls=":", label="the bound")
+    for j, (name, schedule) in enumerate(schedules.items()):
+        low, high = schedule.log_snr(1.0), schedule.log_snr(1e-4)
+        inside = [v.item() for v in grid if low < v < high]
+        rate = [-1 / schedule.log_snr_rate(schedule.time_of(v)) for v in inside]
+        _line(left, inside, rate, j, f"simple loss, {name}")
+    left.set(xlabel="log signal-to-noise ratio λ", ylabel="weight", ylim=(0, None))
+    left.legend(fontsize=8)
+    schedule = next(iter(schedules.values()))
+    exact, errors = ExactDenoiser(mixture, schedule), []
+    x = mixture.sample(4_000, torch.Generator().manual_seed(0)).to(grid)
+    eps = torch.randn(4_000, 1, generator=torch.Generator().manual_seed(1), dtype=grid.dtype)
+    for v in grid[::4]:
+        t = schedule.time_of(v.item())
+        guess = exact.eps(schedule.alpha(t) * x + schedule.sigma(t) * eps, t)
+        errors.append((eps - guess).square().mean().item())
+    _line(right, grid[::4], errors, 2)
+    right.set(xlabel="log signal-to-noise ratio λ", ylabel=r"least $E|\epsilon - \hat\epsilon|^2$")
+    plt.show()
+
+
+def sheet(images: Tensor, rows: int) -> Tensor:
+    """Images (N, 1, 8, 8) in column order as one picture with white lines between."""
+    framed = F.pad(images.view(-1, rows, 8, 8), (1, 1, 1, 1), value=-1)
+    return framed.permute(1, 2, 0, 3).reshape(10 * rows, -1)
+
+
+def trained(curve: list[tuple], here: Tensor, there: Tensor) -> None:
+    """Losses, and samples of two models: 40 images each, four of each label in turn."""
+    fig, axes = plt.subplots(1, 3, figsize=(9.0, 2.7), width_ratios=(1, 1.35, 1.35))
+    steps, losses, valid = zip(*curve, strict=True)
+    smooth = torch.tensor(losses).unfold(0, 20, 20).mean(1)
+    _line(axes[0], range(20, 20 * len(smooth) + 1, 20), smooth, 0, "training")
+    held = [(s, v) for s, v in zip(steps, valid, strict=True) if v is not None]
+    axes[0].plot(*zip(*held, strict=True), "s", color=style.colour(1), ms=4, label="held out")
+    axes[0].set(xlabel="update", ylabel="simple loss", ylim=(0.1, 0.3))
+    axes[0].legend(fontsize=8)
+    for ax, images, title in zip(axes[1:], (here, there), ("trained here", "stored"), strict=True):
+        _grey(ax, sheet(images, 4))
+        ax.set_title(title, fontsize=10)
+    plt.show()
+
+
+def reach(
+    counts: Sequence[int], found: dict[str, list], floor: float, shown: dict[str, Tensor]
+) -> None:
+    """Distances to the data against the number of steps, and some samples."""
+    fig, axes = plt.subplot_mosaic([["d", "0", "1"], ["d", "2", "3"]], figsize=(8.8, 4.0),
+                                   width_ratios=(1.7, 1, 1))  # fmt: skip
+    for j, (name, values) in enumerate(found.items()):
+        _line(axes["d"], counts, values, j, name, marker=style.marker(j))
+    axes["d"].axhline(floor, color=style.INK, ls=":", lw=1)
+    axes["d"].set(xscale="log", yscale="log", xlabel="steps", ylabel="sliced Wasserstein distance")
+    axes["d"].set_xticks(list(counts), [str(c) for c in counts])
+    axes["d"].set_yticks([0.03, 0.05, 0.1, 0.2, 0.4], ["0.03", "0.05", "0.1", "0.2", "0.4"])
+    axes["d"].minorticks_off()
+    axes["d"].legend(fontsize=8.5)
+    for k, (name, points) in enumerate(shown.items()):
+        ax = axes[str(k)]
+        ax.plot(*points[:2_000].T, ".", ms=1.2, color=style.colour(k), rasterized=True)
+        ax.set(xlim=(-4.5, 4), ylim=(-3.5, 4), xticks=[], yticks=[], aspect="equal")
+        ax.set_title(name, fontsize=9)
+    plt.show()
+
+
+def coloured(images: Tensor, names: Sequence[str]) -> None:
+    """Rows of eight colour images (N, 3, H, W) in [-1, 1], with what was asked for above each."""
+    fig, axes = plt.subplots(len(images) // 8, 8, figsize=(8.4, 1.25 * (len(images) // 8)))
+    for ax, image, name in zip(axes.flat, images, names, strict=True):
+        ax.imshow(((image + 1) / 2).clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
+        ax.set_title(name, fontsize=8.5)
+        ax.axis("off")
+    plt.show()

@@ -1,0 +1,144 @@
+"""The recipes of images: their data, a step of training, and what the stored weights can do."""
+
+import pytest
+import torch
+
+from lib import weights
+from lib.data import images
+from lib.diffusion import recipes
+from lib.diffusion.measures import _with_labels, draw, quality
+from lib.quality import classifier
+from lib.train import fit
+
+STORED = ["mnist", "fashion_mnist"]
+
+
+@pytest.fixture
+def noise_for_images(monkeypatch):
+    """MNIST and CIFAR-10 as two hundred images of noise: the real ones may not be there."""
+
+    def make(channels, size):
+        def load(split="train", device=None):
+            rng = torch.Generator().manual_seed(len(split))
+            shape = (200, channels, size, size)
+            levels = torch.randint(256, shape, generator=rng, dtype=torch.uint8)
+            return levels, torch.arange(200) % 10
+
+        return load
+
+    monkeypatch.setattr(images, "mnist", make(1, 28))
+    monkeypatch.setattr(images, "cifar10", make(3, 32))
+
+
+def test_each_level_becomes_an_interval_of_its_own():
+    """Level k is 2 k / (n - 1) - 1, as in DDPM, in the middle of an interval that ends at the next."""
+    k = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(recipes.to_unit(k, 256), k / 127.5 - 1)
+    low, high = (recipes.to_unit(k, 256, torch.full((256,), u)) for u in (0.0, 1.0))
+    torch.testing.assert_close(low[1:], high[:-1])
+    assert (low[0] + 1).item() == pytest.approx(-1 / 255, rel=1e-4)
+
+
+def test_pixels_are_images_with_their_own_labels_and_noise(noise_for_images):
+    pixels = recipes.LabelledPixels("mnist")
+    x, y = pixels(300)
+    assert x.shape == (300, 1, 28, 28) and y.shape == (300,)
+    levels = ((x + 1) * 127.5).round().long()
+    corner = lambda v: v[:, :, :3, :3].flatten(1)
+    found = (corner(levels)[:, None] == corner(pixels.train.long())).all(2)  # (300, 200)
+    assert (found.sum(1) == 1).all() and torch.equal(pixels.labels[found.long().argmax(1)], y)
+    offset = (x + 1) * 127.5 - levels  # uniform on one level
+    assert offset.abs().max() < 0.501
+    assert abs(offset.mean().item()) < 4 / (12 * offset.numel()) ** 0.5
+    assert offset.var().item() == pytest.approx(1 / 12, rel=0.01)
+    assert (pixels(300)[0] != x).any()
+    held, labels = pixels.held("test", most=50)
+    assert torch.equal(held, pixels.held("test", most=50)[0])
+    levels = ((held + 1) * 127.5).round().long()
+    assert torch.equal(levels, pixels.part("test")[0][::4].long())
+    assert torch.equal(labels, pixels.part("test")[1][::4])
+
+
+def test_half_of_the_mirrored_images_are_turned_and_keep_their_labels(noise_for_images):
+    pixels = recipes.LabelledPixels("cifar10", mirror=True)
+    x, y = pixels(200)
+    levels, corner = ((x + 1) * 127.5).round().long(), lambda v: v[:, :, :3, :3].flatten(1)
+    both = torch.cat([pixels.train, pixels.train.flip(3)]).long()
+    found = (corner(levels)[:, None] == corner(both)).all(2)
+    assert (found.sum(1) == 1).all()
+    which = found.long().argmax(1)
+    assert torch.equal(pixels.labels.repeat(2)[which], y)
+    assert 70 < (which >= 200).sum() < 130
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_two_steps_of_a_recipe(name, noise_for_images):
+    """A fresh network says 0, so its loss is E v^2 / D = E alpha^2 + E sigma^2 x^2 = 1/2 + 1/6."""
+    narrow = {"width": 16} if name == "cifar10" else {}
+    recipe = recipes.RECIPES[name](steps=2, **narrow)
+    recipe.fit.update(batch_size=32, valid=tuple(v[:32] for v in recipe.fit["valid"]))
+    first, second = list(fit(recipe.model, recipe.train, **recipe.fit, progress=False))
+    assert first.loss == pytest.approx(2 / 3, rel=0.05)
+    assert second.valid < 1 and first.grad_norm > 0
+    x = recipe.model.sample(2, torch.tensor([3, recipe.model.null]), steps=2)
+    assert x.shape == (2, *recipe.train.shape)
+
+
+def test_the_network_for_cifar10_is_of_the_published_size():
+    """DDPM's has 35.7 million parameters (Ho et al. 2020, section 4)."""
+    with torch.device("meta"):
+        net = recipes.cifar10_model().denoiser.net
+        count = sum(p.numel() for p in net.parameters())
+        assert 34e6 < count < 40e6
+        out = net(torch.zeros(1, 3, 32, 32), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    assert out.shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stored_weights_are_small_and_good_by_their_card(name):
+    card = weights.load(f"ddpm_{name}", recipes.small_model())
+    assert (weights.FOLDER / f"ddpm_{name}.safetensors").stat().st_size < 4e6
+    got = card["metrics"]
+    real, with_labels = got["real images"], got["with labels"]
+    assert real["frechet"] < with_labels["frechet"]
+    assert with_labels["precision"] > 0.5 and with_labels["recall"] > 0.3
+    assert got["seconds for 16 images in 50 steps"] < 10
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_samples_of_stored_weights_are_of_the_class_asked_for(name):
+    """Twenty samples in 20 steps, judged by a classifier that never saw a sample."""
+    model = recipes.small_model()
+    weights.load(f"ddpm_{name}", model)
+    labels = torch.arange(20) % 10
+    x = draw(model, labels, steps=20)
+    assert x.shape == (20, 1, 28, 28) and -1.3 < x.min() < -0.9 and 0.8 < x.max() < 1.3
+    assert classifier(name).accuracy(x, labels) > 0.7
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_stored_network_knows_noise_from_its_samples(name):
+    """On its own samples the loss is far below that of a network that says 0."""
+    model = recipes.small_model()
+    weights.load(f"ddpm_{name}", model)
+    labels = torch.arange(20) % 10
+    x = draw(model, labels, steps=10)
+    with torch.no_grad():
+        loss = model(x.clamp(-1, 1), labels).mean().item()
+    assert loss < 0.3 * (0.5 + 0.5 * x.square().mean().item())
+
+
+def test_images_for_comparison_have_the_labels_asked_for():
+    have, want = torch.arange(300) % 10, torch.randint(10, (40,))
+    found = _with_labels(torch.arange(300), have, want)
+    assert torch.equal(have[found], want) and len(found.unique()) == 40
+    assert (found[want == 3] > 100).any()  # not the first ones
+
+
+def test_quality_of_a_set_against_itself():
+    rng = torch.Generator().manual_seed(0)
+    real = torch.rand(60, 1, 28, 28, generator=rng) * 2 - 1
+    same = quality(real, real, "mnist")
+    assert same["frechet"] < 1e-6 and same["precision"] == same["recall"] == 1
+    worse = quality(real, real.abs(), "mnist")
+    assert worse["frechet"] > 1 and worse["precision"] < 1
