@@ -1,4 +1,5 @@
-"""Diffusion models: read `schedule.py`, `denoiser.py`, then `samplers.py`."""
+"""Diffusion models: read `schedule.py`, `denoiser.py`, then `samplers.py`; `score.py` for where the
+score comes from, `guidance.py` for conditions."""
 
 from lib.diffusion.denoiser import (
     BaseDenoiser,
@@ -9,6 +10,7 @@ from lib.diffusion.denoiser import (
     denoising_loss,
 )
 from lib.diffusion.exponential import dpm_solver, dpm_solver_multi, heun
+from lib.diffusion.guidance import ClassifierGuided, Guided, LinearInverse
 from lib.diffusion.samplers import ancestral, corrected, euler_maruyama, ode_field, simulate
 from lib.diffusion.schedule import VE, VP, Chain, Cosine, Schedule, SubVP
 
@@ -17,11 +19,14 @@ __all__ = [
     "VP",
     "BaseDenoiser",
     "Chain",
+    "ClassifierGuided",
     "Clipped",
     "Cosine",
     "Denoiser",
     "Diffusion",
     "ExactDenoiser",
+    "Guided",
+    "LinearInverse",
     "Schedule",
     "SubVP",
     "ancestral",

@@ -131,7 +131,7 @@ class VP(Schedule):
 class SubVP(VP):
     """Less noise than VP at the same alpha: sigma = 1 - alpha^2, which is VP's sigma squared.
 
-    Song et al. (2021), equation 13 and appendix C.
+    Song et al. (2021), equation 12 and appendix C.
     """
 
     def sigma(self, t: Time) -> Time:

@@ -62,3 +62,10 @@ def test_models_do_not_import_teach():
         "sys.exit(any(m.startswith('lib.teach') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_decorated_function_comes_from_its_own_file(capsys):
+    from lib.diffusion.score import annealed_langevin
+
+    show_source(annealed_langevin)
+    assert "From `lib/diffusion/score.py`" in capsys.readouterr().out
