@@ -141,7 +141,7 @@ def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float
     _, ax = plt.subplots(figsize=(5.6, 3.4))
     for j, (name, y) in enumerate(series.items()):
         _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
-    ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="two halves of the real ones")
+    ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="test digits")
     ax.set(xscale="log", xlabel="evaluations of the network", ylabel="distance from real digits")
     ax.set_xticks(list(counts), [str(n) for n in counts])
     ax.minorticks_off()

@@ -1,0 +1,135 @@
+"""Chapter 11's checkers, and what its explorable figures compute."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lib.teach.figures import ch11
+from tests.teach.answers import Answers
+
+
+def velocity(x, score, beta, c=0.5, sign=1.0):
+    return -beta / 2 * x - sign * c * beta * score
+
+
+def ddim(x_t, eps, a_t, s_t, a_s, s_s):
+    return a_s * (x_t - s_t * eps) / a_t + s_s * eps
+
+
+def churned(x, score, f, g2, h, lam, z, c=None, fresh=None, way=1.0):
+    c = (1 + lam**2) / 2 if c is None else c
+    fresh = lam * math.sqrt(g2 * h) if fresh is None else fresh
+    return x - way * h * (f * x - c * g2 * score) + fresh * z
+
+
+RIGHT = {
+    "11.1": [2.5, torch.tensor(2.5)],
+    "11.2": [0.8],
+    "11.3": [velocity],
+    "11.4": [ddim],
+    "11.5": [churned],
+}
+WRONG = {
+    "11.1": [
+        (1.5 * 25 / 9, "square root"),
+        (0.9, "wrong way"),
+        (3.5, "variances add"),
+        (0.5, "own scale"),
+        (1.5 * math.sqrt(19 / 3), "9, not 3"),
+        (1.0, "ratio"),
+        ("x", "number"),
+    ],
+    "11.2": [
+        (0.2, "share that is left"),
+        (math.sqrt(0.8), "square it"),
+        (0.9, "squared"),
+        (0.6, "both variances"),
+        (0.5, "one minus"),
+    ],
+    "11.3": [
+        (lambda x, s, b: velocity(x, s, b, c=1.0), "g^2 / 2"),
+        (lambda x, s, b: velocity(x, s, b, sign=-1.0), "sign"),
+        (lambda x, s, b: -b * x - b / 2 * s, "f = -beta / 2"),
+        (lambda x, s, b: -b / 2 * x - b**2 / 2 * s, "squares beta"),
+        (lambda x, s, b: -b / 2 * x - b**0.5 / 2 * s, "root"),
+        (lambda x, s, b: -velocity(x, s, b), "backwards"),
+        (lambda x, s, b: x, "f x - g^2 / 2"),
+        (lambda x, s, b: velocity(x, s, b).sum(1), "shape"),
+        (3, "function was expected"),
+    ],
+    "11.4": [
+        (lambda x, e, a, s, b, u: b * (x - s * e) / a + s * e, "sigma_t where"),
+        (lambda x, e, a, s, b, u: a * (x - s * e) / a + u * e, "alpha_t where"),
+        (lambda x, e, a, s, b, u: (x - s * e) / a, "that is x_hat"),
+        (lambda x, e, a, s, b, u: b * (x - s * e) / a, "missing"),
+        (lambda x, e, a, s, b, u: b * (x - s * e) + u * e, "division"),
+        (lambda x, e, a, s, b, u: b * x + u * e, "instead of x_hat"),
+        (lambda x, e, a, s, b, u: x, "alpha_s x_hat"),
+    ],
+    "11.5": [
+        (lambda *a: churned(*a, way=-1.0), "minus h"),
+        (lambda *a: churned(*a, c=1.0), "full SDE"),
+        (lambda *a: churned(*a, c=0.5), "of the ODE"),
+        (lambda *a: churned(*a, c=0.85), "squared in the weight"),
+        (lambda *a: churned(*a, c=(1 - 0.49) / 2), "forward in time"),
+        (lambda *a: churned(*a, c=1.49), "factor 1/2"),
+        (lambda *a: churned(*a, fresh=0.7 * math.sqrt(2.6) * 0.01), "root of h"),
+        (lambda *a: churned(*a, fresh=0.7 * 2.6 * 0.1), "g, not g^2"),
+        (lambda *a: churned(*a, fresh=math.sqrt(0.026)), "multiplied by lam"),
+        (lambda *a: churned(*a, fresh=0.49 * math.sqrt(0.026)), "lam, not lam^2"),
+        (lambda *a: churned(*a, fresh=0.0), "missing"),
+        (lambda *a: churned(*a) + 1, "x - h"),
+    ],
+}  # fmt: skip
+
+
+class TestAnswers(Answers):
+    CHAPTER, RIGHT, WRONG = 11, RIGHT, WRONG
+    PLAIN = ("11.1", "11.2")
+
+
+@pytest.mark.parametrize("churn", [0.0, 0.6, 1.0, 1.6])
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.7])
+def test_the_cloud_has_the_exact_law_whatever_the_noise(churn, t):
+    """Within 4.5 standard errors of mean and spread over the 20 draws; and not without the half."""
+    k = ch11.STEPS - round(t * ch11.STEPS)
+    x = np.concatenate([ch11.run(churn, seed, True)[k] for seed in range(1, 21)])
+    line = np.linspace(-6, 6, 4001)
+    p = ch11.line_law(t, line)[0]
+    mean, second = (np.trapezoid(p * line**q, line) for q in (1, 2))
+    assert abs(np.trapezoid(p, line) - 1) < 1e-6
+    assert abs(x.mean() - mean) < 4.5 * x.std() / len(x) ** 0.5 + 0.02
+    assert abs(x.std() / math.sqrt(second - mean**2) - 1) < 0.06
+    wrong = np.concatenate([ch11.run(churn, seed, False)[k] for seed in range(1, 21)])
+    assert wrong.std() < 0.92 * x.std()
+
+
+def test_the_draws_are_normal():
+    z = np.concatenate([ch11._normals(seed).ravel() for seed in (1, 2, 3)])
+    n = len(z)
+    for q, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        spread = np.std(z**q) / n**0.5
+        assert abs((z**q).mean() - moment) < 4.5 * spread
+    assert abs((z[:-1] * z[1:]).mean()) < 4.5 / n**0.5
+
+
+def test_score_of_the_line():
+    x, d = np.linspace(-3, 3, 61), 1e-5
+    for t in (0.0, 0.2, 0.9):
+        by_difference = (
+            np.log(ch11.line_law(t, x + d)[0]) - np.log(ch11.line_law(t, x - d)[0])
+        ) / (2 * d)
+        np.testing.assert_allclose(ch11.line_law(t, x)[1], by_difference, rtol=1e-6, atol=1e-7)
+
+
+def test_more_evaluations_reach_the_floor():
+    runs, floor = ch11.table()
+    for grid in ch11.GRIDS:
+        for name in ch11.FLOWS:
+            errors = [runs[name, grid, n][1] for n in ch11.COUNTS]
+            assert errors[-1] < 3 * floor and errors[-1] < 0.5 * max(errors)
+    assert runs["DDIM", "equal in t", 8][1] < runs["Heun", "equal in t", 8][1]
+    x, _ = runs["Heun", "equal in t", 48]
+    assert x.shape == (ch11.DRAWN, 2)
