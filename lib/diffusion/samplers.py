@@ -104,7 +104,7 @@ def euler_maruyama(
 
     Anderson (1982); Song et al. (2021), equation 6. With any other `churn` from 0 up, the SDE with
     the same marginals dx = (f x - (1 + churn^2) / 2 g^2 score) dt + churn g dw; churn = 0 is Euler's
-    method for the probability flow (Karras et al. 2022, section 4; Zhang and Chen 2023).
+    method for the probability flow (Karras et al. 2022, section 4).
     """
     if not churn >= 0:
         raise ValueError(f"churn is a multiple of the noise, from 0 up; got {churn}")

@@ -1,8 +1,4 @@
-"""Samplers with the exact score: they reach the data law, at the rate that theory says.
-
-For Gaussian data every step is an affine map of the state plus Gaussian noise, so the law of what a
-sampler returns is known without a single draw, and so is its error.
-"""
+"""Samplers with the exact score reach the data law; what each formula says at one step."""
 
 import math
 from functools import partial
@@ -10,12 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from lib.data.densities import GaussianMixture, anisotropic_gaussians
 from lib.diffusion import (
-    VE,
     VP,
     Clipped,
-    Cosine,
     Denoiser,
     ExactDenoiser,
     SubVP,
@@ -30,135 +23,19 @@ from lib.diffusion import (
 )
 from lib.metrics import sliced_wasserstein
 from lib.ode import solve, solve_adaptive
-
-T_MIN = 1e-3
-N = 3000
-SCHEDULES = {"vp": VP(), "ve": VE(0.2, 5.0), "subvp": SubVP(), "cosine": Cosine(12.0)}
-STOCHASTIC = {
-    "sde": euler_maruyama,
-    "churn": partial(euler_maruyama, churn=0.6),
-    "ddpm": ancestral,
-    "large": partial(ancestral, large=True),
-    "eta": partial(ancestral, eta=0.5),
-}
-DETERMINISTIC = {
-    "euler": (partial(euler_maruyama, churn=0.0), 1),
-    "ddim": (partial(ancestral, eta=0.0), 1),
-    "heun": (heun, 2),
-    "dpm-2": (dpm_solver, 2),
-    "dpm-2m": (dpm_solver_multi, 2),
-}
-every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-every_stochastic = pytest.mark.parametrize("make", STOCHASTIC.values(), ids=STOCHASTIC)
-every_deterministic = pytest.mark.parametrize(
-    ("make", "order"), DETERMINISTIC.values(), ids=DETERMINISTIC
+from tests.diffusion.laws import (
+    DETERMINISTIC,
+    MIXTURE,
+    SCHEDULES,
+    STOCHASTIC,
+    T_MIN,
+    N,
+    every_deterministic,
+    every_schedule,
+    every_stochastic,
+    last,
+    start,
 )
-MEAN, VAR = 1.3, 0.36
-GAUSSIAN = GaussianMixture([1.0], [[MEAN]], [[[VAR]]])
-MIXTURE = anisotropic_gaussians()
-
-
-def start(mixture, schedule, n):
-    law = mixture.noised(schedule.alpha(1.0), schedule.sigma(1.0))
-    return law.sample(n, dtype=torch.float64)
-
-
-def law(make, schedule, steps):
-    """Mean and variance of what a sampler makes of Gaussian data, exactly."""
-    level = 0.0
-    step = make(ExactDenoiser(GAUSSIAN, schedule), noise=lambda x: torch.full_like(x, level))
-    ends, middle = (torch.tensor(x, dtype=torch.float64) for x in ([[0.0], [1.0]], [[0.0]]))
-    ts = schedule.log_snr_times(steps, T_MIN)
-    mean, var = (
-        schedule.alpha(1.0) * MEAN,
-        schedule.alpha(1.0) ** 2 * VAR + schedule.sigma(1.0) ** 2,
-    )
-    for t, s in zip(ts, ts[1:], strict=False):
-        level = 0.0
-        shift, end = step(ends, t, s).flatten().tolist()
-        level = 1.0
-        fresh = step(middle, t, s).item() - shift
-        mean, var = shift + (end - shift) * mean, (end - shift) ** 2 * var + fresh**2
-    return mean, var
-
-
-def off(make, schedule, steps):
-    """Error of that law: of its mean and of its variance, added."""
-    alpha, sigma = schedule.alpha(T_MIN), schedule.sigma(T_MIN)
-    mean, var = law(make, schedule, steps)
-    return abs(mean - alpha * MEAN) + abs(var - alpha**2 * VAR - sigma**2)
-
-
-@every_schedule
-@every_stochastic
-def test_stochastic_samplers_have_weak_order_one(make, schedule):
-    coarse, fine = (off(make, schedule, n) for n in (150, 300))
-    assert abs(math.log2(coarse / fine) - 1) < 0.15
-    assert fine < 0.06
-
-
-def last(step, x, ts):
-    *_, x = simulate(step, x, ts)
-    return x
-
-
-@pytest.fixture(scope="module")
-def truth():
-    """Points of each schedule's law at t = 1, and where the exact probability flow takes them."""
-    torch.manual_seed(0)
-    out = {}
-    for schedule in SCHEDULES.values():
-        x, field = start(MIXTURE, schedule, 20), ode_field(ExactDenoiser(MIXTURE, schedule))
-        out[schedule] = x, solve_adaptive(field, x, 1.0, T_MIN, rtol=1e-10, atol=1e-10).x
-    return out
-
-
-GRIDS = [*(("log_snr_times", s) for s in SCHEDULES.values()), ("times", SCHEDULES["vp"])]
-
-
-@pytest.mark.parametrize(("grid", "schedule"), GRIDS, ids=[*SCHEDULES, "vp, equal in t"])
-@every_deterministic
-def test_order_of_convergence_to_the_probability_flow(make, order, schedule, grid, truth):
-    x, want = truth[schedule]
-    step = make(ExactDenoiser(MIXTURE, schedule))
-    ts = partial(getattr(schedule, grid), t_min=T_MIN)
-    a, b = ((last(step, x, ts(n)) - want).square().mean().sqrt() for n in (160, 320))
-    if grid == "times":  # equal in t the constants are not yet those of the limit: bounds only
-        assert math.log2(a / b) > order - 0.2
-    else:
-        assert abs(math.log2(a / b) - order) < 0.15
-    assert b < (0.02 if order == 1 else 2e-3)
-
-
-@every_schedule
-@every_deterministic
-def test_deterministic_samplers_carry_the_law_of_gaussian_data(make, order, schedule):
-    """An affine map: two points tell the mean and the variance."""
-    sd = (schedule.alpha(1.0) ** 2 * VAR + schedule.sigma(1.0) ** 2) ** 0.5
-    x = schedule.alpha(1.0) * MEAN + torch.tensor([[0.0], [sd]], dtype=torch.float64)
-    alpha, sigma = schedule.alpha(T_MIN), schedule.sigma(T_MIN)
-    errors = []
-    for n in (200, 400):
-        y = last(make(ExactDenoiser(GAUSSIAN, schedule)), x, schedule.log_snr_times(n, T_MIN))
-        mean, var = y[0].item(), (y[1] - y[0]).item() ** 2
-        errors.append(abs(mean - alpha * MEAN) + abs(var - alpha**2 * VAR - sigma**2))
-    assert errors[1] < 0.03
-    assert math.log2(errors[0] / errors[1]) > order - 0.15
-
-
-def test_ddim_with_the_wrong_sigma_misses_the_law():
-    """sigma_t where sigma_s belongs: the error no longer vanishes. In Heun, the order drops."""
-    schedule = SCHEDULES["vp"]
-
-    def wrong(denoiser, noise):
-        def step(x_t, t, s):
-            x_hat, eps_hat = denoiser.split(x_t, t)
-            return schedule.alpha(s) * x_hat + schedule.sigma(t) * eps_hat
-
-        return step
-
-    right = lambda denoiser, noise: ancestral(denoiser, eta=0.0)
-    assert off(wrong, schedule, 640) > 0.2 > 20 * off(right, schedule, 640)
 
 
 def test_ddim_is_exact_for_one_point():

@@ -113,6 +113,8 @@ def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], fl
             _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
         ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":")
         ax.set(xscale="log", yscale="log", xlabel="evaluations of the denoiser", ylim=(0.05, 6))
+        ax.set_xticks(list(counts), [str(n) for n in counts])
+        ax.minorticks_off()
         ax.set_title(f"steps {grid}", fontsize=10)
     axes[0].set_ylabel("sliced Wasserstein distance")
     axes[1].legend(fontsize=7.5)
