@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from notebooks import ROOT, chapters, dependencies, execution_key, read
+from notebooks import ROOT, chapters, code, dependencies, execution_key, read
 
 TREE = {
     "requirements.txt": "numpy==1\n",
@@ -106,11 +107,11 @@ def test_what_a_chapter_really_imports_is_in_its_key(path):
     """The static reading misses nothing that the chapter's imports load."""
     nb = read(path)
     imports = "\n".join(
-        line
+        ast.unparse(node)
         for cell in nb["cells"]
         if cell["cell_type"] == "code"
-        for line in cell["source"].splitlines()
-        if line.startswith(("import lib", "from lib"))
+        for node in ast.parse(code(cell)).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and "lib" in ast.unparse(node)
     )
     show = (
         "\nimport sys\nprint(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'lib'"
