@@ -105,15 +105,15 @@ def orders(counts: Sequence[int], paths: dict[str, list], laws: dict[str, list])
     plt.show()
 
 
-def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], floor: float) -> None:
-    """Distance from the data against evaluations, one panel for each time grid."""
+def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], floor: tuple[float, float]) -> None:  # fmt: skip
+    """Distance from the data against evaluations, one panel for each time grid; floor is a band."""
     fig, axes = plt.subplots(1, len(curves), figsize=(9.2, 3.6), sharey=True)
     for ax, (grid, series) in zip(axes, curves.items(), strict=True):
         for j, (name, y) in enumerate(series.items()):
             _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
-        ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":")
+        ax.axhspan(*floor, color=style.colour(-1), alpha=0.15, lw=0, label="two true samples")
         ax.set(xscale="log", yscale="log", xlabel="evaluations of the denoiser", ylim=(0.05, 6))
-        ax.set_xticks(list(counts), [str(n) for n in counts])
+        ax.set_xticks([4, 8, 16, 32, 64], ["4", "8", "16", "32", "64"])
         ax.minorticks_off()
         ax.set_title(f"steps {grid}", fontsize=10)
     axes[0].set_ylabel("sliced Wasserstein distance")
@@ -144,8 +144,10 @@ def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float
     for j, (name, y) in enumerate(series.items()):
         _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
     ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="test digits")
-    ax.set(xscale="log", xlabel="evaluations of the network", ylabel="distance from real digits")
+    ax.set(xscale="log", yscale="log", xlabel="evaluations of the network")
+    ax.set_ylabel("distance from real digits")
     ax.set_xticks(list(counts), [str(n) for n in counts])
+    ax.set_yticks([1, 3, 10, 30, 100, 300], ["1", "3", "10", "30", "100", "300"])
     ax.minorticks_off()
     ax.legend(fontsize=8)
     plt.show()
