@@ -49,8 +49,8 @@ def schedules() -> Explorable:
             [left, right],
             f"At t = {t:.2f} the log signal-to-noise ratio is {here['VP']:.2f} for VP up to beta "
             f"{beta_max:.0f}, {here['chain']:.2f} for its chain of {steps:.0f} steps and "
-            f"{here['cosine']:.2f} for cosine within {limit:.0f}. At t = 1 the logarithm of the chain's "
-            f"signal is {abs(end):.3f} below that of VP.",
+            f"{here['cosine']:.2f} for cosine within {limit:.0f}. At t = 1 log alpha "
+            f"squared of the chain is {abs(end):.3f} below that of VP.",
             {
                 "VP": f"{here['VP']:.2f}",
                 "chain": f"{here['chain']:.2f}",
