@@ -62,6 +62,7 @@ WRONG = {
         ((0.006**0.5, 0.994), "product of the betas"),
         ((0.504, 1 - 0.504**2), "shrinks by a root"),
         ((0.504**0.5, 0.6), "do not add up"),
+        ((0.71, 0.50), "three digits"),
         (0.7, "pair"),
         ((1.0, 2.0), "0.9 x 0.8"),
     ],

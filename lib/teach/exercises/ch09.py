@@ -35,6 +35,8 @@ def _random(seed: int, *shape: int) -> Tensor:
 def three_steps(answer: Any) -> None:
     got = _number(answer)
     require(got.shape == (2,), "a pair was expected: alpha, then the variance sigma squared")
+    rounded = abs(got[0] - 0.504**0.5) < 2e-3 and 2e-3 * 0.496 < abs(got[1] - 0.496) < 5e-3
+    require(not rounded, "alpha is right; sigma^2 = 1 - alpha^2 is rounded: give three digits")
     _known(
         got,
         {

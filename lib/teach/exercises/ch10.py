@@ -73,14 +73,14 @@ def step_sizes(answer: Any) -> None:
         got,
         {
             "those are standard deviations": [want[0] ** 0.5, 0.4, 0.08],
-            "the factor 2 of (10.13): h / (2 s^2)": [1 / 0.94, 0.04 / (1 - 1.5), 0.08],
-            "the limit is 2 s^2, with the smaller variance": [want[0], 0.16, 0.04],
+            "the factor 2 of (10.13): h / (2 c^2)": [1 / 0.94, 0.04 / (1 - 1.5), 0.08],
+            "the limit is 2 c^2, with the smaller variance": [want[0], 0.16, 0.04],
             "the *narrow* axis decides where it diverges": [want[0], 0.16, 2.0],
             "the larger variance comes first": [0.16, want[0], 0.08],
         },
     )
     close(
-        got, want, "s^2 / (1 - h / (2 s^2)) for each axis, and 2 s^2 of the narrow one", rtol=1e-3
+        got, want, "c^2 / (1 - h / (2 c^2)) for each axis, and 2 c^2 of the narrow one", rtol=1e-3
     )
 
 

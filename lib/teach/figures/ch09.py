@@ -49,8 +49,8 @@ def schedules() -> Explorable:
             [left, right],
             f"At t = {t:.2f} the log signal-to-noise ratio is {here['VP']:.2f} for VP up to beta "
             f"{beta_max:.0f}, {here['chain']:.2f} for its chain of {steps:.0f} steps and "
-            f"{here['cosine']:.2f} for cosine within {limit:.0f}. At t = 1 the logarithm of the chain's "
-            f"signal is {abs(end):.3f} below that of VP.",
+            f"{here['cosine']:.2f} for cosine within {limit:.0f}. At t = 1 log alpha "
+            f"squared of the chain is {abs(end):.3f} below that of VP.",
             {
                 "VP": f"{here['VP']:.2f}",
                 "chain": f"{here['chain']:.2f}",
@@ -67,7 +67,7 @@ def schedules() -> Explorable:
             Slider("beta_max", "largest beta of VP", 2, 30, 20, 1),
             Slider("steps", "steps T of the chain", 40, 400, 100, 20),
             Slider("limit", "limit of cosine's lambda", 4, 14, 10, 1),
-            Slider("t", "time t", 0.02, 1, 0.5, 0.02, play=True),
+            Slider("t", "time t", 0.02, 1, 0.8, 0.02, play=True),
         ],
         twin=HERE / "ch09_schedules.js",
     )
@@ -109,7 +109,8 @@ def one_digit() -> Explorable:
         right = Panel((0, 1), (0, 1.2), title="error of a pixel", xlabel="time t",
                       ylabel="root mean square", aspect=1.2, grow=1.2)  # fmt: skip
         right.line(STOPS, errors, 0, "the guess", width=2.2)
-        right.line(STOPS, np.minimum(plain, 1.2), 1, "only scaled")
+        inside = plain <= 1.2  # stop where the curve leaves the panel
+        right.line(np.array(STOPS)[inside], plain[inside], 1, "only scaled")
         right.line([t, t], [0, 1.2], -1, width=1, alpha=0.7)
         right.points([t], [errors[k]], 2, "now", radius=5)
         share = schedule.alpha(t) ** 2

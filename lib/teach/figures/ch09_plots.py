@@ -165,7 +165,18 @@ def reach(
     fig, axes = plt.subplot_mosaic([["d", "0", "1"], ["d", "2", "3"]], figsize=(8.8, 4.0),
                                    width_ratios=(1.7, 1, 1))  # fmt: skip
     for j, (name, values) in enumerate(found.items()):
-        _line(axes["d"], counts, values, j, name, marker=style.marker(j))
+        # the last two nearly coincide: an open marker lets the one below be seen
+        face = "none" if j == len(found) - 1 else None
+        _line(
+            axes["d"],
+            counts,
+            values,
+            j,
+            name,
+            marker=style.marker(j),
+            mfc=face,
+            ms=8 if face else 5,
+        )
     axes["d"].axhline(floor, color=style.INK, ls=":", lw=1)
     axes["d"].set(xscale="log", yscale="log", xlabel="steps", ylabel="sliced Wasserstein distance")
     axes["d"].set_xticks(list(counts), [str(c) for c in counts])

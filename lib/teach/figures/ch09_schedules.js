@@ -36,7 +36,7 @@
         { t: "line", s: -1, x: [p.t, p.t], y: [-20, 14], dash: 0, w: 1, a: 0.7 },
       ] },
     ],
-    alt: `At t = ${f(p.t, 2)} the log signal-to-noise ratio is ${f(vp, 2)} for VP up to beta ${f(p.beta_max, 0)}, ${f(ch, 2)} for its chain of ${f(p.steps, 0)} steps and ${f(co, 2)} for cosine within ${f(p.limit, 0)}. At t = 1 the logarithm of the chain's signal is ${f(end, 3)} below that of VP.`,
+    alt: `At t = ${f(p.t, 2)} the log signal-to-noise ratio is ${f(vp, 2)} for VP up to beta ${f(p.beta_max, 0)}, ${f(ch, 2)} for its chain of ${f(p.steps, 0)} steps and ${f(co, 2)} for cosine within ${f(p.limit, 0)}. At t = 1 log alpha squared of the chain is ${f(end, 3)} below that of VP.`,
     readouts: { VP: f(vp, 2), chain: f(ch, 2), cosine: f(co, 2), "signal left at t = 1, VP": small(vpA(1)), "chain below VP at t = 1": f(end, 3) },
   };
 }

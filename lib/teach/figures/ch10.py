@@ -57,21 +57,24 @@ def score_field() -> Explorable:
         middle = Panel((-BOX, BOX), (-3, 3), title="along the dashed line", xlabel="x1",
                        ylabel="score times width of a bump", aspect=1.0)  # fmt: skip
         middle.line([-BOX, BOX], [0, 0], -1, dash=1, width=1, alpha=0.5)
-        middle.line(line, (width * s1).clamp(-3, 3), 1, "first component of the score", width=2.2)
+        shown = torch.where((width * s1).abs() <= 3, width * s1, math.nan)  # no edge for a value
+        middle.line(line, shown, 1, "first component of the score", width=2.2)
         q = blurred.log_prob(cut).exp()
         middle.line(line, 2.8 * q / q.max() - 3, 0, "density, scaled", dash=0, width=1.5)
-        valley = float((q[80:161].min() / q.max()).item())
+        inner = q[80:161]
+        valley = float((inner.min() / q.max()).item())
+        dip = bool(((inner[1:-1] < inner[:-2]) & (inner[1:-1] < inner[2:])).any())
         slope = float(((s1[121] - s1[119]) / (line[121] - line[119])) * width**2)
         where = (
             "the bumps are apart, and the arrows between them flip"
             if valley < 0.05
             else "the bumps begin to touch"
-            if valley < 0.6
-            else "all arrows point to one place"
+            if dip
+            else "the line has no valley: one hill, and all arrows point to one place"
         )
         return Scene(
             [left, middle],
-            f"At noise {sigma:.3f} {where}. The lowest density between the lower two is {valley:.4f} "
+            f"At noise {sigma:.3f} {where}. The lowest density of the middle third is {valley:.4f} "
             f"of the highest on the line.",
             {"noise σ": f"{sigma:.3f}", "width of a bump": f"{width:.3f}",
              "valley / top": f"{valley:.4f}", "slope of the score at 0": f"{slope:.2f}"},
@@ -80,7 +83,7 @@ def score_field() -> Explorable:
     return explore(
         "The score of blurred data",
         scene,
-        [Slider("level", "log10 of the noise σ", -1.5, 0.7, -1.0, 0.05, play=True)],
+        [Slider("level", "log10 of the noise σ", -1.5, 0.7, -0.75, 0.05, play=True)],
         twin=HERE / "ch10_field.js",
     )
 
@@ -127,6 +130,7 @@ def langevin_step() -> Explorable:
             trace.append(x[100])
         lost = float((np.abs(x) > FAR).mean())
         share = float((x < 0).mean())
+        left_of = f"{share:.3f}" if lost <= 0.02 else "–"  # who has flown off says nothing
         height, _ = np.histogram(x, edges)
         density = sum(
             w * np.exp(-0.5 * ((grid - m) / STD) ** 2) / (STD * math.sqrt(2 * math.pi))
@@ -154,7 +158,7 @@ def langevin_step() -> Explorable:
         return Scene(
             [left, right],
             f"Step {h:.4f}, {n} steps, bumps {gap:.1f} apart. {said}",
-            {"step h": f"{h:.4f}", "time h n": f"{h * n:.2f}", "share on the left": f"{share:.3f}",
+            {"step h": f"{h:.4f}", "time h n": f"{h * n:.2f}", "share on the left": left_of,
              "truth": f"{truth:.3f}", "width of a bump, times": wide},
         )  # fmt: skip
 
@@ -205,7 +209,7 @@ def tilted(w: float, k: int, x: torch.Tensor) -> torch.Tensor:
 @cache
 def guidance_curves() -> dict[str, list]:
     """Mean distance from the centre, along the direction of the top component, against w."""
-    ws, pixels = [0.5 * j for j in range(17)], _pixels(SPAN)
+    ws, pixels = [0.25 * j for j in range(33)], _pixels(SPAN)
     sampled = [float(guided_samples(w, 2)[:, 1].mean()) for w in ws]
     want = []
     for w in ws:
@@ -237,20 +241,21 @@ def guidance_weight() -> Explorable:
             left.text(m[0], m[1], name, -1)
         centre = torch.tensor(GUIDED[1][k], dtype=torch.float64)
         unit = centre / centre.norm()
-        out, promised = float((x @ unit).mean()), float((q * (pixels @ unit)).sum() / q.sum())
-        sd = float((x @ unit).std())
-        right = Panel((0, 8), (0, 5), title="how far out, for y = top", xlabel="guidance weight w",
+        along, q = pixels @ unit, q / q.sum()
+        out, promised = float((x @ unit).mean()), float((q * along).sum())
+        sd, meant = float((x @ unit).std()), math.sqrt(float((q * (along - promised) ** 2).sum()))
+        right = Panel((0, 8), (0, 6), title="how far out, for y = top", xlabel="guidance weight w",
                       ylabel="mean of x2", aspect=1.0)  # fmt: skip
         right.line(curves["w"], curves["sampled"], 1, "guided samples", width=2.2)
         right.line(curves["w"], curves["tilted"], 0, "p(x) p(y|x)^w", width=2.2)
-        right.line([w, w], [0, 5], -1, dash=1, width=1)
-        what = "no condition" if w == 0 else "the condition, exactly" if w == 1 else "more than the condition" if w > 1 else "part of the condition"  # fmt: skip
+        right.line([w, w], [0, 6], -1, dash=1, width=1)
+        what = "no condition" if w == 0 else "the conditional law, up to the sampler's error" if w == 1 else "more than the condition" if w > 1 else "part of the condition"  # fmt: skip
         return Scene(
             [left, right],
             f"Weight {w:.2f} towards {kind}: {what}. The samples lie {out:.2f} out on average, with "
-            f"spread {sd:.2f}; the law p(x) p(y|x)^w has its mean at {promised:.2f}.",
+            f"spread {sd:.2f}; the law p(x) p(y|x)^w has its mean at {promised:.2f}, spread {meant:.2f}.",
             {"w": f"{w:.2f}", "mean, samples": f"{out:.2f}", "mean of the law": f"{promised:.2f}",
-             "spread, samples": f"{sd:.2f}"},
+             "spread, samples": f"{sd:.2f}", "spread of the law": f"{meant:.2f}"},
         )  # fmt: skip
 
     return explore(

@@ -21,10 +21,11 @@
       ax.push(x); ay.push(y); au.push(c * a); av.push(c * b);
     }
     const line = range(241, -BOX, BOX), cut = line.map((x) => law(x, 0, v)), most = Math.max(...cut.map((c) => c[0]));
-    const valley = Math.min(...cut.slice(80, 161).map((c) => c[0])) / most;
+    const inner = cut.slice(80, 161).map((c) => c[0]), valley = Math.min(...inner) / most;
+    const dip = inner.some((q, i) => i > 0 && i < 80 && q < inner[i - 1] && q < inner[i + 1]);
     const slope = ((cut[121][1] - cut[119][1]) / (line[121] - line[119])) * v;
-    const where = valley < 0.05 ? "the bumps are apart, and the arrows between them flip" : valley < 0.6 ? "the bumps begin to touch" : "all arrows point to one place";
-    const clamp = (s) => Math.max(-3, Math.min(3, s));
+    const where = valley < 0.05 ? "the bumps are apart, and the arrows between them flip" : dip ? "the bumps begin to touch" : "the line has no valley: one hill, and all arrows point to one place";
+    const shown = (s) => (Math.abs(s) <= 3 ? s : null); // no edge for a value: the pen is lifted
     return {
       panels: [
         { xlim: [-BOX, BOX], ylim: [-BOX, BOX], title: "blurred density and its score", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1, items: [
@@ -34,11 +35,11 @@
         ] },
         { xlim: [-BOX, BOX], ylim: [-3, 3], title: "along the dashed line", xlabel: "x1", ylabel: "score times width of a bump", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: -1, x: [-BOX, BOX], y: [0, 0], dash: 1, w: 1, a: 0.5 },
-          { t: "line", s: 1, x: line, y: cut.map((c) => clamp(width * c[1])), dash: 1, w: 2.2, name: "first component of the score" },
+          { t: "line", s: 1, x: line, y: cut.map((c) => shown(width * c[1])), dash: 1, w: 2.2, name: "first component of the score" },
           { t: "line", s: 0, x: line, y: cut.map((c) => (2.8 * c[0]) / most - 3), dash: 0, w: 1.5, name: "density, scaled" },
         ] },
       ],
-      alt: `At noise ${sigma.toFixed(3)} ${where}. The lowest density between the lower two is ${valley.toFixed(4)} of the highest on the line.`,
+      alt: `At noise ${sigma.toFixed(3)} ${where}. The lowest density of the middle third is ${valley.toFixed(4)} of the highest on the line.`,
       readouts: { "noise σ": sigma.toFixed(3), "width of a bump": width.toFixed(3), "valley / top": valley.toFixed(4), "slope of the score at 0": slope.toFixed(2) },
     };
   };

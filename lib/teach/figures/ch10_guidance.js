@@ -26,12 +26,13 @@
       const total = soft(x, y, 1, V)[1], l = total + w * (-((x - c[0]) ** 2 + (y - c[1]) ** 2) / (2 * V) - total);
       log.push([l, x * unit[0] + y * unit[1]]); if (l > top) top = l;
     }
-    let mass = 0, promised = 0;
-    for (const [l, d] of log) { const q = Math.exp(l - top); mass += q; promised += q * d; heat.push(Math.round(Math.min(1, q) ** 0.7 * 235)); }
+    let mass = 0, promised = 0, square = 0;
+    for (const [l, d] of log) { const q = Math.exp(l - top); mass += q; promised += q * d; square += q * d * d; heat.push(Math.round(Math.min(1, q) ** 0.7 * 235)); }
     promised /= mass;
+    const meant = Math.sqrt(square / mass - promised * promised);
     const along = pts.map((q) => q[0] * unit[0] + q[1] * unit[1]), out = along.reduce((a, b) => a + b, 0) / along.length;
     const sd = Math.sqrt(along.reduce((a, b) => a + (b - out) ** 2, 0) / (along.length - 1));
-    const what = w === 0 ? "no condition" : w === 1 ? "the condition, exactly" : w > 1 ? "more than the condition" : "part of the condition";
+    const what = w === 0 ? "no condition" : w === 1 ? "the conditional law, up to the sampler's error" : w > 1 ? "more than the condition" : "part of the condition";
     return {
       panels: [
         { xlim: [-SPAN, SPAN], ylim: [-SPAN, SPAN], title: "samples, and the law p(x) p(y|x)^w", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1, items: [
@@ -39,14 +40,14 @@
           { t: "points", s: 1, x: pts.map((q) => q[0]), y: pts.map((q) => q[1]), r: 1.8, m: 1, name: "guided samples" },
           ...M.map((m, i) => ({ t: "text", s: -1, x: m[0], y: m[1], text: NAMES[i], align: "center", size: 1 })),
         ] },
-        { xlim: [0, 8], ylim: [0, 5], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x2", equal: false, axes: true, aspect: 1, grow: 1, items: [
+        { xlim: [0, 8], ylim: [0, 6], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x2", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: 1, x: data.w, y: data.sampled, dash: 1, w: 2.2, name: "guided samples" },
           { t: "line", s: 0, x: data.w, y: data.tilted, dash: 0, w: 2.2, name: "p(x) p(y|x)^w" },
-          { t: "line", s: -1, x: [w, w], y: [0, 5], dash: 1, w: 1 },
+          { t: "line", s: -1, x: [w, w], y: [0, 6], dash: 1, w: 1 },
         ] },
       ],
-      alt: `Weight ${w.toFixed(2)} towards ${p.kind}: ${what}. The samples lie ${out.toFixed(2)} out on average, with spread ${sd.toFixed(2)}; the law p(x) p(y|x)^w has its mean at ${promised.toFixed(2)}.`,
-      readouts: { w: w.toFixed(2), "mean, samples": out.toFixed(2), "mean of the law": promised.toFixed(2), "spread, samples": sd.toFixed(2) },
+      alt: `Weight ${w.toFixed(2)} towards ${p.kind}: ${what}. The samples lie ${out.toFixed(2)} out on average, with spread ${sd.toFixed(2)}; the law p(x) p(y|x)^w has its mean at ${promised.toFixed(2)}, spread ${meant.toFixed(2)}.`,
+      readouts: { w: w.toFixed(2), "mean, samples": out.toFixed(2), "mean of the law": promised.toFixed(2), "spread, samples": sd.toFixed(2), "spread of the law": meant.toFixed(2) },
     };
   };
 })()

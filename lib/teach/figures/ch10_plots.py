@@ -135,6 +135,8 @@ def three_sdes(schedules: dict[str, Schedule], starts: Sequence[float], n: int =
                             alpha=0.13, lw=0)  # fmt: skip
         ax.set(xlabel="time t", ylabel="x(t)" if name == "VE" else "")
         ax.set_title(name, fontsize=10)
+    for ax in axes[2:]:
+        ax.sharey(axes[1])  # VE needs a scale of its own; the others are to be compared
     plt.show()
 
 
