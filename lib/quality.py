@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.data import images
-from lib.data.images import LEVELS
+from lib.data.images import LEVELS, to_unit
 from lib.utils import check_batch, check_count
 
 SIZES = {"mnist": 28, "fashion_mnist": 28, "digits": 8}
@@ -170,8 +170,7 @@ def classifier(name: str) -> Classifier:
 
 def scaled(levels: Tensor, n_levels: int, noise: torch.Generator | None = None) -> Tensor:
     """Level k as 2 k / (n - 1) - 1, with uniform noise one level wide: integers -> [-1, 1] and a bit."""
-    u = torch.rand(levels.shape, generator=noise).to(levels.device)
-    return (levels + (u - 0.5)) * (2 / (n_levels - 1)) - 1
+    return to_unit(levels, n_levels, torch.rand(levels.shape, generator=noise).to(levels.device))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -121,6 +121,11 @@ def quantise(x: Tensor, n_levels: int) -> Tensor:
     return k.clamp(0, n_levels - 1).to(torch.uint8 if n_levels <= 256 else torch.int64)
 
 
+def to_unit(levels: Tensor, n_levels: int, u: Tensor | float = 0.5) -> Tensor:
+    """Level k to 2 (k + u - 1/2) / (n - 1) - 1: -1 to 1, and half a level beyond for u in [0, 1)."""
+    return (levels + (u - 0.5)) * (2 / (n_levels - 1)) - 1
+
+
 def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float:
     """(nll + D ln n_levels) / (D ln 2), for the nll in nats of x = (k + u) / n_levels in [0, 1]^D.
 

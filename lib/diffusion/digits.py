@@ -26,12 +26,14 @@ from lib.unet import time_embedding
 
 N_LEVELS = images.LEVELS["digits"]
 NO_LABEL = 10  # beside the labels 0 to 9
-DECODE_AT = 0.02  # the chain ends at noise of a quarter of a grey level, and then come the levels
+DECODE_AT = (
+    0.02  # the chain ends at noise of three tenths of a grey level, and then come the levels
+)
 
 
 def to_unit(levels: Tensor) -> Tensor:
     """Levels 0 .. 16 to -1 .. 1, where DDPM has its pixels."""
-    return levels.to(torch.get_default_dtype()) * (2 / (N_LEVELS - 1)) - 1
+    return images.to_unit(levels, N_LEVELS)
 
 
 def to_levels(x: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lib import weights
+from lib.data.images import to_unit
 from lib.diffusion.denoiser import Diffusion
-from lib.diffusion.recipes import LabelledPixels, small_model, to_unit
+from lib.diffusion.recipes import LabelledPixels, small_model
 from lib.quality import SIZES, classifier, frechet_distance, precision_recall
 
 

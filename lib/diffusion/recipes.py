@@ -18,16 +18,11 @@ import torch
 from torch import Tensor
 
 from lib.data import images
-from lib.data.images import LEVELS
+from lib.data.images import LEVELS, to_unit
 from lib.diffusion.denoiser import Denoiser, Diffusion
 from lib.diffusion.schedule import Cosine
 from lib.train import fit
 from lib.unet import UNet
-
-
-def to_unit(levels: Tensor, n_levels: int, u: Tensor | float = 0.5) -> Tensor:
-    """Level k to 2 (k + u - 1/2) / (n - 1) - 1: -1 to 1, and half a level beyond for u in [0, 1)."""
-    return (levels + (u - 0.5)) * (2 / (n_levels - 1)) - 1
 
 
 class LabelledPixels:

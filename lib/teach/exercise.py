@@ -47,6 +47,33 @@ def close(got: Any, want: Any, hint: str, *, rtol: float = 1e-6, atol: float = 1
     require(torch.allclose(got, want, rtol=rtol, atol=atol), hint)
 
 
+def number(value: Any, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+    """A number, a tuple or a tensor as float64, of this shape; a sentence if it is not."""
+    try:
+        got = torch.as_tensor(value).detach().to(torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
+    if shape is not None:
+        require(got.shape == shape, f"the shape should be {shape}, and it is {tuple(got.shape)}")
+    return got
+
+
+def known(
+    got: torch.Tensor, mistakes: dict[str, Any], rtol: float = 1e-4, atol: float = 1e-8
+) -> None:
+    """Raise the hint of the first known mistake that the answer equals."""
+    for hint, wrong in mistakes.items():
+        wrong = torch.as_tensor(wrong, dtype=torch.float64)
+        same = got.shape == wrong.shape and torch.allclose(got, wrong, rtol=rtol, atol=atol)
+        require(not same, hint)
+
+
+def seeded(seed: int, *shape: int) -> torch.Tensor:
+    """Standard normal numbers in float64, the same at each call, to try an answer on."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
 def call(answer: Any, *args: Any) -> Any:
     """Call the reader's function; say in a sentence what went wrong inside it."""
     if not callable(answer):

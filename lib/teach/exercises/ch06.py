@@ -8,17 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import Hint, call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
-
-
-def _number(value: Any) -> Tensor:
-    """A number or a tensor as float64; a sentence if it is neither."""
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
 
 
 def _pair(value: Any, what: str) -> tuple[Tensor, Tensor]:
@@ -27,24 +19,13 @@ def _pair(value: Any, what: str) -> tuple[Tensor, Tensor]:
         first, second = value
     except (TypeError, ValueError):
         raise Hint(f"two things were expected: {what}") from None
-    return _number(first), _number(second)
-
-
-def _known(got: Tensor, mistakes: dict[str, Any]) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        require(not (got.shape == wrong.shape and torch.allclose(got, wrong, rtol=1e-4)), hint)
-
-
-def _random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+    return number(first), number(second)
 
 
 @exercise("6.1")
 def density(answer: Any) -> None:
-    got = _number(answer)
-    _known(
+    got = number(answer)
+    known(
         got,
         {
             "that is the determinant; the density is divided by it": 0.2,
@@ -65,7 +46,7 @@ def folds(answer: Any) -> None:
     got = torch.stack([low.reshape(()), high.reshape(())])
     require(not torch.allclose(got, torch.tensor([edge, -edge], dtype=F64), rtol=1e-4),
             "the right two numbers in the wrong order: low first")  # fmt: skip
-    _known(
+    known(
         got,
         {
             "these are the folds in s = 1.5 z; which x belongs to them?": [-s, s],
@@ -80,12 +61,12 @@ def folds(answer: Any) -> None:
 @exercise("6.3")
 def thin_logdet(answer: Any) -> None:
     d = torch.tensor([0.7, -1.9, 2.3, 0.4, -0.8], dtype=F64)
-    u, v = _random(0, 5), _random(1, 5)
-    got = _number(call(answer, d, u, v))
+    u, v = seeded(0, 5), seeded(1, 5)
+    got = number(call(answer, d, u, v))
     want = torch.linalg.slogdet(torch.diag(d) + torch.outer(u, v))[1]
     one = (1 + (u * v / d).sum()).abs().log()
     require(not got.isnan().any(), "NaN: the logarithm of a negative number; where do the bars go?")
-    _known(
+    known(
         got,
         {
             "log|det diag(d)| is missing": one,
@@ -96,9 +77,9 @@ def thin_logdet(answer: Any) -> None:
     )
     close(got, want, "log|1 + v.(u / d)| plus the sum of log|d_i|")
     size = 100_000
-    d = 2.0 + _random(2, size).abs()
-    u, v = _random(3, size) / 300, _random(4, size) / 300
-    got = _number(call(answer, d, u, v))
+    d = 2.0 + seeded(2, size).abs()
+    u, v = seeded(3, size) / 300, seeded(4, size) / 300
+    got = number(call(answer, d, u, v))
     want = torch.log1p((u * v / d).sum()) + d.log().sum()
     close(got, want, "right for D = 5 and not for D = 100,000: a product of many numbers overflows; "
           "add logarithms")  # fmt: skip
@@ -106,7 +87,7 @@ def thin_logdet(answer: Any) -> None:
 
 def _layer(seed: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """w, u with w.u = -0.7, b."""
-    w, u = _random(seed, dim), _random(seed + 1, dim)
+    w, u = seeded(seed, dim), seeded(seed + 1, dim)
     u = u + (-0.7 - w @ u) * w / (w @ w)
     return w, u, torch.tensor(0.6, dtype=F64)
 
@@ -115,11 +96,11 @@ def _layer(seed: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
 def planar_to_base(answer: Any) -> None:
     for seed, stretch in ((5, 1.0), (7, -2.0)):  # w.u = -0.7 and 1.4
         w, u, b = _layer(seed, 4)
-        u, z = stretch * u, 1.5 * _random(seed + 2, 30, 4)
+        u, z = stretch * u, 1.5 * seeded(seed + 2, 30, 4)
         h = torch.tanh(z @ w + b)
         x, up = z + h[:, None] * u, torch.log1p((w @ u) * (1 - h**2))
         back, logabsdet = _pair(call(answer, x, w, u, b), "z and logabsdet")
-        _known(
+        known(
             back,
             {
                 "tanh is taken at w.x + b; it belongs at s, the root": x
@@ -131,7 +112,7 @@ def planar_to_base(answer: Any) -> None:
         close(back, z, "z = x - u tanh(s), where s + (w.u) tanh(s) = w.x + b", atol=1e-8)
         require(logabsdet.shape == up.shape, f"logabsdet should have shape {tuple(up.shape)}, and it is {tuple(logabsdet.shape)}")  # fmt: skip
         far = torch.log1p((w @ u) * (1 - torch.tanh(x @ w + b) ** 2))
-        _known(
+        known(
             logabsdet,
             {
                 "logabsdet has the wrong sign: it belongs to the map to the base": up,
@@ -144,8 +125,8 @@ def planar_to_base(answer: Any) -> None:
 
 @exercise("6.5")
 def radial(answer: Any) -> None:
-    c = _random(10, 5)
-    z = _random(11, 12, 5)
+    c = seeded(10, 5)
+    z = seeded(11, 12, 5)
     for alpha, beta in ((0.8, 1.7), (1.3, -0.9)):
         x, logabsdet = _pair(call(answer, z, c, alpha, beta), "x and logabsdet")
         r = (z - c).norm(dim=1)
@@ -153,7 +134,7 @@ def radial(answer: Any) -> None:
         close(x, want, "x = z + beta (z - c) / (alpha + r), with r = |z - c| for each example")
         grow = torch.log1p(beta / (alpha + r))
         along = torch.log1p(alpha * beta / (alpha + r) ** 2)
-        _known(
+        known(
             logabsdet,
             {
                 "the power D - 1 is missing: there are D - 1 directions along the sphere": grow
@@ -170,7 +151,7 @@ def radial(answer: Any) -> None:
 
 @exercise("6.6")
 def estimate(answer: Any) -> None:
-    x = _random(12, 400, 2)
+    x = seeded(12, 400, 2)
     log_q = -0.5 * (x**2).sum(1) - math.log(2 * math.pi)
     for offset in (0.4, 1e4, -1e4):
         energy = lambda x, o=offset: 0.8 * (x**2).sum(1) + x[:, 0] + o  # noqa: E731
@@ -179,7 +160,7 @@ def estimate(answer: Any) -> None:
         total = torch.logsumexp(log_r, 0)
         want = total - math.log(len(x))
         if offset == 0.4:
-            _known(
+            known(
                 log_z,
                 {
                     "that is Z; its logarithm is asked for": want.exp(),
@@ -193,5 +174,5 @@ def estimate(answer: Any) -> None:
         close(log_z, want, hint if abs(offset) > 1 else "log of the mean of exp(-U) / q")
         share = (log_r - total).exp()
         ess = 1 / (share**2).sum()
-        _known(effective, {"divide the square of the sum by the sum of squares": ess / len(x)})
+        known(effective, {"divide the square of the sum by the sum of squares": ess / len(x)})
         close(effective, ess, hint if abs(offset) > 1 else "(sum of r)^2 / sum of r^2")

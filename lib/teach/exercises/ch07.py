@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
-
-
-def _number(value: Any) -> Tensor:
-    """A number or a tensor as float64; a sentence if it is neither."""
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
+_known = partial(known, rtol=1e-5)
 
 
 def _several(value: Any, n: int, what: str) -> list[Tensor]:
@@ -28,23 +22,12 @@ def _several(value: Any, n: int, what: str) -> list[Tensor]:
     except TypeError:
         parts = []
     require(len(parts) == n, f"{n} things were expected: {what}")
-    return [_number(p) for p in parts]
-
-
-def _known(got: Tensor, mistakes: dict[str, Any]) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        require(not (got.shape == wrong.shape and torch.allclose(got, wrong, rtol=1e-5)), hint)
-
-
-def _random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+    return [number(p) for p in parts]
 
 
 @exercise("7.1")
 def largest_step(answer: Any) -> None:
-    got = _number(answer)
+    got = number(answer)
     _known(
         got,
         {
@@ -57,7 +40,7 @@ def largest_step(answer: Any) -> None:
 
 @exercise("7.2")
 def by_hand(answer: Any) -> None:
-    got = _number(answer)
+    got = number(answer)
     z1 = 1.5 * math.exp(-1.4)
     _known(
         got,
@@ -86,7 +69,7 @@ def kutta(answer: Any) -> None:
         return z + h / 6 * (k1 + 4 * k2 + k3)
 
     z = torch.tensor([0.4, -0.7], dtype=F64)
-    got = _number(call(answer, _waves, z, 0.3, 0.8, 1))
+    got = number(call(answer, _waves, z, 0.3, 0.8, 1))
     k1 = _waves(0.3, z)
     k2 = _waves(0.55, z + 0.25 * k1)
     frozen = z + 0.5 / 6 * (k1 + 4 * _waves(0.3, z + 0.25 * k1)
@@ -107,7 +90,7 @@ def kutta(answer: Any) -> None:
         want, h = z, (t1 - t0) / 7
         for n in range(7):
             want = step(t0 + n * h, want, h)
-        got = _number(call(answer, _waves, z, t0, t1, 7))
+        got = number(call(answer, _waves, z, t0, t1, 7))
         hint = "one step is right, and seven are not: does t move on?"
         close(got, want, hint if t1 > t0 else "right forwards, and not backwards: h is negative there")  # fmt: skip
 
@@ -115,7 +98,7 @@ def kutta(answer: Any) -> None:
 @exercise("7.4")
 def backward(answer: Any) -> None:
     n, d, p, h = 5, 3, 4, 0.3
-    A, G, a = _random(0, n, d, d), _random(1, n, d, p), _random(2, d)
+    A, G, a = seeded(0, n, d, d), seeded(1, n, d, p), seeded(2, d)
     first, grad = _several(call(answer, A.clone(), G.clone(), a.clone(), h), 2, "dL/dz0, dL/dtheta")
 
     def walk(order, late=True, transpose=False, scale=h):

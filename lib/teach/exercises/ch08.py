@@ -8,29 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
 LOG_2PI = math.log(2 * math.pi)
-
-
-def _number(value: Any) -> Tensor:
-    """A number or a tensor as float64; a sentence if it is neither."""
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
-
-
-def _known(got: Tensor, mistakes: dict[str, Any]) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        require(not (got.shape == wrong.shape and torch.allclose(got, wrong, rtol=1e-4)), hint)
-
-
-def _random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def _rows(got: Tensor, n: int) -> None:
@@ -39,8 +20,8 @@ def _rows(got: Tensor, n: int) -> None:
 
 @exercise("8.1")
 def origin(answer: Any) -> None:
-    got = _number(answer)
-    _known(
+    got = number(answer)
+    known(
         got,
         {
             "the sign: on the way to the noise the field spreads, so the data are denser": -0.7
@@ -58,9 +39,9 @@ def origin(answer: Any) -> None:
 
 @exercise("8.2")
 def variances(answer: Any) -> None:
-    got = _number(answer)
+    got = number(answer)
     require(got.shape == (2,), "a pair was expected: Gaussian, signs")
-    _known(
+    known(
         got,
         {
             "symmetrise first: only S = (J + J') / 2 matters": [42, 32],
@@ -75,16 +56,16 @@ def variances(answer: Any) -> None:
 
 @exercise("8.3")
 def estimate(answer: Any) -> None:
-    W, V = _random(0, 4, 4), _random(1, 4, 4)
+    W, V = seeded(0, 4, 4), seeded(1, 4, 4)
 
     def f(x: Tensor) -> Tensor:
         return torch.tanh(x @ W.T) @ V.T + 0.3 * x.square()
 
-    x, e = _random(2, 6, 4), _random(3, 6, 4)
+    x, e = seeded(2, 6, 4), seeded(3, 6, 4)
     J = torch.func.vmap(torch.func.jacrev(lambda row: f(row[None])[0]))(x)
-    got = _number(call(answer, f, x, e))
+    got = number(call(answer, f, x, e))
     want = torch.einsum("bi,bij,bj->b", e, J, e)
-    _known(
+    known(
         got,
         {
             "that is (1'J) e: the vector for the backward pass is e, not ones": torch.einsum(
@@ -136,12 +117,12 @@ def _solve(x: Tensor, t0: float, t1: float, n: int = 200) -> tuple[Tensor, Tenso
 
 @exercise("8.4")
 def log_density(answer: Any) -> None:
-    x = _random(4, 7, 2)
+    x = seeded(4, 7, 2)
     base = lambda z: -0.5 * z.square().sum(1) - LOG_2PI  # noqa: E731
     z, total, last = _solve(x, 0.0, 1.0)
     back, minus, _ = _solve(x, 1.0, 0.0)
     n = 100
-    got = _number(call(answer, _field, _divergence, x.clone(), n))
+    got = number(call(answer, _field, _divergence, x.clone(), n))
     require(got.shape == (7,), f"shape (7,) was expected, one number for each row, not {tuple(got.shape)}")  # fmt: skip
     near = lambda wrong: torch.allclose(got, wrong, atol=1e-2)  # noqa: E731
     for hint, wrong in {
@@ -161,12 +142,12 @@ def log_density(answer: Any) -> None:
 
 @exercise("8.5")
 def divergence(answer: Any) -> None:
-    W1, b, W2, x = _random(5, 6, 4), _random(6, 6), _random(7, 4, 6), _random(8, 5, 4)
+    W1, b, W2, x = seeded(5, 6, 4), seeded(6, 6), seeded(7, 4, 6), seeded(8, 5, 4)
     a = torch.tanh(x @ W1.T + b)
     diagonal = (W1 * W2.T).sum(1)
-    got = _number(call(answer, W1, b, W2, x))
+    got = number(call(answer, W1, b, W2, x))
     want = (1 - a**2) @ diagonal
-    _known(
+    known(
         got,
         {
             "the derivative of tanh is 1 - a^2": a @ diagonal,
@@ -180,7 +161,7 @@ def divergence(answer: Any) -> None:
     _rows(got, 5)
     close(got, want, "the sum over k of (1 - a_k^2) (W1 W2)_kk")
     D, H = 20_000, 30
-    W1, b, W2, x = _random(9, H, D) / D**0.5, _random(10, H), _random(11, D, H), _random(12, 2, D)
-    got = _number(call(answer, W1, b, W2, x))
+    W1, b, W2, x = seeded(9, H, D) / D**0.5, seeded(10, H), seeded(11, D, H), seeded(12, 2, D)
+    got = number(call(answer, W1, b, W2, x))
     want = (1 - torch.tanh(x @ W1.T + b) ** 2) @ (W1 * W2.T).sum(1)
     close(got, want, "right for D = 4 and not for D = 20,000", rtol=1e-6, atol=1e-6)

@@ -7,37 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
 
 
-def _number(value: Any) -> Tensor:
-    """A number, a tuple or a tensor as float64; a sentence if it is none of them."""
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
-
-
-def _known(got: Tensor, mistakes: dict[str, Any]) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        require(not (got.shape == wrong.shape and torch.allclose(got, wrong, rtol=1e-4)), hint)
-
-
-def _random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
 @exercise("9.1")
 def three_steps(answer: Any) -> None:
-    got = _number(answer)
+    got = number(answer)
     require(got.shape == (2,), "a pair was expected: alpha, then the variance sigma squared")
     rounded = abs(got[0] - 0.504**0.5) < 2e-3 and 2e-3 * 0.496 < abs(got[1] - 0.496) < 5e-3
     require(not rounded, "alpha is right; sigma^2 = 1 - alpha^2 is rounded: give three digits")
-    _known(
+    known(
         got,
         {
             "that is alpha squared (DDPM's alpha-bar) in the first place: take the root": [
@@ -64,9 +45,9 @@ def three_steps(answer: Any) -> None:
 
 @exercise("9.2")
 def one_step(answer: Any) -> None:
-    got = _number(answer)
+    got = number(answer)
     late, early = 0.36 / 0.64, 0.64 / 0.36
-    _known(
+    known(
         got,
         {
             "the sign: the earlier time has the larger ratio, and a divergence is positive": (
@@ -89,15 +70,15 @@ def one_step(answer: Any) -> None:
 
 @exercise("9.3")
 def q_sample(answer: Any) -> None:
-    x, eps = _random(0, 6, 3), _random(1, 6, 3)
+    x, eps = seeded(0, 6, 3), seeded(1, 6, 3)
     betas = torch.tensor([0.02, 0.05, 0.11, 0.2, 0.37], dtype=F64)
     k = torch.tensor([1, 2, 3, 4, 5, 3])
     bar = torch.cat([torch.ones(1, dtype=F64), (1 - betas).cumprod(0)])[k][:, None]
     early = torch.cat([torch.ones(1, dtype=F64), (1 - betas).cumprod(0)])[k - 1][:, None]
     beta = betas[k - 1][:, None]
-    got = _number(call(answer, x.clone(), k, betas.clone(), eps.clone()))
+    got = number(call(answer, x.clone(), k, betas.clone(), eps.clone()))
     require(got.shape == (6, 3), f"shape (6, 3) was expected, not {tuple(got.shape)}")
-    _known(
+    known(
         got,
         {
             "alpha is the root of the product: the product itself is alpha squared": bar * x
@@ -113,23 +94,23 @@ def q_sample(answer: Any) -> None:
         },
     )
     close(got, bar.sqrt() * x + (1 - bar).sqrt() * eps, "alpha x + sigma eps, by the products")
-    zero = _number(call(answer, x.clone(), 0 * k, betas.clone(), eps.clone()))
+    zero = number(call(answer, x.clone(), 0 * k, betas.clone(), eps.clone()))
     close(zero, x, "right, except that k = 0 must give back x")
 
 
 @exercise("9.4")
 def step_back(answer: Any) -> None:
-    x_t, x = _random(2, 4, 3), _random(3, 4, 3)
+    x_t, x = seeded(2, 4, 3), seeded(3, 4, 3)
     at, st, as_, ss = 0.53, 1.4, 0.81, 0.62
     out = call(answer, x_t.clone(), x.clone(), at, st, as_, ss)
     require(
         isinstance(out, tuple | list) and len(out) == 2, "a pair was expected: mean and variance"
     )
-    mean, var = _number(out[0]), _number(out[1])
+    mean, var = number(out[0]), number(out[1])
     a = at / as_
     v = st**2 - a**2 * ss**2
     require(mean.shape == (4, 3), f"the mean should be (4, 3), and it is {tuple(mean.shape)}")
-    _known(
+    known(
         var,
         {
             "that is a standard deviation; the variance was asked for": ss * v**0.5 / st,
@@ -142,7 +123,7 @@ def step_back(answer: Any) -> None:
     )
     close(var.reshape(()), ss**2 * v / st**2, "the variance: sigma_s^2 v / sigma_t^2")
     want = a * ss**2 / st**2 * x_t + as_ * v / st**2 * x
-    _known(
+    known(
         mean,
         {
             "the weights of x_t and x are exchanged": a * ss**2 / st**2 * x + as_ * v / st**2 * x_t,
@@ -164,7 +145,7 @@ class _Toy:
 
 @exercise("9.5")
 def simple_loss(answer: Any) -> None:
-    x, eps = _random(4, 5, 2, 3, 3), _random(5, 5, 2, 3, 3)
+    x, eps = seeded(4, 5, 2, 3, 3), seeded(5, 5, 2, 3, 3)
     t = torch.linspace(0.1, 0.9, 5, dtype=F64)
     toy = _Toy()
 
@@ -176,9 +157,9 @@ def simple_loss(answer: Any) -> None:
     alpha, sigma = (f(t).view(-1, 1, 1, 1) for f in (toy.alpha, toy.sigma))
     x_t = alpha * x + sigma * eps
     error = eps - net(x_t, t)
-    got = _number(call(answer, net, toy, x.clone(), t, eps.clone()))
+    got = number(call(answer, net, toy, x.clone(), t, eps.clone()))
     want = error.square().mean((1, 2, 3))
-    _known(
+    known(
         got,
         {
             "the mean over the batch is left to the caller: one loss for each example": want.mean(),
@@ -199,7 +180,7 @@ def simple_loss(answer: Any) -> None:
 
 @exercise("9.6")
 def sample_step(answer: Any) -> None:
-    x_t, eps, z = _random(6, 4, 3), _random(7, 4, 3), _random(8, 4, 3)
+    x_t, eps, z = seeded(6, 4, 3), seeded(7, 4, 3), seeded(8, 4, 3)
     at, st, as_, ss = 0.53, 1.4, 0.81, 0.62
 
     def step(eta: float, tau_of=lambda tau2: tau2**0.5, keep: float | None = None) -> Tensor:
@@ -209,7 +190,7 @@ def sample_step(answer: Any) -> None:
         old = (ss**2 - tau2) ** 0.5 if keep is None else keep
         return as_ * x_hat + old * eps + tau_of(tau2) * z
 
-    got = _number(call(answer, x_t.clone(), eps.clone(), at, st, as_, ss, 0.0, z.clone()))
+    got = number(call(answer, x_t.clone(), eps.clone(), at, st, as_, ss, 0.0, z.clone()))
     require(got.shape == (4, 3), f"shape (4, 3) was expected, not {tuple(got.shape)}")
     require(
         not torch.allclose(got, as_ * (x_t - st * eps) / at + st * eps),
@@ -217,8 +198,8 @@ def sample_step(answer: Any) -> None:
     )
     close(got, step(0.0), "for eta = 0: alpha_s x_hat + sigma_s eps_hat")
     for eta in (1.0, 0.6):
-        got = _number(call(answer, x_t.clone(), eps.clone(), at, st, as_, ss, eta, z.clone()))
-        _known(
+        got = number(call(answer, x_t.clone(), eps.clone(), at, st, as_, ss, eta, z.clone()))
+        known(
             got,
             {
                 "fresh noise was added, but no old noise taken away": step(eta, keep=ss),

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
-
-
-def _number(value: Any, shape: tuple[int, ...] | None = None) -> Tensor:
-    """A number or a tensor as float64, of this shape; a sentence if it is not."""
-    try:
-        got = torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
-    if shape is not None:
-        require(got.shape == shape, f"the shape should be {shape}, and it is {tuple(got.shape)}")
-    return got
-
-
-def _known(got: Tensor, mistakes: dict[str, Any], rtol: float = 1e-4) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        same = got.shape == wrong.shape and torch.allclose(got, wrong, rtol=rtol, atol=1e-9)
-        require(not same, hint)
-
-
-def _random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+_known = partial(known, atol=1e-9)
 
 
 @exercise("10.1")
 def two_spins(answer: Any) -> None:
-    got = _number(answer, (2,))
+    got = number(answer, (2,))
     Z, up = 4 * math.cosh(0.8), math.exp(0.8)
     require(abs(got[0] - Z / 2) > 1e-3, "that counts each energy once: there are four states")
     require(abs(got[0] - 4 * math.cosh(0.4)) > 1e-3, "the energy as given has no factor 1/2")
@@ -50,7 +28,7 @@ def two_spins(answer: Any) -> None:
 
 @exercise("10.2")
 def edges(answer: Any) -> None:
-    got = _number(answer, (2,))
+    got = number(answer, (2,))
     _known(
         got,
         {
@@ -67,7 +45,7 @@ def edges(answer: Any) -> None:
 
 @exercise("10.3")
 def step_sizes(answer: Any) -> None:
-    got = _number(answer, (3,))
+    got = number(answer, (3,))
     want = torch.tensor([1 / 0.97, 0.16, 0.08], dtype=F64)
     _known(
         got,
@@ -86,12 +64,12 @@ def step_sizes(answer: Any) -> None:
 
 @exercise("10.4")
 def denoising(answer: Any) -> None:
-    x, eps, W = _random(0, 5, 3), _random(1, 5, 3), _random(2, 3, 3)
+    x, eps, W = seeded(0, 5, 3), seeded(1, 5, 3), seeded(2, 3, 3)
     sigma = torch.tensor([0.3, 0.7, 1.1, 1.6, 2.2], dtype=F64)
     score = lambda y: torch.tanh(y @ W)  # noqa: E731
     s = sigma[:, None]
     noisy = score(x + s * eps)
-    got = _number(call(answer, score, x.clone(), sigma.clone(), eps.clone()))
+    got = number(call(answer, score, x.clone(), sigma.clone(), eps.clone()))
     want = 0.5 * (s * noisy + eps).square().sum(1)
     _known(
         got,
@@ -111,18 +89,18 @@ def denoising(answer: Any) -> None:
             "one loss for each example, not their mean": want.mean(),
         },
     )
-    _number(got, (5,))
+    number(got, (5,))
     close(got, want, "half of |sigma s(x + sigma eps) + eps|^2")
 
 
 @exercise("10.5")
 def reverse_step(answer: Any) -> None:
-    x, z = _random(3, 6, 2), _random(4, 6, 2)
+    x, z = seeded(3, 6, 2), seeded(4, 6, 2)
     f, g2 = lambda t: -0.4 - t, lambda t: 1.7 + 2 * t  # noqa: E731
     score = lambda x, t: torch.sin(x) - x * (1 + t)  # noqa: E731
     t, h = 0.6, 0.05
     s, kick = score(x, t), (g2(t) * h) ** 0.5 * z
-    got = _number(call(answer, x.clone(), t, h, f, g2, score, z.clone()))
+    got = number(call(answer, x.clone(), t, h, f, g2, score, z.clone()))
     want = x - h * (f(t) * x - g2(t) * s) + kick
     _known(
         got,
@@ -156,13 +134,13 @@ def reverse_step(answer: Any) -> None:
 
 @exercise("10.6")
 def guide(answer: Any) -> None:
-    free, given, x_t = _random(5, 4, 3), _random(6, 4, 3), _random(7, 4, 3)
+    free, given, x_t = seeded(5, 4, 3), seeded(6, 4, 3), seeded(7, 4, 3)
     alpha, sigma, w = 0.8, 0.55, 2.5
     pair = call(answer, free.clone(), given.clone(), x_t.clone(), alpha, sigma, w)
     require(
         isinstance(pair, tuple | list) and len(pair) == 2, "a pair (x_hat, eps_hat) was expected"
     )
-    x_hat, eps_hat = _number(pair[0], (4, 3)), _number(pair[1], (4, 3))
+    x_hat, eps_hat = number(pair[0], (4, 3)), number(pair[1], (4, 3))
     want = free + w * (given - free)
     _known(
         eps_hat,

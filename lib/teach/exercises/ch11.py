@@ -8,34 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import call, close, exercise, known, number, seeded
 
 F64 = torch.float64
 
 
-def _number(value: Any) -> Tensor:
-    """A number or a tensor as float64; a sentence if it is neither."""
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
-
-
-def _known(got: Tensor, mistakes: dict[str, Any]) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        require(not (got.shape == wrong.shape and torch.allclose(got, wrong, rtol=1e-4)), hint)
-
-
-def _random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
 @exercise("11.1")
 def code_of_a_point(answer: Any) -> None:
-    got = _number(answer)
-    _known(
+    got = number(answer)
+    known(
         got,
         {
             "the deviation is stretched, and that is the square root of the variances' ratio": 1.5 * 25 / 9,
@@ -50,8 +31,8 @@ def code_of_a_point(answer: Any) -> None:
 
 @exercise("11.2")
 def lost_variance(answer: Any) -> None:
-    got = _number(answer)
-    _known(
+    got = number(answer)
+    known(
         got,
         {
             "that is what is lost; the share that is left was asked for": 0.2,
@@ -65,10 +46,10 @@ def lost_variance(answer: Any) -> None:
 
 @exercise("11.3")
 def velocity(answer: Any) -> None:
-    x, score = _random(0, 5, 3), _random(1, 5, 3)
+    x, score = seeded(0, 5, 3), seeded(1, 5, 3)
     beta = 3.7
-    got = _number(call(answer, x, score, beta))
-    _known(
+    got = number(call(answer, x, score, beta))
+    known(
         got,
         {
             "that is the drift of the reversed SDE: the score has the factor g^2 / 2": -0.5
@@ -87,11 +68,11 @@ def velocity(answer: Any) -> None:
 
 @exercise("11.4")
 def ddim(answer: Any) -> None:
-    x_t, eps = _random(2, 5, 3), _random(3, 5, 3)
+    x_t, eps = seeded(2, 5, 3), seeded(3, 5, 3)
     (a_t, s_t), (a_s, s_s) = (0.6, 0.8), (0.9, 0.43)
-    got = _number(call(answer, x_t, eps, a_t, s_t, a_s, s_s))
+    got = number(call(answer, x_t, eps, a_t, s_t, a_s, s_s))
     x_hat = (x_t - s_t * eps) / a_t
-    _known(
+    known(
         got,
         {
             "sigma_t where sigma_s belongs: the new state has the new noise level": a_s * x_hat
@@ -112,15 +93,15 @@ def ddim(answer: Any) -> None:
 
 @exercise("11.5")
 def churned(answer: Any) -> None:
-    x, score, z = _random(4, 5, 3), _random(5, 5, 3), _random(6, 5, 3)
+    x, score, z = seeded(4, 5, 3), seeded(5, 5, 3), seeded(6, 5, 3)
     f, g2, h, lam = -1.3, 2.6, 0.01, 0.7
-    got = _number(call(answer, x, score, f, g2, h, lam, z))
+    got = number(call(answer, x, score, f, g2, h, lam, z))
 
     def step(c: float, fresh: float, way: float = 1.0) -> Tensor:
         return x - way * h * (f * x - c * g2 * score) + fresh * z
 
     half, fresh = (1 + lam**2) / 2, lam * math.sqrt(g2 * h)
-    _known(
+    known(
         got,
         {
             "time runs backwards here: minus h times the drift": step(half, fresh, -1.0),
