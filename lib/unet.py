@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.attention import Attention, CrossAttention, zeroed
 from lib.utils import check_count
 
 
@@ -55,6 +56,8 @@ class UNet(nn.Module):
         classes: the context is labels (B,) int64, 0 to classes - 1, or `net.null` (= classes) for
             no label.
         features: the context is vectors (B, features).
+        tokens: the context is sequences of vectors (B, L, tokens), which every block that attends
+            reads too, by cross-attention (Rombach et al. 2022, section 3.3).
         dropout: between the two convolutions of each block.
         patch: squares of patch x patch pixels enter and leave as channels of one; 2 is one
             resolution less, and half the time.
@@ -76,6 +79,7 @@ class UNet(nn.Module):
         heads: int = 64,
         classes: int = 0,
         features: int = 0,
+        tokens: int = 0,
         dropout: float = 0.0,
         patch: int = 1,
         fourier: Sequence[int] = (),
@@ -92,11 +96,13 @@ class UNet(nn.Module):
             raise ValueError(
                 f"attention names resolutions 0 to {len(multipliers) - 1}, got {tuple(attention)}"
             )
-        if classes and features:
+        kinds = dict(classes=classes, features=features, tokens=tokens)
+        if sum(map(bool, kinds.values())) > 1:
             raise ValueError(
-                f"the context is labels or vectors, not both: classes={classes}, features={features}"
+                f"the context is labels, vectors or sequences, one of them: got {kinds}"
             )
-        self.channels_in, self.classes, self.features = channels_in, classes, features
+        self.channels_in, self.classes = channels_in, classes
+        self.features, self.tokens = features, tokens
         self.width, self.patch, self.fourier = width, patch, tuple(fourier)
         self.halvings, squares = len(multipliers) - 1, patch * patch
         hidden = 4 * width
@@ -107,7 +113,7 @@ class UNet(nn.Module):
             self.embed = nn.Linear(features, hidden)
 
         def block(c_in: int, c_out: int, attend: bool) -> Block:
-            return Block(c_in, c_out, hidden, dropout, min(heads, c_out) if attend else 0)
+            return Block(c_in, c_out, hidden, dropout, min(heads, c_out) if attend else 0, tokens)
 
         widths = [width * m for m in multipliers]
         self.first = nn.Conv2d(channels_in * squares * (1 + 2 * len(fourier)), width, 3, padding=1)
@@ -129,7 +135,7 @@ class UNet(nn.Module):
             if level:
                 self.up.append(Up(c))
         self.norm = nn.GroupNorm(1, c)
-        self.last = _zero(nn.Conv2d(c, (channels_out or channels_in) * squares, 3, padding=1))
+        self.last = zeroed(nn.Conv2d(c, (channels_out or channels_in) * squares, 3, padding=1))
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -146,7 +152,7 @@ class UNet(nn.Module):
         """
         self._check(x, t, context)
         embedding = self.time(time_embedding(t.to(x.dtype), self.width))
-        if context is not None:
+        if context is not None and not self.tokens:
             embedding = embedding + self.embed(context)
         embedding = F.silu(embedding)  # once, for all blocks
         if self.fourier:
@@ -155,14 +161,14 @@ class UNet(nn.Module):
         h = self.first(F.pixel_unshuffle(x, self.patch))  # channels_last, because its weights are
         left = [h]
         for layer in self.down:
-            h = layer(h, embedding)
+            h = layer(h, embedding, context)
             left.append(h)
         for layer in self.middle:
-            h = layer(h, embedding)
+            h = layer(h, embedding, context)
         for layer in self.up:
             if isinstance(layer, Block):
                 h = torch.cat([h, left.pop()], 1)
-            h = layer(h, embedding)
+            h = layer(h, embedding, context)
         return F.pixel_shuffle(self.last(_silu(self.norm(h))), self.patch)
 
     def _check(self, x: Tensor, t: Tensor, context: Tensor | None) -> None:
@@ -183,17 +189,22 @@ class UNet(nn.Module):
             raise ValueError(
                 f"t must hold one time for each of {len(x)} images, got shape {tuple(t.shape)}"
             )
-        if (context is None) == bool(self.classes or self.features):
-            what = f"labels (B,), {self.null} for none" if self.classes else "vectors (B, features)"
+        kind = "integer labels" if self.classes else "vectors"
+        shape: tuple = (len(x), self.features) if self.features else (len(x),)
+        if self.tokens:
+            kind, shape = "sequences of vectors", (len(x), "L", self.tokens)
+        if (context is None) == bool(self.classes or self.features or self.tokens):
+            wanted = f"{kind} {shape}" + (f", {self.null} for none" if self.classes else "")
             raise ValueError(
-                "this UNet was made without classes or features and takes no context"
+                "this UNet was made without classes, features and tokens and takes no context"
                 if context is not None
-                else f"this UNet needs a context: {what}"
+                else f"this UNet needs a context: {wanted}"
             )
         if context is not None:
-            shape = (len(x),) if self.classes else (len(x), self.features)
-            if context.shape != shape or context.is_floating_point() == bool(self.classes):
-                kind = "integer labels" if self.classes else "vectors"
+            fits = len(context.shape) == len(shape) and all(
+                want in ("L", got) for got, want in zip(context.shape, shape, strict=True)
+            )
+            if not fits or context.is_floating_point() == bool(self.classes):
                 raise ValueError(
                     f"the context must be {kind} of shape {shape}, "
                     f"got {context.dtype} of shape {tuple(context.shape)}"
@@ -203,52 +214,30 @@ class UNet(nn.Module):
 class Block(nn.Module):
     """Two convolutions, each after a norm and SiLU, around them the identity; attention behind them.
 
-    (B, c_in, H, W), (B, embedding) -> (B, c_out, H, W).
+    (B, c_in, H, W), (B, embedding) and, with `tokens`, (B, L, tokens) -> (B, c_out, H, W).
     """
 
-    def __init__(self, c_in: int, c_out: int, embedding: int, dropout: float, heads: int):
+    def __init__(
+        self, c_in: int, c_out: int, embedding: int, dropout: float, heads: int, tokens: int = 0
+    ):
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(1, c_in), nn.GroupNorm(1, c_out)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.conv2 = _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.shift = nn.Linear(embedding, c_out)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attention = Attention(c_out, heads) if heads else nn.Identity()
+        self.cross = CrossAttention(c_out, heads, tokens) if heads and tokens else None
         self.dropout = dropout
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.conv1(_silu(self.norm1(x)))
         h.add_(self.shift(embedding)[:, :, None, None])  # no gradient needs a convolution's output
         h = _silu(self.norm2(h))
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
-        return self.attention(self.conv2(h).add_(self.skip(x)))
-
-
-class Attention(nn.Module):
-    """Every pixel reads every other: x + attention(norm(x)), (B, C, H, W) -> the same."""
-
-    def __init__(self, channels: int, heads: int):
-        super().__init__()
-        if channels % heads:
-            raise ValueError(f"heads of {heads} channels do not divide {channels} channels")
-        self.heads, self.norm = heads, nn.GroupNorm(1, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = _zero(nn.Linear(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, C, H, W = x.shape
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(B, H * W, C)  # a view: channels_last
-        qkv = self.qkv(tokens).view(B, H * W, 3, C // self.heads, self.heads).permute(2, 0, 3, 1, 4)
-        read = _attend(*qkv).transpose(1, 2).reshape(B, H * W, C)
-        return x + self.out(read).view(B, H, W, C).permute(0, 3, 1, 2)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # torch's fused backward pass takes three to eight times as long there
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+        h = self.attention(self.conv2(h).add_(self.skip(x)))
+        return h if self.cross is None else self.cross(h, context)
 
 
 class Down(nn.Conv2d):
@@ -257,7 +246,7 @@ class Down(nn.Conv2d):
     def __init__(self, channels: int):
         super().__init__(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None = None) -> Tensor:
         return super().forward(x)
 
 
@@ -271,16 +260,10 @@ class Up(nn.Conv2d):
     def __init__(self, channels: int):
         super().__init__(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None = None) -> Tensor:
         return F.interpolate(super().forward(x), scale_factor=2.0, mode="nearest")
 
 
 def _silu(x: Tensor) -> Tensor:
     """In place where no gradient needs what was there."""
     return F.silu(x, inplace=not x.requires_grad)
-
-
-def _zero(layer: nn.Module) -> nn.Module:
-    for p in layer.parameters():
-        nn.init.zeros_(p)
-    return layer

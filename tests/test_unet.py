@@ -154,11 +154,11 @@ def test_bfloat16_is_close(grad, device):
 
 
 def test_both_forms_of_attention_agree():
-    from lib.unet import _attend
+    from lib.attention import attend
 
     qkv = torch.randn(3, 2, 4, 9, 16, dtype=torch.bfloat16)
     plain = torch.nn.functional.scaled_dot_product_attention(*qkv.float())
-    written_out = _attend(*qkv.requires_grad_())
+    written_out = attend(*qkv.requires_grad_())
     torch.testing.assert_close(written_out.float(), plain, rtol=0.05, atol=0.02)
 
 
@@ -184,7 +184,7 @@ def test_mistakes_get_a_sentence():
         net(torch.randn(2, 3, 28, 28), t, y)
     with pytest.raises(ValueError, match=r"one time for each of 2 images, got shape \(1,\)"):
         net(x, t[:1], y)
-    with pytest.raises(ValueError, match=r"needs a context: labels \(B,\), 3 for none"):
+    with pytest.raises(ValueError, match=r"needs a context: integer labels \(2,\), 3 for none"):
         net(x, t)
     with pytest.raises(ValueError, match="takes no context"):
         UNet(1, width=8)(x, t, y)
@@ -192,7 +192,7 @@ def test_mistakes_get_a_sentence():
         net(x, t, torch.randn(2, 3))
     with pytest.raises(ValueError, match=r"vectors of shape \(2, 5\), got torch.int64"):
         UNet(1, width=8, features=5)(x, t, y)
-    with pytest.raises(ValueError, match="labels or vectors, not both"):
+    with pytest.raises(ValueError, match="labels, vectors or sequences, one of them"):
         UNet(1, classes=3, features=5)
     with pytest.raises(ValueError, match=r"resolutions 0 to 1, got \(2,\)"):
         UNet(1, multipliers=(1, 2), attention=(2,))
