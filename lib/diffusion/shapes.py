@@ -1,0 +1,132 @@
+"""Diffusion of the generated shapes by their captions, in pixels and in latents; the stored weights.
+
+    recipe = latent_shapes(autoencoder)
+    for update in fit(recipe.model, recipe.train, **recipe.fit):
+        ...
+
+From the command line, which keeps the weights, each made for one core that has bfloat16 (AMX):
+
+    python -m lib.diffusion.shapes autoencoder_shapes     (first: the latent model needs it)
+    python -m lib.diffusion.shapes latent_shapes
+    python -m lib.diffusion.shapes pixel_shapes
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lib import weights
+from lib.data import shapes as data
+from lib.data.captions import LENGTH, VOCABULARY, caption, encode_captions
+from lib.diffusion.denoiser import Denoiser, Diffusion
+from lib.diffusion.latent import Captioned, CaptionEncoder, LatentDiffusion
+from lib.diffusion.schedule import Cosine
+from lib.unet import UNet
+from lib.vae.autoencoder import KLAutoencoder
+
+SECOND = 0.25  # share of images with two shapes
+UNSAID = 0.15  # share of attributes that a caption leaves out
+
+
+class Recipe(NamedTuple):
+    """A model, where its images come from, and the keyword arguments of `fit`."""
+
+    model: nn.Module
+    train: Callable[[int], Tensor | tuple[Tensor, Tensor]]
+    fit: dict[str, Any]
+
+
+def images(n: int, generator: torch.Generator | None = None) -> Tensor:
+    """n fresh images in [-1, 1], (n, 3, 32, 32): never the same twice."""
+    return 2 * data.sample(n, generator=generator, second=SECOND)[0] - 1
+
+
+def captioned(n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """n fresh images and their captions as tokens, (n, 3, 32, 32) and (n, 19).
+
+    A caption leaves out each attribute but the shapes with probability `UNSAID`.
+    """
+    x, shown = data.sample(n, generator=generator, second=SECOND)
+    said = data.labels(shown)
+    unsaid = torch.rand(said.shape, generator=generator) < UNSAID
+    unsaid[:, [1, 5]] = False
+    return 2 * x - 1, encode_captions(caption(said.masked_fill(unsaid, -1)))
+
+
+def autoencoder_model(seed: int = 0) -> KLAutoencoder:
+    """The model of `autoencoder_shapes`: 4 x 8 x 8 latents, 0.3M parameters."""
+    torch.manual_seed(seed)
+    return KLAutoencoder(3, latent=4, width=48, noise=0.1, kl_weight=0.03)
+
+
+def autoencoder_shapes(steps: int = 6_000, seed: int = 0) -> Recipe:
+    """The autoencoder of the latent model: five minutes of one core."""
+    settings = dict(steps=steps, batch_size=32, lr=2e-3, ema=0.99, clip=3e3, seed=seed)
+    return Recipe(autoencoder_model(seed), images, settings | dict(amp=torch.bfloat16))
+
+
+def caption_net(channels: int, patch: int = 1, attention: tuple[int, ...] = (0,)) -> Captioned:
+    """The network of both models: 64 channels, two resolutions, 1.2M parameters.
+
+    Both read the caption where they have 8 x 8 places: the latents at once, the pixels, which enter
+    as 16 x 16 patches of 2 x 2, after one halving.
+    """
+    net = UNet(
+        channels,
+        width=64,
+        multipliers=(1, 1),
+        attention=attention,
+        heads=32,
+        tokens=64,
+        patch=patch,
+    )
+    return Captioned(net, CaptionEncoder(len(VOCABULARY), LENGTH, 64))
+
+
+_OPTIONS = dict(weight="v", t_min=1e-4, drop=0.1, null=0)  # token 0 everywhere: the empty caption
+
+
+def latent_model(autoencoder: KLAutoencoder | None = None, seed: int = 0) -> LatentDiffusion:
+    """The model of `latent_shapes`, whose weights hold the autoencoder's too."""
+    autoencoder = autoencoder or autoencoder_model()
+    torch.manual_seed(seed)
+    denoiser = Denoiser(caption_net(4), Cosine(), predict="v")
+    return LatentDiffusion(autoencoder, denoiser, 4, 8, 8, **_OPTIONS)
+
+
+def latent_shapes(steps: int = 24_000, seed: int = 0) -> Recipe:
+    """Captions to latents of the stored autoencoder."""
+    autoencoder = autoencoder_model()
+    weights.load("autoencoder_shapes", autoencoder)
+    model = latent_model(autoencoder, seed)
+    model.fit_scale(images(2_000, torch.Generator().manual_seed(seed)))
+    return Recipe(model, captioned, _settings(steps, seed))
+
+
+def pixel_model(seed: int = 0) -> Diffusion:
+    """The model of `pixel_shapes`: the same layers, on pixels."""
+    torch.manual_seed(seed)
+    denoiser = Denoiser(caption_net(3, patch=2, attention=(1,)), Cosine(), predict="v")
+    return Diffusion(denoiser, 3, 32, 32, **_OPTIONS)
+
+
+def pixel_shapes(steps: int = 15_000, seed: int = 0) -> Recipe:
+    """Captions to pixels."""
+    return Recipe(pixel_model(seed), captioned, _settings(steps, seed))
+
+
+def _settings(steps: int, seed: int) -> dict[str, Any]:
+    return dict(
+        steps=steps,
+        batch_size=32,
+        lr=1e-3,
+        ema=0.999,
+        clip=1.0,
+        seed=seed,
+        amp=torch.bfloat16,
+    )
+
+
+RECIPES = {f.__name__: f for f in (autoencoder_shapes, latent_shapes, pixel_shapes)}
