@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.utils import check_batch, check_count, sum_dims
+from lib.vae.autoencoder import Autoencoder
 
 _LEAST = 1e-6  # a running count below it says nothing of where its code should lie
 
@@ -185,3 +186,51 @@ class VectorQuantizer(nn.Module):
             self.counts.masked_fill_(idle[:, 0], equal)
             self.sums.copy_(torch.where(idle, new * equal, self.sums))
         self.codebook.copy_(torch.where(known, mean, self.codebook))
+
+
+class VQAutoencoder(Autoencoder):
+    """An autoencoder whose decoder reads codes: `KLAutoencoder`'s networks around a quantiser.
+
+    The loss is |x - decode(z)|^2 / (2 noise^2), which is -log p(x | z) without its constant, plus
+    the quantiser's own.
+
+    A diffusion model learns the encoder's output as it is, before the quantiser; the quantiser is
+    the decoder's first layer (Rombach et al. 2022, section 3.1). So what a sample misses of the
+    nearest codes is rounded away.
+
+    Args:
+        codes: K.
+        noise: standard deviation of p(x | z), which turns squared errors into nats.
+        options: of `VectorQuantizer`.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        latent: int = 4,
+        width: int = 64,
+        codes: int = 256,
+        noise: float = 0.1,
+        **options,
+    ):
+        super().__init__(channels, latent, width)
+        if not noise > 0:
+            raise ValueError(f"noise is above 0, got {noise}")
+        self.noise, self.quantizer = noise, VectorQuantizer(codes, latent, **options)
+
+    def latents(self, x: Tensor) -> Tensor:
+        """The encoder's output, not yet rounded: (B, C, H, W) -> (B, c, H/4, W/4)."""
+        return self.features(x)
+
+    def indices(self, x: Tensor) -> Tensor:
+        """The codes of images: (B, C, H, W) -> (B, H/4, W/4) int64."""
+        return self.quantizer.indices(self.features(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents, rounded to the nearest codes, to images: (B, c, h, w) -> (B, C, 4h, 4w)."""
+        return super().decode(self.quantizer.lookup(self.quantizer.indices(z)).to(z.dtype))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The training loss in nats: (B, C, H, W) -> (B,). The context is not looked at."""
+        z, _, loss = self.quantizer(self.features(x))
+        return sum_dims((x - super().decode(z)).square()) / (2 * self.noise**2) + loss

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.vae.vq import VectorQuantizer
+from lib.vae.vq import VectorQuantizer, VQAutoencoder
 
 F64 = torch.float64
 
@@ -180,6 +180,58 @@ class TestRate:
         one = vq.usage(torch.zeros(9, dtype=torch.int64, device=device))
         assert vq.rate(64) == 192 == vq.rate(64, equal)
         assert vq.rate(64, one) == 0 and one.perplexity == 1 and one.used == 1 / 8
+
+
+class TestAutoencoder:
+    def model(self, device, **kwargs):
+        torch.manual_seed(0)
+        model = VQAutoencoder(2, 3, width=8, codes=5, **kwargs).to(device, F64)
+        for p in model.parameters():  # else the residual branches are 0
+            p.data += 0.05 * torch.randn_like(p)
+        return model
+
+    def test_loss_is_error_in_nats_and_the_quantisers(self, device):
+        model = self.model(device, noise=0.3, commitment=0.7, warm=False).eval()
+        x = latents(3, 2, 8, 8, device=device)
+        z = model.encoder(x)
+        code = model.quantizer.lookup(model.indices(x))
+        error = (x - model.decoder(code)).square().sum((1, 2, 3)) / (2 * 0.09)
+        pull = 0.7 * (z - code).square().sum((1, 2, 3))
+        torch.testing.assert_close(model(x), error + pull)
+
+    def test_decoding_rounds(self, device):
+        model = self.model(device, warm=False).eval()
+        x = latents(3, 2, 8, 8, device=device)
+        z, k = model.latents(x), model.indices(x)
+        assert z.shape == (3, 3, 2, 2) and k.shape == (3, 2, 2)
+        code = model.quantizer.lookup(k)
+        assert (z - code).abs().max() > 0.1  # the latents are not rounded yet
+        assert torch.equal(model.decode(z), model.decode(code))
+        assert torch.equal(model.reconstruct(x), model.decode(code))
+
+    def test_encoder_learns_through_the_rounding(self, device):
+        model = self.model(device, commitment=0.0)
+        model(latents(3, 2, 8, 8, device=device)).sum().backward()
+        assert all(p.grad.abs().max() > 0 for p in model.encoder.parameters())
+
+    def test_training_beats_the_best_constant(self, device):
+        model = self.model(device, noise=0.2).float()
+        flat = torch.rand(16, 2, 1, 1, generator=torch.Generator().manual_seed(3))
+        x = (flat - 0.5).sign().expand(16, 2, 8, 8).to(device)  # four kinds of images
+        optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+        for _ in range(120):
+            optimiser.zero_grad()
+            model(x).mean().backward()
+            optimiser.step()
+        model.eval()
+        error = (model.reconstruct(x) - x).square().mean()
+        assert error < 0.1 * x.var(0).mean()
+
+    def test_mistakes_are_explained(self):
+        with pytest.raises(ValueError, match="noise is above 0, got 0"):
+            VQAutoencoder(noise=0.0)
+        with pytest.raises(ValueError, match=r"latents must be \(B, 4, ...\)"):
+            VQAutoencoder(width=8).decode(torch.zeros(1, 3, 2, 2))
 
 
 class TestRest:
