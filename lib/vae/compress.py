@@ -20,10 +20,10 @@ from lib.train import fit
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
 from lib.vae.vq import VQAutoencoder
 
-KL_WEIGHTS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-CODES = (2, 8, 32, 128, 512)
+KL_WEIGHTS = (0.03, 0.3, 3.0, 30.0, 300.0)
+CODES = (4, 16, 64, 256)
 PIXELS = 32 * 32
-WIDTH, SHOWN = 32, 5
+WIDTH, SHOWN = 24, 5
 
 
 class Rates(nn.Module):
@@ -90,7 +90,7 @@ def levels(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def sweep(steps: int = 1_500) -> Rates:
+def sweep(steps: int = 800) -> Rates:
     """Train and measure all of them."""
     rates, generator = Rates(), torch.Generator().manual_seed(10_000)
     attributes = shapes.sample_attributes(1_000, generator, second=0.25)
@@ -114,7 +114,7 @@ def main() -> None:
     begun = time.process_time()
     rates = weights.round_weights(sweep())
     card = {
-        "recipe": "lib.vae.compress.sweep(steps=1500)",
+        "recipe": "lib.vae.compress.sweep(steps=800)",
         "seed": 0,
         "data": "generated shapes, 32 x 32, a quarter of them two",
         "metrics": {"mean squared error": rates.error.tolist()},
