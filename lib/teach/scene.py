@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,33 +25,44 @@ def _list(x: Any, digits: int = 5) -> list[float | None]:
 class Sheet:
     """Small colour pictures of one size that belong to a figure, sent to its page once, as one image.
 
-    pixels: (N, side, side, 3), levels 0 .. 255. `quality` is WebP's.
+    pixels: (N, side, side, 3), levels 0 .. 255; COLUMNS of them stand in a row.
     """
 
-    def __init__(self, name: str, pixels, quality: int = 90):
-        self.name, self.quality = name, quality
+    COLUMNS = 40
+
+    def __init__(self, name: str, pixels, content: bytes | None = None):
+        self.name, self._content = name, content
         self.pixels = np.asarray(pixels, dtype=np.uint8)
-        if (
-            self.pixels.ndim != 4
-            or self.pixels.shape[3] != 3
-            or len(set(self.pixels.shape[1:3])) > 1
-        ):
+        if self.pixels.ndim != 4 or self.pixels.shape[3] != 3 or len({*self.pixels.shape[1:3]}) > 1:
             raise ValueError(f"pixels must be (N, side, side, 3), not {self.pixels.shape}")
-        self.side, self.columns = self.pixels.shape[1], min(40, len(self.pixels))
+        self.side = self.pixels.shape[1]
+
+    @classmethod
+    def open(cls, path: Path, n: int, side: int = 32) -> Sheet:
+        """The first n pictures of a file that `webp` made."""
+        from PIL import Image
+
+        whole = np.asarray(Image.open(path).convert("RGB"))
+        grid = whole.reshape(-1, side, cls.COLUMNS, side, 3).swapaxes(1, 2)
+        return cls(path.stem, grid.reshape(-1, side, side, 3)[:n], path.read_bytes())
+
+    def webp(self, quality: int = 90) -> bytes:
+        """The file: all pictures as one."""
+        from PIL import Image
+
+        rows, side = -(-len(self.pixels) // self.COLUMNS), self.side
+        whole = np.zeros((rows * self.COLUMNS, side, side, 3), np.uint8)
+        whole[: len(self.pixels)] = self.pixels
+        whole = whole.reshape(rows, self.COLUMNS, side, side, 3).swapaxes(1, 2)
+        out = io.BytesIO()
+        Image.fromarray(whole.reshape(rows * side, -1, 3)).save(out, "webp", quality=quality)
+        return out.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """The image as a data address, and how it is cut."""
-        from PIL import Image
-
-        rows = -(-len(self.pixels) // self.columns)
-        whole = np.zeros((rows * self.columns, self.side, self.side, 3), np.uint8)
-        whole[: len(self.pixels)] = self.pixels
-        whole = whole.reshape(rows, self.columns, self.side, self.side, 3).swapaxes(1, 2)
-        out = io.BytesIO()
-        picture = Image.fromarray(whole.reshape(rows * self.side, -1, 3))
-        picture.save(out, "webp", quality=self.quality, method=6)
-        src = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
-        return {"src": src, "side": self.side, "columns": self.columns}
+        content = self._content or self.webp()
+        src = "data:image/webp;base64," + base64.b64encode(content).decode()
+        return {"src": src, "side": self.side, "columns": self.COLUMNS}
 
 
 class Panel:
