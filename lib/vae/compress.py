@@ -20,8 +20,8 @@ from lib.train import fit
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
 from lib.vae.vq import VQAutoencoder
 
-KL_WEIGHTS = (0.03, 0.3, 3.0, 30.0, 300.0)
-CODES = (4, 16, 64, 256)
+KL_WEIGHTS = (0.1, 3.0, 30.0, 300.0)
+CODES = (4, 32, 256)
 PIXELS = 32 * 32
 WIDTH, SHOWN = 24, 5
 

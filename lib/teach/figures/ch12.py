@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...attention import CrossAttention
 from ...data import shapes
-from ...data.captions import caption, parse_captions
+from ...data.captions import caption, encode_captions, parse_captions
 from ...data.reader import matches, read_attributes
+from ...diffusion.obedience import draw
 from ..explorable import Choice, Explorable, Panel, Scene, Sheet, Slider, explore
 
 HERE = Path(__file__).parent
-DRAWS = 4  # pictures of each caption
+DRAWS = 3  # pictures of each caption
 CAPTIONS = {k: len(shapes.NAMES[k]) for k in ("size", "colour", "shape", "position", "background")}
 WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 GUIDED = (
@@ -68,6 +70,41 @@ def linear_curve(spectrum: Tensor) -> tuple[np.ndarray, np.ndarray]:
     level = torch.logspace(math.log10(0.09), math.log10(float(spectrum.max())), 80)[:, None]
     rate = (0.5 * (spectrum / level).log2()).clamp(min=0).sum(1)
     return rate.numpy(), spectrum.minimum(level).sum(1).numpy()
+
+
+@torch.no_grad()
+def reading(model, text: str, t: float, draws: int = 8) -> tuple[Tensor, Tensor]:
+    """The pictures drawn for a caption, and how much each place reads of each word at time t.
+
+    (draws, 3, 32, 32) in [0, 1] and (words, h, w): by the model's last cross-attention, averaged
+    over heads, noise and pictures; each map is divided by its mean.
+    """
+    images = draw(model, [text] * draws, start=_noise(draws, 2))
+    z, tokens = model.encode(2 * images - 1), encode_captions([text] * draws)
+    schedule, net = model.denoiser.schedule, model.denoiser.net
+    z_t = schedule.alpha(t) * z + schedule.sigma(t) * _noise(draws, 3)
+    seen: list[Tensor] = []
+    layer = [m for m in net.modules() if isinstance(m, CrossAttention)][-1]
+    hook = layer.register_forward_hook(lambda m, given, _: seen.append(m.weights(*given)))
+    model.denoiser(z_t, t, tokens)
+    hook.remove()
+    side = math.isqrt(seen[0].shape[2])
+    maps = seen[0].mean((0, 1)).T[: len(text.split())]
+    return images, (maps / maps.mean(1, keepdim=True)).view(-1, side, side)
+
+
+def _noise(n: int, seed: int) -> Tensor:
+    return torch.randn(n, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def spectrum(x: Tensor) -> np.ndarray:
+    """Mean power of images (B, C, H, W) at each whole spatial frequency, 0 to H / 2, over rings."""
+    power = torch.fft.fft2(x.double()).abs().square().mean((0, 1)) / x.shape[2] ** 4
+    f = torch.fft.fftfreq(x.shape[2], dtype=torch.float64) * x.shape[2]
+    ring = (f[:, None] ** 2 + f**2).sqrt().round().long()
+    total = torch.zeros(int(ring.max()) + 1, dtype=torch.float64)
+    total.index_add_(0, ring.flatten(), power.flatten())
+    return (total / torch.bincount(ring.flatten()))[: x.shape[2] // 2 + 1].numpy()
 
 
 @cache
@@ -118,7 +155,7 @@ def captions() -> Explorable:
         whole = sum(r == 5 for r in got)
         return Scene(
             [panel],
-            f"Four pictures for the caption: {texts[index]}. Read off the pictures, "
+            f"Three pictures for the caption: {texts[index]}. Read off the pictures, "
             f"{sum(got)} of {5 * DRAWS} attributes are as asked, all five in {whole} of {DRAWS}.",
             {"caption": texts[index], "attributes right": f"{sum(got)} of {5 * DRAWS}"},
         )

@@ -10,7 +10,7 @@
       xlim: [0, draws], ylim: [0, 1], title: "", xlabel: "", ylabel: "", equal: true, axes: false, aspect: draws, grow: 1,
       items: tiles.map((k, i) => ({ t: "tile", s: 0, sheet: "ch12_captions", k, extent: [i + 0.03, i + 0.97, 0.03, 0.97] })),
     }],
-    alt: `Four pictures for the caption: ${text}. Read off the pictures, ${sum} of ${5 * draws} attributes are as asked, all five in ${whole} of ${draws}.`,
+    alt: `Three pictures for the caption: ${text}. Read off the pictures, ${sum} of ${5 * draws} attributes are as asked, all five in ${whole} of ${draws}.`,
     readouts: { caption: text, "attributes right": `${sum} of ${5 * draws}` },
   };
 })()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -140,4 +141,78 @@ def scales(log_snr: dict[float, Sequence[float]], scale: Tensor, curves: dict[in
     axes[1].set(xscale="log", xlabel="standard deviation of the data")
     axes[1].set_ylabel("sampled deviation / right one")
     axes[1].legend(fontsize=8.5)
+    plt.show()
+
+
+def in_and_off(clouds: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Points in the plane (N, 2) and distances from it (N,), for each name."""
+    _, axes = plt.subplots(1, len(clouds) + 1, figsize=(2.5 * len(clouds) + 2.9, 2.6))
+    for j, (ax, (name, (x, off))) in enumerate(zip(axes, clouds.items(), strict=False)):
+        ax.plot(*x[:1500].T, ".", ms=1.5, color=style.colour(j))
+        ax.set(xlim=(-4.4, 4.4), ylim=(-4.4, 4.4), aspect="equal", xlabel="in the plane, first")
+        ax.set_ylabel("second" if ax is axes[0] else "")
+        ax.set_title(name, fontsize=10)
+        axes[-1].hist(off.numpy(), 50, (0, 3), density=True, histtype="step",
+                      color=style.colour(j), ls=style.dash(j), label=name)  # fmt: skip
+    axes[-1].set(xlabel="distance from the plane", ylabel="density")
+    axes[-1].legend(fontsize=8)
+    plt.show()
+
+
+def wrapped(text: str, width: int = 22) -> str:
+    """A caption in short lines, for a title."""
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def attention(found: tuple[Tensor, Tensor], text: str) -> None:
+    """Mean picture, then the map of each word but "a", "at" and "the": (n, 3, H, W), (L, h, w)."""
+    images, maps = found
+    parts = text.split()
+    words = [i for i, w in enumerate(parts) if w not in ("a", "at", "the", "and")]
+    _, axes = plt.subplots(1, len(words) + 1, figsize=(1.12 * len(words) + 1.3, 1.6))
+    _picture(axes[0], images.mean(0), "mean of 8")
+    top = float(maps[words].max())
+    for ax, i in zip(axes[1:], words, strict=True):
+        ax.imshow(maps[i].numpy(), cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(parts[i], fontsize=9)
+    plt.show()
+
+
+def obedience(curves: dict[str, list[dict]]) -> None:
+    """Attributes right and spread against the weight, for each model."""
+    _, axes = plt.subplots(1, 2, figsize=(8.8, 3.2))
+    for j, (name, found) in enumerate(curves.items()):
+        w = [row["w"] for row in found]
+        more = dict(marker=style.marker(j), ms=4)
+        _line(axes[0], w, [row["attributes"] for row in found], j, name, **more)
+        _line(axes[1], w, [row["spread"] for row in found], j, name, **more)
+    axes[0].axhline(0.9, color=style.colour(-1), lw=0.7, ls=":")
+    axes[1].axhline(1, color=style.colour(-1), lw=0.7, ls=":")
+    axes[0].set(xlabel="guidance weight w", ylabel="attributes right", ylim=(0, 1.02))
+    axes[1].set(xlabel="guidance weight w", ylabel="spread, 1 is the data's", ylim=(0, None))
+    axes[1].legend(fontsize=9)
+    plt.show()
+
+
+def artefacts(spectra: dict, cell: Tensor, real: Tensor, trip: Tensor, far: Tensor) -> None:
+    """Spectra; errors by place in a cell (4, 4); pictures, round trips and their difference; far."""
+    fig = plt.figure(figsize=(9.6, 3.3))
+    parts = fig.subfigures(1, 3, width_ratios=(1.25, 0.85, 1.3))
+    ax = parts[0].subplots()
+    for j, (name, y) in enumerate(spectra.items()):
+        _line(ax, np.arange(1, len(y)), y[1:], j, name)
+    ax.set(xscale="log", yscale="log", xlabel="spatial frequency, cycles", ylabel="power")
+    ax.legend(fontsize=8)
+    ax = parts[1].subplots()
+    image = ax.imshow(1e5 * cell.numpy(), cmap="viridis", vmin=0)
+    ax.set(xticks=range(4), yticks=range(4), xlabel="column in a cell", ylabel="row in a cell")
+    ax.set_title("error × 10⁵", fontsize=10)
+    parts[1].colorbar(image, ax=ax, shrink=0.7)
+    lines = {"real": real, "trip": trip, "10 × |gap|": 10 * (trip - real).abs(), "far": far[:3]}
+    grid = parts[2].subplots(len(lines), 3)
+    for line, (name, pictures) in zip(grid, lines.items(), strict=True):
+        for ax, one in zip(line, pictures, strict=True):
+            _picture(ax, one)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8.5)
     plt.show()
