@@ -76,20 +76,23 @@ def linear_curve(spectrum: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def reading(model, text: str, t: float, draws: int = 8) -> tuple[Tensor, Tensor]:
     """The pictures drawn for a caption, and how much each place reads of each word at time t.
 
-    (draws, 3, 32, 32) in [0, 1] and (words, h, w): by the model's last cross-attention, averaged
-    over heads, noise and pictures; each map is divided by its mean.
+    (draws, 3, 32, 32) in [0, 1] and (words, h, w): the mean over the layers with most places,
+    over heads, noises and pictures; each map is divided by its mean.
     """
     images = draw(model, [text] * draws, start=_noise(draws, 2))
     z, tokens = model.encode(2 * images - 1), encode_captions([text] * draws)
     schedule, net = model.denoiser.schedule, model.denoiser.net
     z_t = schedule.alpha(t) * z + schedule.sigma(t) * _noise(draws, 3)
     seen: list[Tensor] = []
-    layer = [m for m in net.modules() if isinstance(m, CrossAttention)][-1]
-    hook = layer.register_forward_hook(lambda m, given, _: seen.append(m.weights(*given)))
+    layers = [m for m in net.modules() if isinstance(m, CrossAttention)]
+    read = lambda m, given, _: seen.append(m.weights(*given).mean((0, 1)))  # noqa: E731
+    hooks = [m.register_forward_hook(read) for m in layers]
     model.denoiser(z_t, t, tokens)
-    hook.remove()
-    side = math.isqrt(seen[0].shape[2])
-    maps = seen[0].mean((0, 1)).T[: len(text.split())]
+    for hook in hooks:
+        hook.remove()
+    places = max(len(w) for w in seen)
+    maps = torch.stack([w for w in seen if len(w) == places]).mean(0).T[: len(text.split())]
+    side = math.isqrt(places)
     return images, (maps / maps.mean(1, keepdim=True)).view(-1, side, side)
 
 
