@@ -32,6 +32,7 @@ GUIDED = (
     "a blue triangle",
     "a small green square at the left and a small yellow circle at the right on a dark background",
 )
+SHORT = ("large red circle", "small pink cross", "blue triangle", "square and circle")
 STOPS = [k / 10 for k in range(11)]
 PAIRS = (  # a seed, and what the two ends show
     (0, dict(shape="circle", colour="red", size="large", position="centre", background="dark"),
@@ -179,13 +180,14 @@ def guidance() -> Explorable:
     shares = [row["attributes"] for row in model]
     spreads = [row["spread"] for row in model]
     data = {
-        "texts": list(GUIDED), "weights": list(WEIGHTS), "each": each, "right": right,
+        "names": list(SHORT), "texts": list(GUIDED), "weights": list(WEIGHTS), "each": each, "right": right,
         "shares": [round(v, 4) for v in shares], "spreads": [round(v, 4) for v in spreads],
     }  # fmt: skip
 
     def scene(text: str, w: float) -> Scene:
         k = min(range(len(WEIGHTS)), key=lambda i: abs(WEIGHTS[i] - w))
-        first = each * (GUIDED.index(text) * len(WEIGHTS) + k)
+        asked_for = SHORT.index(text)
+        first = each * (asked_for * len(WEIGHTS) + k)
         left = Panel((0, 3), (0, 2), axes=False, equal=True, aspect=1.5, grow=1.2,
                      title=f"six pictures at w = {WEIGHTS[k]:g}")  # fmt: skip
         for i in range(each):
@@ -202,7 +204,7 @@ def guidance() -> Explorable:
         share, spread = data["shares"][k], data["spreads"][k]
         return Scene(
             [left, plot],
-            f"Six pictures for {text}, at guidance weight {WEIGHTS[k]:g}: {got} of {asked} attributes are as "
+            f"Six pictures for {GUIDED[asked_for]}, at guidance weight {WEIGHTS[k]:g}: {got} of {asked} attributes are as "
             f"asked. Over many captions {share:.2f} of the attributes are right, and the spread is "
             f"{spread:.2f} of the data's.",
             {
@@ -213,8 +215,8 @@ def guidance() -> Explorable:
         )
 
     controls = [
-        Choice("text", "caption", GUIDED, GUIDED[0]),
-        Slider("w", "guidance weight, next of nine", 0, 8, 2, 0.5),
+        Choice("text", "caption", SHORT, SHORT[2]),
+        Slider("w", "guidance weight", 0, 8, 2, 0.5),
     ]
     return explore(
         "Turn up the guidance", scene, controls, twin=HERE / "ch12_guidance.js", data=data

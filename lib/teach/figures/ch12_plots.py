@@ -190,7 +190,7 @@ def obedience(curves: dict[str, list[dict]]) -> None:
     axes[0].axhline(0.9, color=style.colour(-1), lw=0.7, ls=":")
     axes[1].axhline(1, color=style.colour(-1), lw=0.7, ls=":")
     axes[0].set(xlabel="guidance weight w", ylabel="attributes right", ylim=(0, 1.02))
-    axes[1].set(xlabel="guidance weight w", ylabel="spread, 1 is the data's", ylim=(0, None))
+    axes[1].set(xlabel="guidance weight w", ylabel="spread, 1 is the data's", ylim=(0, 2.6))
     axes[1].legend(fontsize=9)
     plt.show()
 
