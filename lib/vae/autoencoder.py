@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.utils import check_batch, check_count, sum_dims
-from lib.vae.elbo import Elbo, kl_normal
+from lib.utils import check_batch, check_count
+from lib.vae.elbo import Elbo, draw, kl_normal, normal_log_prob
 from lib.vae.nets import Residual
 from lib.vae.vae import bounded
 
@@ -51,13 +51,22 @@ class Autoencoder(nn.Module):
     Args:
         channels, latent: C and c.
         width: channels within.
+        noise: standard deviation of p(x | z), which turns squared errors into nats.
         features: channels of the encoder's output, by default `latent`.
     """
 
     def __init__(
-        self, channels: int = 3, latent: int = 4, width: int = 64, features: int | None = None
+        self,
+        channels: int = 3,
+        latent: int = 4,
+        width: int = 64,
+        noise: float = 0.1,
+        features: int | None = None,
     ):
         super().__init__()
+        if not noise > 0:
+            raise ValueError(f"noise is above 0, got {noise}")
+        self.noise = noise
         self.channels, self.latent = (
             check_count(channels, "channels"),
             check_count(latent, "latent"),
@@ -97,9 +106,6 @@ class KLAutoencoder(Autoencoder):
     p(x | z) = N(decode(z), noise^2 I), p(z) = N(0, I), q(z | x) = N(mean, std^2) from the encoder.
     The loss is -(recon - kl_weight kl): kl_weight = 1 is the evidence lower bound in nats, and a small
     one keeps latents near unit scale while nearly all of the picture passes.
-
-    Args:
-        noise: standard deviation of p(x | z), which turns squared errors into nats.
     """
 
     def __init__(
@@ -110,10 +116,10 @@ class KLAutoencoder(Autoencoder):
         noise: float = 0.1,
         kl_weight: float = 0.01,
     ):
-        super().__init__(channels, latent, width, 2 * latent)
-        if not noise > 0 or not kl_weight >= 0:
-            raise ValueError(f"noise is above 0, kl_weight 0 or more: got {noise}, {kl_weight}")
-        self.noise, self.kl_weight = noise, kl_weight
+        super().__init__(channels, latent, width, noise, 2 * latent)
+        if not kl_weight >= 0:
+            raise ValueError(f"kl_weight is 0 or more, got {kl_weight}")
+        self.kl_weight = kl_weight
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log std of q(z | x): (B, C, H, W) -> (B, c, H/4, W/4) each."""
@@ -126,17 +132,12 @@ class KLAutoencoder(Autoencoder):
 
     def posterior(self, x: Tensor) -> Tensor:
         """A draw from q(z | x): (B, C, H, W) -> (B, c, H/4, W/4)."""
-        mean, log_std = self.encode(x)
-        return mean + log_std.exp() * torch.randn_like(mean)
+        return draw(*self.encode(x))[0][0]
 
     def elbo(self, x: Tensor) -> Elbo:
         """The bound on log p(x) with one draw of z, in nats: (B, ...) -> Elbo of (B,)."""
         mean, log_std = self.encode(x)
-        z = mean + log_std.exp() * torch.randn_like(mean)
-        error = sum_dims((x - self.decode(z)).square())
-        recon = -error / (2 * self.noise**2) - x[0].numel() * math.log(
-            self.noise * math.sqrt(2 * math.pi)
-        )
+        recon = normal_log_prob(x, self.decode(draw(mean, log_std)[0][0]), math.log(self.noise))
         return Elbo(recon, kl_normal(mean.flatten(1), log_std.flatten(1)))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

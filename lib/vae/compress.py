@@ -18,11 +18,13 @@ from lib.data import shapes
 from lib.data.reader import matches, read_attributes
 from lib.train import fit
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
+from lib.vae.elbo import kl_normal
 from lib.vae.vq import VQAutoencoder
 
 KL_WEIGHTS = (0.1, 3.0, 30.0, 300.0)
 CODES = (4, 32, 256)
 PIXELS = 32 * 32
+SECOND = 0.25  # share of images with two shapes
 WIDTH, SHOWN = 24, 5
 
 
@@ -52,8 +54,8 @@ class Rates(nn.Module):
 
 
 def images(n: int, generator: torch.Generator | None = None) -> Tensor:
-    """n fresh images of one or two shapes in [-1, 1], (n, 3, 32, 32)."""
-    return 2 * shapes.sample(n, generator=generator, second=0.25)[0] - 1
+    """n fresh images of one or two shapes in [-1, 1], (n, 3, 32, 32): never the same twice."""
+    return 2 * shapes.sample(n, generator=generator, second=SECOND)[0] - 1
 
 
 def trained(model: Autoencoder, steps: int, seed: int = 0) -> Autoencoder:
@@ -77,7 +79,7 @@ def measure(model: Autoencoder, x: Tensor, shown: shapes.Attributes) -> tuple[fl
         used = usage.used
     else:
         mean, log_std = model.encode(x)
-        nats = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
+        nats = kl_normal(mean.reshape(-1, 1), log_std.reshape(-1, 1)).view_as(mean)
         rate = entropy = nats.sum((1, 2, 3)).mean().item() / math.log(2) / PIXELS
         used = (nats.mean(0) > 0.01).double().mean().item()
     read = read_attributes(((back + 1) / 2).clamp(0, 1))
@@ -93,7 +95,7 @@ def levels(x: Tensor) -> Tensor:
 def sweep(steps: int = 800) -> Rates:
     """Train and measure all of them."""
     rates, generator = Rates(), torch.Generator().manual_seed(10_000)
-    attributes = shapes.sample_attributes(1_000, generator, second=0.25)
+    attributes = shapes.sample_attributes(1_000, generator, second=SECOND)
     x = 2 * shapes.render(attributes) - 1
     rates.pictures.copy_(levels(x[:SHOWN]))
     makers = [lambda w=w: KLAutoencoder(width=WIDTH, kl_weight=w) for w in KL_WEIGHTS]

@@ -200,7 +200,6 @@ class VQAutoencoder(Autoencoder):
 
     Args:
         codes: K.
-        noise: standard deviation of p(x | z), which turns squared errors into nats.
         options: of `VectorQuantizer`.
     """
 
@@ -213,10 +212,8 @@ class VQAutoencoder(Autoencoder):
         noise: float = 0.1,
         **options,
     ):
-        super().__init__(channels, latent, width)
-        if not noise > 0:
-            raise ValueError(f"noise is above 0, got {noise}")
-        self.noise, self.quantizer = noise, VectorQuantizer(codes, latent, **options)
+        super().__init__(channels, latent, width, noise)
+        self.quantizer = VectorQuantizer(codes, latent, **options)
 
     def latents(self, x: Tensor) -> Tensor:
         """The encoder's output, not yet rounded: (B, C, H, W) -> (B, c, H/4, W/4)."""
