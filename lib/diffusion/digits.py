@@ -11,7 +11,6 @@ The stored `ddpm_digits` goes on for longer; it fits the model of `digits_model(
 
 import argparse
 import time
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from lib.data import images
 from lib.diffusion.denoiser import Denoiser, Diffusion, expand
 from lib.diffusion.elbo import Bound, chain_elbo
 from lib.diffusion.schedule import Cosine, Schedule
+from lib.recipe import Recipe
 from lib.train import fit
 from lib.unet import time_embedding
 
@@ -120,14 +120,6 @@ class Block(nn.Module):
         scale, shift = self.scale(e).chunk(2, 1)
         inner = F.silu(self.inner(F.silu(self.norm(h) * (1 + scale) + shift)))
         return h + self.outer(self.dropout(inner))
-
-
-class Recipe(NamedTuple):
-    """A model, what it learns from, and the keyword arguments of `fit` (validation included)."""
-
-    model: Diffusion
-    train: Tensor
-    fit: dict[str, Any]
 
 
 def digits_model(seed: int = 0, weight: str = "eps", counted: Tensor | None = None) -> Diffusion:

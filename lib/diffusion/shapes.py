@@ -12,10 +12,7 @@ From the command line, which keeps the weights, each made for one core that has 
     python -m lib.diffusion.shapes ddpm_shapes
 """
 
-import argparse
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,30 +20,19 @@ from torch import Tensor, nn
 from lib import weights
 from lib.data import shapes as data
 from lib.data.captions import LENGTH, VOCABULARY, caption, encode_captions
-from lib.data.reader import matches, read_attributes
+from lib.data.reader import read_attributes
 from lib.diffusion.denoiser import Clipped, Denoiser, Diffusion
 from lib.diffusion.exponential import dpm_solver_multi
 from lib.diffusion.latent import Captioned, CaptionEncoder, LatentDiffusion
+from lib.diffusion.obedience import obedience
 from lib.diffusion.schedule import Cosine
-from lib.train import fit
+from lib.recipe import Recipe, store, train
 from lib.unet import UNet
+from lib.vae import compress
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
+from lib.vae.compress import SECOND, images
 
-SECOND = 0.25  # share of images with two shapes
 UNSAID = 0.15  # share of attributes that a caption leaves out
-
-
-class Recipe(NamedTuple):
-    """A model, where its images come from, and the keyword arguments of `fit`."""
-
-    model: nn.Module
-    train: Callable[[int], Tensor | tuple[Tensor, Tensor]]
-    fit: dict[str, Any]
-
-
-def images(n: int, generator: torch.Generator | None = None) -> Tensor:
-    """n fresh images in [-1, 1], (n, 3, 32, 32): never the same twice."""
-    return 2 * data.sample(n, generator=generator, second=SECOND)[0] - 1
 
 
 def captioned(n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -180,8 +166,6 @@ def share_right(model: Diffusion, n: int = 400, steps: int = 20, seed: int = 0) 
 @torch.no_grad()
 def measure(model: nn.Module, n: int = 2_000) -> dict[str, Any]:
     """What stands on the cards: errors of an autoencoder, or how well captions are followed."""
-    from lib.diffusion.obedience import obedience
-
     if isinstance(model, Diffusion) and model.null:
         return {"share of 400 samples with the shape asked for": share_right(model)}
     if not isinstance(model, Autoencoder):
@@ -189,44 +173,21 @@ def measure(model: nn.Module, n: int = 2_000) -> dict[str, Any]:
         return {f"w = {row.w:g}": row._asdict() for row in rows}
     generator = torch.Generator().manual_seed(10_000)
     x, shown = data.sample(n, generator=generator, second=SECOND)
-    back = (model.reconstruct(2 * x - 1) + 1) / 2
-    right = matches(read_attributes(back.clamp(0, 1)), shown).values()
+    rate, _, _, error, right = compress.measure(model, 2 * x - 1, shown)
     return {
-        "mean squared error of a value in [-1, 1]": 4 * (back - x).square().mean().item(),
-        "share of attributes right after the round trip": torch.stack([*right]).nanmean().item(),
+        "mean squared error of a value in [-1, 1]": error,
+        "kl, bits per image": rate * compress.PIXELS,
+        "share of attributes right after the round trip": right,
     }
 
 
 def main(argv: list[str] | None = None) -> None:
     """Train one of the recipes, measure it after rounding, store weights and card."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", help="resume from this file, and write it as it goes")
-    parser.add_argument("--to", default=str(weights.FOLDER), help="folder for weights and card")
-    args = parser.parse_args(argv)
-    more = {} if args.steps is None else {"steps": args.steps}
-    recipe = RECIPES[args.recipe](seed=args.seed, **more)
-    model, begun, curve, total = recipe.model.to(args.device), time.process_time(), [], 0.0
-    for u in fit(model, recipe.train, **recipe.fit, checkpoint=args.checkpoint):
-        total += u.loss
-        if u.step % 500 == 0:
-            curve.append([u.step, round(total / 500, 4)])
-            print(*curve[-1], f"{u.seconds:.0f} s", flush=True)
-            total = 0.0
-    seconds = time.process_time() - begun
-    card = {
-        "recipe": f"lib.diffusion.shapes.{args.recipe}(steps={recipe.fit['steps']})",
-        "seed": args.seed,
-        "data": "generated shapes, 32 x 32, a quarter of them two",
-        "metrics": measure(weights.round_weights(model)),
-        "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
-        "curve": curve,
-    }
-    print(card["metrics"], weights.save(args.recipe, model, card, folder=args.to))
+    run = train(RECIPES, main.__doc__, argv, every=500)
+    upright_only = run.args.recipe == "ddpm_shapes"
+    kind = "large, upright, one an image" if upright_only else "a quarter of them two"
+    learnt = f"generated shapes, 32 x 32, {kind}"
+    store(run, "lib.diffusion.shapes", learnt, measure(run.model), run.processor)
 
 
 if __name__ == "__main__":
