@@ -97,7 +97,7 @@ def codebooks(z: Tensor, books: dict[str, Tensor], chosen: dict[str, Tensor]) ->
         ax.plot(*book[~used].T, "o", ms=4, mfc="none", color=style.colour(-1), label="dead")
         ax.set(aspect="equal", xlabel="z1", ylabel="z2" if ax is axes[0] else "", title=name)
         ax.title.set_size(10)
-    axes[0].legend(fontsize=8, loc="center")
+    axes[1].legend(fontsize=8, loc="center left")
     plt.show()
 
 
