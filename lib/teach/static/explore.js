@@ -39,7 +39,7 @@
   }
 
   // ---- the figure: controls, panels, readouts, text alternative ------------------------------------------------
-  function mount(root, spec, host) {
+  function mount(root, spec, host, failed = console.error) {
     const state = { ...spec.values, ...(host ? host.params() : {}) }, controls = spec.controls, inputs = {};
     const twin = spec.twin ? new Function(`"use strict"; return (${spec.twin});`)() : null;
     let frames = null, scene = spec.scene, maps = [], dirty = false, speak = 0, timer = 0;
@@ -116,7 +116,7 @@
       draw();
     }
     function draw() {
-      const th = theme(root), big = document.fullscreenElement === root;
+      const th = theme(root), big = (document.fullscreenElement === root || root.closest("[data-large]")) && Math.max(17, innerWidth / 75);
       if (canvases.length !== scene.panels.length) {
         panels.replaceChildren(); canvases.length = 0;
         scene.panels.forEach((p, i) => {
@@ -190,7 +190,7 @@
       for (const k in p) inputs[k] && inputs[k](p[k]);
       if (twin) paint();
     });
-    if (spec.grid && !host) unpack(spec.grid).then((f) => { frames = f; root.dataset.ready = "1"; paint(); });
+    if (spec.grid && !host) unpack(spec.grid).then((f) => { frames = f; root.dataset.ready = "1"; paint(); }).catch(failed);
     else { paint(); root.dataset.ready = "1"; }
     root.explorable = { state, set, spec, scene: () => scene };
     return () => { observer.disconnect(); themes.disconnect(); clearInterval(timer); quiet.removeEventListener("change", draw); };
@@ -201,7 +201,9 @@
       const spec = root.querySelector('script[type="application/json"]');
       if (!spec) continue;
       root.dataset.mounting = "1";
-      try { mount(root, JSON.parse(spec.textContent), null); } catch (e) { console.error("explorable figure", e); }
+      const still = [...root.childNodes]; // stays where the figure cannot be drawn (an old browser, say)
+      const failed = (e) => { console.error("explorable figure", e); root.replaceChildren(...still); };
+      try { mount(root, JSON.parse(spec.textContent), null, failed); } catch (e) { failed(e); }
     }
   }
   // anywidget's entry point: the same figure, with its numbers shared with Python
