@@ -162,17 +162,21 @@
       if (!handles.length) return;
       cv.style.touchAction = "none"; cv.style.cursor = "grab";
       let held = null;
+      const at = (e) => { // in the canvas's own units: slides are scaled as a whole
+        const r = cv.getBoundingClientRect(), k = cv.clientWidth / r.width;
+        return [(e.clientX - r.left) * k, (e.clientY - r.top) * k];
+      };
       const move = (e) => {
-        const m = maps[i], r = cv.getBoundingClientRect(), px = e.clientX - r.left, py = e.clientY - r.top, change = {};
+        const m = maps[i], [px, py] = at(e), change = {};
         const snap = (name, v) => { const c = controls.find((k) => k.name === name); return Math.min(c.max, Math.max(c.min, c.min + Math.round((v - c.min) / c.step) * c.step)); };
         change[held.x] = snap(held.x, m.invX(px));
         if (held.y) change[held.y] = snap(held.y, m.invY(py));
         set(change);
       };
       cv.addEventListener("pointerdown", (e) => {
-        const m = maps[i], r = cv.getBoundingClientRect();
+        const m = maps[i], [px, py] = at(e);
         if (!m) return;
-        const far = (d) => Math.hypot(m.X(state[d.x]) - (e.clientX - r.left), d.y ? m.Y(state[d.y]) - (e.clientY - r.top) : 0);
+        const far = (d) => Math.hypot(m.X(state[d.x]) - px, d.y ? m.Y(state[d.y]) - py : 0);
         held = handles.reduce((a, b) => (far(b) < far(a) ? b : a)); cv.setPointerCapture(e.pointerId); move(e);
       });
       cv.addEventListener("pointermove", (e) => held && move(e));
