@@ -94,7 +94,7 @@ def blocks(text: str) -> Iterator[str]:
         if part.startswith(("```", "$$")):
             yield part.strip()
         else:
-            yield from (b for b in re.split(r"\n\s*\n", part) if b.strip())
+            yield from (b.strip() for b in re.split(r"\n\s*\n", part) if b.strip())
 
 
 class Deck:
