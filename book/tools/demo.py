@@ -103,11 +103,11 @@ def prepare(only: list[str] | None = None) -> list[Path]:
     return made
 
 
-def command(port: int, browser: bool) -> list[str]:
-    """How Voila is started: our template, a pool of warm kernels, nothing from elsewhere."""
+def command(port: int, browser: bool, pool: bool = True) -> list[str]:
+    """How Voila is started: our template, a pool of warm kernels (or none: each page starts its own)."""
     return [
         sys.executable, "-m", "voila", str(DEMOS), "--template=book", "--classic-tree",
-        f"--port={port}", "--preheat_kernel=True", "--pool_size=1",
+        f"--port={port}", f"--preheat_kernel={pool}", "--pool_size=1",
         # A new kernel warms up after a demo has opened, and not while it does.
         "--VoilaKernelManager.fill_delay=5",
         # Kernels of pages that went without saying so (a browser that crashed).

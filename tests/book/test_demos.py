@@ -59,13 +59,17 @@ def free_port() -> int:
 class Server:
     """What `make demo` starts, for some chapters, with no way to a network for its kernels."""
 
-    def __init__(self, only: list[str], empty):
+    def __init__(self, only: list[str], empty, *, pool: bool):
         self.notebooks, self.port = prepare(only), free_port()
         nowhere = {k: "http://127.0.0.1:9" for k in ("http_proxy", "https_proxy", "all_proxy")}
         env = environment() | nowhere | {"no_proxy": "127.0.0.1,localhost", "BOOK_DATA": str(empty)}
         self.log = open(empty / "voila.log", "w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            command(self.port, browser=False), cwd=ROOT, env=env, stdout=self.log, stderr=self.log
+            command(self.port, browser=False, pool=pool),
+            cwd=ROOT,
+            env=env,
+            stdout=self.log,
+            stderr=self.log,
         )
         for _ in range(240):
             try:
@@ -79,6 +83,8 @@ class Server:
         return f"http://localhost:{self.port}/{path}"
 
     def stop(self) -> None:
+        if self.process.poll() is not None:
+            return
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -93,10 +99,18 @@ class Server:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, browser):
-    server = Server([], tmp_path_factory.mktemp("demo"))
+    """All chapters, cold: no pool, so each page starts a kernel of its own, and no two at a time."""
+    server = Server([], tmp_path_factory.mktemp("demo"), pool=False)
     yield server
-    if server.process.poll() is None:
-        server.stop()
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory, browser):
+    """Chapter 8 with its pool, as `make demo ONLY=08` serves it."""
+    server = Server(["08"], tmp_path_factory.mktemp("pool"), pool=True)
+    yield server
+    server.stop()
 
 
 def visit(browser, server, path: str, *, javascript: bool = True):
@@ -137,7 +151,7 @@ def test_rehearsal(served, browser, path):
     entries = sheets(path)
     for k, entry in enumerate(entries):
         name = entry["figure"]
-        page.wait_for_selector(f"#{name} .live figure.explorable[data-ready='1']", timeout=WAIT)
+        page.wait_for_selector(f"#{name} .live [data-ready='1']", state="attached", timeout=WAIT)
         if k:
             page.keyboard.press("n")
         page.wait_for_selector(f"#{name}:not([hidden])")
@@ -175,8 +189,8 @@ def kernel_process(kernel: str) -> psutil.Process:
     raise AssertionError(f"no process for kernel {kernel}")
 
 
-def test_a_kernel_that_dies_says_so_and_another_takes_its_place(served, browser):
-    page, _ = visit(browser, served, "voila/render/08_continuous_flows.ipynb#time")
+def test_a_kernel_that_dies_says_so_and_another_takes_its_place(pooled, browser):
+    page, _ = visit(browser, pooled, "voila/render/08_continuous_flows.ipynb#time")
     page.wait_for_selector(READY, timeout=WAIT)
     first = page.get_attribute("#demos", "data-kernel")
     page.evaluate("document.querySelector('#time figure.explorable').explorable.set({ t: 0.62 })")
@@ -222,16 +236,16 @@ def test_without_javascript_a_demo_is_its_stills(served, browser):
     page.context.close()
 
 
-def test_a_server_that_went_away_is_named_and_the_figure_stays(served, browser):
-    """The last of this file: it stops the server."""
-    page, _ = visit(browser, served, "voila/render/10_score_sdes.ipynb")
+def test_a_server_that_went_away_is_named_and_the_figure_stays(tmp_path, browser):
+    server = Server(["09"], tmp_path, pool=False)
+    page, _ = visit(browser, server, "voila/render/09_denoising_diffusion.ipynb")
     page.wait_for_selector(READY, timeout=WAIT)
-    served.stop()
+    server.stop()
     page.wait_for_selector("#notice:has-text('The server does not answer')", timeout=30_000)
     # a figure that computes in the browser goes on
-    page.evaluate("document.querySelector('figure.explorable').explorable.set({ gap: 6 })")
+    page.evaluate("document.querySelector('figure.explorable').explorable.set({ t: 0.5 })")
     page.wait_for_function(
-        "document.querySelector('.ex-panels').getAttribute('aria-label').includes('bumps 6.0 apart')"
+        "document.querySelector('.ex-panels').getAttribute('aria-label').includes('t = 0.50')"
     )
     page.context.close()
 

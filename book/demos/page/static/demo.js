@@ -38,7 +38,7 @@
   function model(id, spec) { // what anywidget hands to a renderer
     const state = { spec, params: spec.values, scene: "" }, handlers = {}, waiting = {};
     const flush = () => {
-      if (!Object.keys(waiting).length || socket.readyState !== WebSocket.OPEN) return;
+      if (!Object.keys(waiting).length || !socket || socket.readyState !== WebSocket.OPEN) return;
       send(id, { ...waiting });
       for (const k in waiting) delete waiting[k];
       if (!spec.twin) unanswered ||= setTimeout(() => notice("The kernel of this demo does not answer.", reload), PATIENCE);
@@ -159,5 +159,6 @@
   $("sheet").addEventListener("click", () => sheet());
   $("contrast").addEventListener("click", contrast);
   globalThis.Demo = { ready };
-  connect();
+  // Once all cells have run, as Voila's own front end does: until then the kernel is busy with its own client.
+  addEventListener("DOMContentLoaded", connect);
 })();
