@@ -4,7 +4,7 @@
   const $ = (id) => document.getElementById(id), names = [], KEPT = "demo-settings";
   const { kernel, base } = $("demos").dataset, models = {};
   const PATIENCE = 8000; // ms without an answer before the kernel is called stuck
-  let current = null, gone = false;
+  let current = null, gone = false, lost = false;
 
   const demos = () => names.map((n) => $(n));
   const figure = (demo) => (demo.querySelector("figure.explorable") || {}).explorable;
@@ -15,12 +15,13 @@
   let socket = null, unanswered = 0;
   function connect() {
     socket = new WebSocket(`${location.origin.replace("http", "ws")}${base}api/kernels/${kernel}/channels?session_id=${session}`);
-    socket.onopen = () => { if (!gone) $("notice").hidden = true; Object.values(models).forEach((m) => m.flush()); };
+    socket.onopen = () => { if (lost && !gone) $("notice").hidden = true; lost = false; Object.values(models).forEach((m) => m.flush()); };
     socket.onmessage = (e) => typeof e.data === "string" && receive(JSON.parse(e.data));
     socket.onclose = async () => {
       if (gone) return;
       const there = await fetch(`${base}api/kernels/${kernel}`).then((r) => r.ok, () => null);
       if (there === false) return died(); // the server answers, and has no such kernel
+      lost = true;
       notice("The server does not answer. Is `make demo` still running?", reload);
       setTimeout(connect, 2000);
     };
