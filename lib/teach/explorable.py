@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from .frames import pack
-from .scene import Panel, Scene
+from .scene import Panel, Scene, Sheet
 
 STATIC = Path(__file__).parent / "static"
 MOST_FRAMES = 4000
@@ -126,13 +126,17 @@ class Explorable:
 
     def spec(self, *, static: bool) -> dict[str, Any]:
         """The description that the renderer takes."""
+        scene = self.scene()
         out = {
             "title": self.title,
             "controls": [asdict(c) for c in self.controls],
             "values": self.values,
             "drag": [asdict(d) for d in self._drag],
-            "scene": self.scene().to_dict(),
+            "scene": scene.to_dict(),
         }
+        sheets = {name: sheet for p in scene.panels for name, sheet in p.sheets.items()}
+        if sheets:
+            out["sheets"] = {name: sheet.to_dict() for name, sheet in sheets.items()}
         if self.twin is not None:
             out |= {"twin": self.twin, "data": self._data}
         elif static:
@@ -273,4 +277,15 @@ def _widget(figure: Explorable):
     return w
 
 
-__all__ = ["Choice", "Drag", "Explorable", "Panel", "Scene", "Slider", "Toggle", "explore", "pack"]
+__all__ = [
+    "Choice",
+    "Drag",
+    "Explorable",
+    "Panel",
+    "Scene",
+    "Sheet",
+    "Slider",
+    "Toggle",
+    "explore",
+    "pack",
+]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,49 @@ def _list(x: Any, digits: int = 5) -> list[float | None]:
         x = x.detach().cpu().numpy()
     flat = np.asarray(x, dtype=float).ravel()
     return [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in flat]
+
+
+class Sheet:
+    """Small colour pictures of one size that belong to a figure, sent to its page once, as one image.
+
+    pixels: (N, side, side, 3), levels 0 .. 255; COLUMNS of them stand in a row.
+    """
+
+    COLUMNS = 40
+
+    def __init__(self, name: str, pixels, content: bytes | None = None):
+        self.name, self._content = name, content
+        self.pixels = np.asarray(pixels, dtype=np.uint8)
+        if self.pixels.ndim != 4 or self.pixels.shape[3] != 3 or len({*self.pixels.shape[1:3]}) > 1:
+            raise ValueError(f"pixels must be (N, side, side, 3), not {self.pixels.shape}")
+        self.side = self.pixels.shape[1]
+
+    @classmethod
+    def open(cls, path: Path, n: int, side: int = 32) -> Sheet:
+        """The first n pictures of a file that `webp` made."""
+        from PIL import Image
+
+        whole = np.asarray(Image.open(path).convert("RGB"))
+        grid = whole.reshape(-1, side, cls.COLUMNS, side, 3).swapaxes(1, 2)
+        return cls(path.stem, grid.reshape(-1, side, side, 3)[:n], path.read_bytes())
+
+    def webp(self, quality: int = 90) -> bytes:
+        """The file: all pictures as one."""
+        from PIL import Image
+
+        rows, side = -(-len(self.pixels) // self.COLUMNS), self.side
+        whole = np.zeros((rows * self.COLUMNS, side, side, 3), np.uint8)
+        whole[: len(self.pixels)] = self.pixels
+        whole = whole.reshape(rows, self.COLUMNS, side, side, 3).swapaxes(1, 2)
+        out = io.BytesIO()
+        Image.fromarray(whole.reshape(rows * side, -1, 3)).save(out, "webp", quality=quality)
+        return out.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image as a data address, and how it is cut."""
+        content = self._content or self.webp()
+        src = "data:image/webp;base64," + base64.b64encode(content).decode()
+        return {"src": src, "side": self.side, "columns": self.COLUMNS}
 
 
 class Panel:
@@ -42,6 +87,7 @@ class Panel:
             "ylabel": ylabel, "equal": equal, "axes": axes, "aspect": aspect, "grow": grow,
             "items": [],
         }  # fmt: skip
+        self.sheets: dict[str, Sheet] = {}
 
     def _add(self, kind: str, series: int, name: str | None, **more: Any) -> Panel:
         item = {"t": kind, "s": series, **{k: v for k, v in more.items() if v is not None}}
@@ -106,6 +152,13 @@ class Panel:
             extent=list(extent), gray=1,
         )  # fmt: skip
 
+    def tile(self, sheet: Sheet, k: int, extent) -> Panel:
+        """Picture k of a sheet. The figure's first scene has to show all sheets there are."""
+        if not 0 <= k < len(sheet.pixels):
+            raise ValueError(f"sheet {sheet.name} has {len(sheet.pixels)} pictures, no number {k}")
+        self.sheets[sheet.name] = sheet
+        return self._add("tile", 0, None, sheet=sheet.name, k=int(k), extent=list(extent))
+
     def text(self, x: float, y: float, text: str, series=-1, *, align="center", size=1.0) -> Panel:
         """A word in the picture."""
         return self._add(
@@ -135,7 +188,7 @@ class Scene:
         FigureCanvasAgg(fig)
         axes = fig.subplots(1, len(self.panels), squeeze=False, width_ratios=grow)[0]
         for ax, panel in zip(axes, self.panels, strict=True):
-            _draw(ax, panel.spec)
+            _draw(ax, panel.spec, panel.sheets)
         handles, names = [], []
         for ax in axes:
             for h, n in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -151,7 +204,7 @@ class Scene:
         return out.getvalue()
 
 
-def _draw(ax, spec: dict[str, Any]) -> None:
+def _draw(ax, spec: dict[str, Any], sheets: dict[str, Sheet]) -> None:
     arr = lambda v: np.array([np.nan if q is None else q for q in v], float)  # noqa: E731
     for it in spec["items"]:
         s, kind, name = it["s"], it["t"], it.get("name")
@@ -191,6 +244,8 @@ def _draw(ax, spec: dict[str, Any]) -> None:
                 rgba[..., :3] = [int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)]
                 rgba[..., 3] = v / 255
                 ax.imshow(rgba, origin="lower", extent=it["extent"], aspect="auto")
+        elif kind == "tile":
+            ax.imshow(sheets[it["sheet"]].pixels[it["k"]], extent=it["extent"], aspect="auto")
         else:
             ax.text(it["x"], it["y"], it["text"], color=c, ha=it["align"], va="center")
     ax.set(xlim=spec["xlim"], ylim=spec["ylim"], xlabel=spec["xlabel"], ylabel=spec["ylabel"])

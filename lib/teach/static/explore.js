@@ -43,6 +43,11 @@
     const state = { ...spec.values, ...(host ? host.params() : {}) }, controls = spec.controls, inputs = {};
     const twin = spec.twin ? new Function(`"use strict"; return (${spec.twin});`)() : null;
     let frames = null, scene = spec.scene, maps = [], dirty = false, speak = 0, timer = 0;
+    const sheets = Object.fromEntries(Object.entries(spec.sheets || {}).map(([name, { src, side, columns }]) => {
+      const img = new Image();
+      img.onload = () => draw(); img.src = src;
+      return [name, { img, side, columns }];
+    }));
     root.replaceChildren(); root.classList.add("explorable");
     const panels = el("div", { class: "ex-panels", role: "img" }), canvases = [];
     const legend = el("ul", { class: "ex-legend", "aria-hidden": "true" }), read = el("dl", { class: "ex-readouts" });
@@ -126,7 +131,7 @@
           panels.append(cv); canvases.push(cv); observer.observe(cv); drag(cv, i);
         });
       }
-      maps = scene.panels.map((p, i) => drawPanel(canvases[i], p, th, big));
+      maps = scene.panels.map((p, i) => drawPanel(canvases[i], p, th, big, sheets));
       for (const d of spec.drag || []) { // a handle is drawn last, with a ring that shows on any ground
         const m = maps[d.panel];
         if (!m) continue;

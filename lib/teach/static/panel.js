@@ -28,7 +28,7 @@
     (c, x, y, r) => { c.moveTo(x - r, y); c.lineTo(x, y - r); c.lineTo(x + r, y); c.lineTo(x, y + r); c.closePath(); },
   ];
 
-  function drawPanel(cv, panel, th, big) {
+  function drawPanel(cv, panel, th, big, sheets) {
     const ratio = window.devicePixelRatio || 1, W = cv.clientWidth, H = cv.clientHeight;
     if (!W || !H) return null;
     if (cv.width !== Math.round(W * ratio) || cv.height !== Math.round(H * ratio)) {
@@ -120,6 +120,10 @@
         tmp.getContext("2d").putImageData(img, 0, 0);
         c.imageSmoothingEnabled = !it.gray;
         c.drawImage(tmp, X(a0), Y(b1), X(a1) - X(a0), Y(b0) - Y(b1));
+      } else if (it.t === "tile") {
+        const [a0, a1, b0, b1] = it.extent, { img, side, columns } = sheets[it.sheet];
+        c.imageSmoothingEnabled = false;
+        if (img.complete && img.naturalWidth) c.drawImage(img, (it.k % columns) * side, Math.floor(it.k / columns) * side, side, side, X(a0), Y(b1), X(a1) - X(a0), Y(b0) - Y(b1));
       } else if (it.t === "text") {
         c.fillStyle = colour(it.s ?? -1); text(it.text, X(it.x), Y(it.y), it.align || "center", "middle", font * (it.size ?? 1));
       }

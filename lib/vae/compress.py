@@ -1,0 +1,130 @@
+"""How much of a picture a bit buys: small autoencoders of the generated shapes, measured and stored.
+
+    OMP_NUM_THREADS=1 python -m lib.vae.compress
+
+trains one autoencoder at each weight of the divergence and one at each size of the codebook, all for
+the same number of steps, and stores what they keep in `lib/weights` as `shapes_rates`: numbers and
+pictures, no weights.
+"""
+
+import math
+import time
+
+import torch
+from torch import Tensor, nn
+
+from lib import weights
+from lib.data import shapes
+from lib.data.reader import matches, read_attributes
+from lib.train import fit
+from lib.vae.autoencoder import Autoencoder, KLAutoencoder
+from lib.vae.vq import VQAutoencoder
+
+KL_WEIGHTS = (0.1, 3.0, 30.0, 300.0)
+CODES = (4, 32, 256)
+PIXELS = 32 * 32
+WIDTH, SHOWN = 24, 5
+
+
+class Rates(nn.Module):
+    """What was measured of n models, KL_WEIGHTS first and then CODES, as buffers.
+
+    rate (n,): bits per pixel, from the divergence KL(q || N(0, I)), or log2 K for each index.
+    entropy (n,): bits per pixel by the entropy of single indices; the rate again without indices.
+    used (n,): share of the codes that occur; of the latents, those with 0.01 nats at least.
+    error (n,): mean squared error of a value in [-1, 1], by decoding the mean of q or the codes.
+    right (n,): share of the attributes that the reader still reads rightly.
+    pictures (5, 3, 32, 32) and decoded (n, 5, 3, 32, 32): levels 0 .. 255.
+    """
+
+    def __init__(self, n: int = len(KL_WEIGHTS) + len(CODES)):
+        super().__init__()
+        for name in ("rate", "entropy", "used", "error", "right"):
+            self.register_buffer(name, torch.zeros(n))
+        grey = lambda *lead: torch.zeros(*lead, 3, 32, 32, dtype=torch.uint8)  # noqa: E731
+        self.register_buffer("pictures", grey(SHOWN))
+        self.register_buffer("decoded", grey(n, SHOWN))
+
+    @property
+    def psnr(self) -> Tensor:
+        """10 log10(2^2 / error) in decibels, (n,): the peak is the whole range of 2."""
+        return 10 * (4 / self.error).log10()
+
+
+def images(n: int, generator: torch.Generator | None = None) -> Tensor:
+    """n fresh images of one or two shapes in [-1, 1], (n, 3, 32, 32)."""
+    return 2 * shapes.sample(n, generator=generator, second=0.25)[0] - 1
+
+
+def trained(model: Autoencoder, steps: int, seed: int = 0) -> Autoencoder:
+    """The model after `steps` updates on 32 fresh images each."""
+    torch.manual_seed(seed)
+    settings = dict(batch_size=32, lr=2e-3, clip=3e3, seed=seed, amp=torch.bfloat16)
+    for _ in fit(model, images, steps=steps, **settings):
+        pass
+    return model
+
+
+@torch.no_grad()
+def measure(model: Autoencoder, x: Tensor, shown: shapes.Attributes) -> tuple[float, ...]:
+    """rate, entropy, used, error and right of `Rates`, on images (B, 3, 32, 32) in [-1, 1]."""
+    back = model.reconstruct(x)
+    if isinstance(model, VQAutoencoder):
+        k = model.indices(x)
+        usage = model.quantizer.usage(k)
+        positions = k[0].numel()
+        rate, entropy = (model.quantizer.rate(positions, u) / PIXELS for u in (None, usage))
+        used = usage.used
+    else:
+        mean, log_std = model.encode(x)
+        nats = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
+        rate = entropy = nats.sum((1, 2, 3)).mean().item() / math.log(2) / PIXELS
+        used = (nats.mean(0) > 0.01).double().mean().item()
+    read = read_attributes(((back + 1) / 2).clamp(0, 1))
+    right = torch.stack([*matches(read, shown).values()]).nanmean().item()
+    return rate, entropy, used, (back - x).square().mean().item(), right
+
+
+def levels(x: Tensor) -> Tensor:
+    """[-1, 1] -> 0 .. 255."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def sweep(steps: int = 800) -> Rates:
+    """Train and measure all of them."""
+    rates, generator = Rates(), torch.Generator().manual_seed(10_000)
+    attributes = shapes.sample_attributes(1_000, generator, second=0.25)
+    x = 2 * shapes.render(attributes) - 1
+    rates.pictures.copy_(levels(x[:SHOWN]))
+    makers = [lambda w=w: KLAutoencoder(width=WIDTH, kl_weight=w) for w in KL_WEIGHTS]
+    makers += [lambda k=k: VQAutoencoder(width=WIDTH, codes=k, reseed=0.03) for k in CODES]
+    for i, make in enumerate(makers):
+        torch.manual_seed(0)
+        model = trained(make(), steps)
+        row = measure(model, x, attributes)
+        for name, value in zip(("rate", "entropy", "used", "error", "right"), row, strict=True):
+            getattr(rates, name)[i] = value
+        rates.decoded[i].copy_(levels(model.reconstruct(x[:SHOWN])))
+        print(i, *(f"{value:.4f}" for value in row), flush=True)
+    return rates
+
+
+def main() -> None:
+    """Run the sweep and store it."""
+    begun = time.process_time()
+    rates = weights.round_weights(sweep())
+    card = {
+        "recipe": "lib.vae.compress.sweep(steps=800)",
+        "seed": 0,
+        "data": "generated shapes, 32 x 32, a quarter of them two",
+        "metrics": {"mean squared error": rates.error.tolist()},
+        "kl_weights": list(KL_WEIGHTS),
+        "codes": list(CODES),
+        "seconds": round(time.process_time() - begun, 1),
+        "device": "cpu, one thread",
+    }
+    print(weights.save("shapes_rates", rates, card))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Vector quantisation against brute force, k-means, and the gradients that define it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lib.vae.vq import VectorQuantizer, VQAutoencoder
+
+F64 = torch.float64
+
+
+def quantiser(codes=6, width=3, device="cpu", **kwargs):
+    kwargs = {"warm": False} | kwargs
+    return VectorQuantizer(codes, width, **kwargs).to(device, F64)
+
+
+def latents(*shape, device="cpu", scale=1.0, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(*shape, generator=generator, dtype=F64).to(device)
+
+
+class TestNearest:
+    def test_is_the_nearest_by_brute_force(self, device):
+        vq = quantiser(device=device).eval()
+        z = latents(2, 3, 4, 5, device=device)
+        got = vq(z)
+        for b in range(2):
+            for i in range(4):
+                for j in range(5):
+                    distance = [(z[b, :, i, j] - e).square().sum().item() for e in vq.codebook]
+                    k = distance.index(min(distance))
+                    assert got.indices[b, i, j] == k
+                    assert torch.equal(got.z[b, :, i, j], vq.codebook[k])
+        assert torch.equal(vq.indices(z), got.indices)
+        assert torch.equal(vq.lookup(got.indices), got.z)
+
+    def test_codes_are_their_own_nearest_and_cost_nothing(self, device):
+        vq = quantiser(device=device).eval()
+        z, indices, loss = vq(vq.codebook[None].mT)
+        assert torch.equal(z[0].mT, vq.codebook)
+        assert indices.tolist() == [list(range(6))] and loss.item() == 0
+
+    def test_takes_any_number_of_positions(self, device):
+        vq = quantiser(device=device).eval()
+        flat, grid = latents(5, 3, device=device), latents(5, 3, 2, 2, 2, device=device)
+        assert vq(flat).indices.shape == (5,) and vq(flat).z.shape == (5, 3)
+        assert vq(grid).indices.shape == (5, 2, 2, 2)
+        assert torch.equal(vq(grid).indices[:, 1, 0, 1], vq.indices(grid[:, :, 1, 0, 1]))
+
+
+class TestGradients:
+    @pytest.mark.parametrize("decay", [None, 0.9])
+    def test_straight_through_is_the_decoders_gradient_to_the_bit(self, device, decay):
+        vq = quantiser(device=device, commitment=0.0, decay=decay).eval()
+        decoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 1)).to(device, F64)
+        z = latents(2, 3, 5, 5, device=device).requires_grad_()
+        out = vq(z)
+        decoder(out.z).square().sum().backward()
+        code = vq.lookup(vq.indices(z)).detach().requires_grad_()
+        decoder(code).square().sum().backward()
+        assert torch.equal(z.grad, code.grad) and z.grad.abs().min() > 0
+        assert decay is not None or vq.codebook.grad is None
+
+    def test_commitment_pulls_latents_to_their_codes(self, device):
+        vq = quantiser(device=device, commitment=0.37).eval()
+        z = latents(4, 3, 2, 2, device=device).requires_grad_()
+        out = vq(z)
+        gap = z.detach() - out.z.detach()
+        torch.testing.assert_close(out.loss, 0.37 * gap.square().sum((1, 2, 3)))
+        (grad,) = torch.autograd.grad(out.loss.sum(), z)
+        torch.testing.assert_close(grad, 2 * 0.37 * gap)
+
+    def test_codebook_loss_pulls_codes_to_their_latents(self, device):
+        vq = quantiser(device=device, commitment=0.37, decay=None)
+        z = latents(4, 3, 2, 2, device=device).requires_grad_()
+        out = vq(z)
+        gap = z.detach() - out.z.detach()
+        torch.testing.assert_close(out.loss, 1.37 * gap.square().sum((1, 2, 3)))
+        to_z, to_codes = torch.autograd.grad(out.loss.sum(), [z, vq.codebook])
+        torch.testing.assert_close(to_z, 2 * 0.37 * gap)
+        rows, k = z.detach().movedim(1, -1).reshape(-1, 3), out.indices.flatten()
+        for code in range(6):
+            pulled = 2 * (vq.codebook[code].detach() - rows[k == code]).sum(0)
+            torch.testing.assert_close(to_codes[code], pulled)
+
+
+class TestMovingAverages:
+    def test_decay_zero_is_a_step_of_k_means(self, device):
+        vq = quantiser(device=device, decay=0.0)
+        z, before = latents(50, 3, device=device, scale=0.5), vq.codebook.clone()
+        k = vq(z).indices
+        assert 0 < len(k.unique()) < 6  # a code is left over, and stays
+        for code in range(6):
+            mine = z[k == code]
+            torch.testing.assert_close(
+                vq.codebook[code], mine.mean(0) if len(mine) else before[code]
+            )
+
+    def test_after_some_batches_it_is_the_weighted_mean(self, device):
+        decay, vq = 0.8, quantiser(device=device, decay=0.8)
+        start, seen = vq.codebook.clone(), []
+        for seed in range(4):
+            z = latents(40, 3, device=device, seed=seed)
+            seen.append((z, vq(z).indices))
+        for code in range(6):
+            weight, total = decay**4, decay**4 * start[code]
+            for step, (z, k) in enumerate(seen):
+                w = (1 - decay) * decay ** (3 - step)
+                weight, total = weight + w * (k == code).sum(), total + w * z[k == code].sum(0)
+            torch.testing.assert_close(vq.codebook[code], total / weight)
+
+    def test_k_means_of_two_clusters_finds_their_means(self, device):
+        vq = quantiser(2, 2, device=device, decay=0.9)
+        vq.place(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]))
+        z = latents(400, 2, device=device, scale=0.3)
+        z[:200] += torch.tensor([3.0, 1.0], device=device)
+        z[200:] -= torch.tensor([2.0, 2.0], device=device)
+        for _ in range(200):
+            vq(z)
+        want = torch.stack([z[200:].mean(0), z[:200].mean(0)])
+        torch.testing.assert_close(vq.codebook, want, rtol=1e-6, atol=1e-6)
+
+    def test_nothing_moves_in_eval_mode(self, device):
+        vq = quantiser(device=device, warm=True).eval()
+        before = {k: v.clone() for k, v in vq.state_dict().items()}
+        vq(latents(20, 3, device=device))
+        for name, value in vq.state_dict().items():
+            assert torch.equal(value, before[name]), name
+
+    def test_long_idle_codes_stay_finite(self, device):
+        vq = quantiser(device=device, decay=0.5).float()
+        vq.place(torch.cat([vq.codebook[:1] * 0 + 100, vq.codebook[1:]]))
+        z = latents(30, 3, device=device).float()
+        for _ in range(400):  # 0.5^400 is 0 in float32
+            vq(z)
+        assert torch.equal(vq.codebook[0], torch.full_like(vq.codebook[0], 100.0))
+        vq(z + 100)  # and it can come back
+        assert vq.codebook.isfinite().all()
+        torch.testing.assert_close(vq.codebook[0], (z + 100).mean(0), rtol=1e-4, atol=1e-4)
+
+    def test_idle_codes_move_to_latents(self, device):
+        vq = quantiser(device=device, decay=0.0, reseed=0.01)
+        z = latents(60, 3, device=device)
+        z[:5] += 50.0  # far from all codes: whoever moves goes there
+        idle = torch.tensor([False, True, False, False, True, False], device=device)
+        vq.place(torch.where(idle[:, None], vq.codebook + 1e4, vq.codebook))
+        vq(z)
+        for code in vq.codebook[idle]:
+            assert (z == code).all(1).any()
+        assert (vq.codebook[idle].norm(dim=1) > 50).all()
+        equal = torch.full_like(vq.counts[idle], 10.0)
+        torch.testing.assert_close(vq.counts[idle], equal)
+        torch.testing.assert_close(vq.sums[idle], 10 * vq.codebook[idle])
+
+    @pytest.mark.parametrize("n", [4, 60])
+    def test_warm_start_places_the_codes_on_the_first_batch(self, device, n):
+        vq = quantiser(device=device, warm=True, decay=None)
+        z = latents(n, 3, device=device)
+        vq(z)
+        assert all((z == code).all(1).any() for code in vq.codebook)
+        if n > 6:
+            assert len(vq.codebook.unique(dim=0)) == 6
+        placed = vq.codebook.clone()
+        vq(z + 1)
+        assert torch.equal(vq.codebook, placed)  # once only
+
+
+class TestRate:
+    def test_usage_of_known_counts(self, device):
+        vq = quantiser(4, device=device)
+        used, entropy, perplexity = vq.usage(torch.tensor([[0, 0, 1], [0, 2, 0]], device=device))
+        want = -(4 * math.log2(4 / 6) + 2 * math.log2(1 / 6)) / 6
+        assert used == 0.75 and math.isclose(entropy, want) and math.isclose(perplexity, 2**want)
+
+    def test_rate_is_that_of_a_fixed_length_or_the_entropy(self, device):
+        vq = quantiser(8, device=device)
+        equal = vq.usage(torch.arange(8, device=device).repeat(5))
+        one = vq.usage(torch.zeros(9, dtype=torch.int64, device=device))
+        assert vq.rate(64) == 192 == vq.rate(64, equal)
+        assert vq.rate(64, one) == 0 and one.perplexity == 1 and one.used == 1 / 8
+
+
+class TestAutoencoder:
+    def model(self, device, **kwargs):
+        torch.manual_seed(0)
+        model = VQAutoencoder(2, 3, width=8, codes=5, **kwargs).to(device, F64)
+        for p in model.parameters():  # else the residual branches are 0
+            p.data += 0.05 * torch.randn_like(p)
+        return model
+
+    def test_loss_is_error_in_nats_and_the_quantisers(self, device):
+        model = self.model(device, noise=0.3, commitment=0.7, warm=False).eval()
+        x = latents(3, 2, 8, 8, device=device)
+        z = model.encoder(x)
+        code = model.quantizer.lookup(model.indices(x))
+        error = (x - model.decoder(code)).square().sum((1, 2, 3)) / (2 * 0.09)
+        pull = 0.7 * (z - code).square().sum((1, 2, 3))
+        torch.testing.assert_close(model(x), error + pull)
+
+    def test_decoding_rounds(self, device):
+        model = self.model(device, warm=False).eval()
+        x = latents(3, 2, 8, 8, device=device)
+        z, k = model.latents(x), model.indices(x)
+        assert z.shape == (3, 3, 2, 2) and k.shape == (3, 2, 2)
+        code = model.quantizer.lookup(k)
+        assert (z - code).abs().max() > 0.1  # the latents are not rounded yet
+        assert torch.equal(model.decode(z), model.decode(code))
+        assert torch.equal(model.reconstruct(x), model.decode(code))
+
+    def test_encoder_learns_through_the_rounding(self, device):
+        model = self.model(device, commitment=0.0)
+        model(latents(3, 2, 8, 8, device=device)).sum().backward()
+        assert all(p.grad.abs().max() > 0 for p in model.encoder.parameters())
+
+    def test_training_beats_the_best_constant(self, device):
+        model = self.model(device, noise=0.2).float()
+        flat = torch.rand(16, 2, 1, 1, generator=torch.Generator().manual_seed(3))
+        x = (flat - 0.5).sign().expand(16, 2, 8, 8).to(device)  # four kinds of images
+        optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+        for _ in range(120):
+            optimiser.zero_grad()
+            model(x).mean().backward()
+            optimiser.step()
+        model.eval()
+        error = (model.reconstruct(x) - x).square().mean()
+        assert error < 0.1 * x.var(0).mean()
+
+    def test_mistakes_are_explained(self):
+        with pytest.raises(ValueError, match="noise is above 0, got 0"):
+            VQAutoencoder(noise=0.0)
+        with pytest.raises(ValueError, match=r"latents must be \(B, 4, ...\)"):
+            VQAutoencoder(width=8).decode(torch.zeros(1, 3, 2, 2))
+
+
+class TestRest:
+    def test_works_under_autocast(self, device):
+        vq = quantiser(width=4, device=device).float()
+        z = latents(2, 4, 3, 3, device=device).bfloat16()
+        with torch.autocast(device.type, torch.bfloat16):
+            out = vq(z)
+        assert out.z.dtype == torch.bfloat16
+        assert out.loss.dtype == vq.codebook.dtype == torch.float32
+        # distances were computed in float32, on the latents as they came
+        again = quantiser(width=4, device=device).float()
+        again.codebook.copy_(vq.codebook)
+        assert out.loss.isfinite().all() and vq.codebook.isfinite().all()
+
+    def test_state_travels(self, device):
+        one, two = quantiser(device=device, warm=True), quantiser(device=device, warm=True)
+        z = latents(30, 3, device=device)
+        one(z)
+        two.load_state_dict(one.state_dict())
+        one(z + 0.1), two(z + 0.1)
+        assert torch.equal(one.codebook, two.codebook)
+
+    def test_mistakes_are_explained(self):
+        with pytest.raises(ValueError, match="at least 1"):
+            VectorQuantizer(0, 3)
+        with pytest.raises(ValueError, match=r"commitment is 0 or more, got -1"):
+            VectorQuantizer(4, 3, commitment=-1)
+        with pytest.raises(ValueError, match=r"\[0, 1\), such as 0.99; got 1"):
+            VectorQuantizer(4, 3, decay=1.0)
+        with pytest.raises(ValueError, match="which decay=None does not keep"):
+            VectorQuantizer(4, 3, decay=None, reseed=0.1)
+        vq = VectorQuantizer(4, 3)
+        with pytest.raises(ValueError, match=r"\(B, 3, ...\), not \(2, 4, 5\)"):
+            vq(torch.zeros(2, 4, 5))
+        with pytest.raises(TypeError, match="floating point"):
+            vq(torch.zeros(2, 3, dtype=torch.int64))
+        with pytest.raises(TypeError, match="indices must be integers"):
+            vq.lookup(torch.zeros(2))
+        with pytest.raises(ValueError, match=r"codes are \(4, 3\), the vectors \(3, 4\)"):
+            vq.place(torch.zeros(3, 4))
