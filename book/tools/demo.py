@@ -22,8 +22,6 @@ from sheets import panel, sheets, title
 
 PAGE = ROOT / "book" / "demos" / "page"
 BUILD = ROOT / "_build" / "demos"
-DEMOS, SHARE = BUILD / "notebooks", BUILD / "jupyter"
-TEMPLATE = SHARE / "nbconvert" / "templates" / "book"
 RENDERER = ROOT / "lib" / "teach" / "static"
 
 # At most two kernels warm up at a time: a dozen that import torch at once on two cores are all slow.
@@ -53,13 +51,13 @@ def cell(key: str, code: str, **about: str) -> dict:
     }  # fmt: skip
 
 
-def demo(path: Path) -> dict | None:
+def demo(path: Path, folder: Path = BUILD) -> dict | None:
     """The notebook of a chapter's demos, or None where a chapter has none."""
     entries = sheets(path)
     if not entries:
         return None
     number = path.name[:2]
-    cells = [cell("first", FIRST.format(lock=str(BUILD / "turn"), module=f"ch{number}"))]
+    cells = [cell("first", FIRST.format(lock=str(folder / "turn"), module=f"ch{number}"))]
     for e in entries:
         about = {"name": e["name"], "number": e["number"], "sheet": panel(e)}
         cells.append(cell(e["name"], SHOW.format(name=e["name"]), **about))
@@ -84,29 +82,30 @@ def gallery(paths: list[Path]) -> str:
     return "".join(out)
 
 
-def prepare(only: list[str] | None = None) -> list[Path]:
+def prepare(only: list[str] | None = None, folder: Path = BUILD) -> list[Path]:
     """Write the notebooks, and the template with which Voila shows them. Returns the notebooks."""
-    shutil.rmtree(BUILD, ignore_errors=True)
-    DEMOS.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    notebooks, template = folder / "notebooks", folder / "jupyter/nbconvert/templates/book"
+    notebooks.mkdir(parents=True)
     made, shown = [], []
     for path in chapters():
-        nb = demo(path) if not only or path.name[:2] in only else None
+        nb = demo(path, folder) if not only or path.name[:2] in only else None
         if nb is not None:
             shown.append(path)
-            made.append(DEMOS / path.name)
+            made.append(notebooks / path.name)
             made[-1].write_text(dump(nb), encoding="utf8")
-    shutil.copytree(PAGE, TEMPLATE)
+    shutil.copytree(PAGE, template)
     for file in RENDERER.iterdir():
-        shutil.copy(file, TEMPLATE / "static")
-    tree = TEMPLATE / "tree.html"
+        shutil.copy(file, template / "static")
+    tree = template / "tree.html"
     tree.write_text(tree.read_text("utf8").replace("<!-- gallery -->", gallery(shown)), "utf8")
     return made
 
 
-def command(port: int, browser: bool, pool: bool = True) -> list[str]:
+def command(port: int, *, browser: bool, pool: bool = True, folder: Path = BUILD) -> list[str]:
     """How Voila is started: our template, a pool of warm kernels (or none: each page starts its own)."""
     return [
-        sys.executable, "-m", "voila", str(DEMOS), "--template=book", "--classic-tree",
+        sys.executable, "-m", "voila", str(folder / "notebooks"), "--template=book", "--classic-tree",
         f"--port={port}", f"--preheat_kernel={pool}", "--pool_size=1",
         # A new kernel warms up after a demo has opened, and not while it does.
         "--VoilaKernelManager.fill_delay=5",
@@ -116,11 +115,11 @@ def command(port: int, browser: bool, pool: bool = True) -> list[str]:
     ]  # fmt: skip
 
 
-def environment() -> dict[str, str]:
+def environment(folder: Path = BUILD) -> dict[str, str]:
     """The environment of Voila and its kernels: `lib` from here, the template, one thread."""
     # So that an explorable figure comes as a widget; BOOK_BUILD would ask for the page's form.
     env = {k: v for k, v in os.environ.items() if k not in ("BOOK_BUILD", "MPLBACKEND")}
-    for name, value in (("PYTHONPATH", ROOT), ("JUPYTER_PATH", SHARE)):
+    for name, value in (("PYTHONPATH", ROOT), ("JUPYTER_PATH", folder / "jupyter")):
         env[name] = os.pathsep.join(filter(None, [str(value), env.get(name)]))
     env |= {"OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return env
@@ -145,7 +144,7 @@ def main(arguments: list[str]) -> int:
     print(f"gallery: http://localhost:{port}/", flush=True)
     try:
         return subprocess.call(
-            command(port, "--no-browser" not in options), cwd=ROOT, env=environment()
+            command(port, browser="--no-browser" not in options), cwd=ROOT, env=environment()
         )
     except KeyboardInterrupt:
         return 0

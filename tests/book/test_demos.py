@@ -60,12 +60,17 @@ class Server:
     """What `make demo` starts, for some chapters, with no way to a network for its kernels."""
 
     def __init__(self, only: list[str], empty, *, pool: bool):
-        self.notebooks, self.port = prepare(only), free_port()
+        folder, self.port = empty / "demos", free_port()
+        self.notebooks = prepare(only, folder)
         nowhere = {k: "http://127.0.0.1:9" for k in ("http_proxy", "https_proxy", "all_proxy")}
-        env = environment() | nowhere | {"no_proxy": "127.0.0.1,localhost", "BOOK_DATA": str(empty)}
+        env = (
+            environment(folder)
+            | nowhere
+            | {"no_proxy": "127.0.0.1,localhost", "BOOK_DATA": str(empty / "data")}
+        )
         self.log = open(empty / "voila.log", "w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            command(self.port, browser=False, pool=pool),
+            command(self.port, browser=False, pool=pool, folder=folder),
             cwd=ROOT,
             env=env,
             stdout=self.log,
@@ -272,8 +277,8 @@ def test_a_page_without_the_renderer_keeps_the_still(browser):
     page.close()
 
 
-def test_a_demo_holds_no_copy_of_a_figure():
-    for notebook in prepare(["09"]):
+def test_a_demo_holds_no_copy_of_a_figure(tmp_path):
+    for notebook in prepare(["09"], tmp_path / "demos"):
         cells = json.loads(notebook.read_text("utf8"))["cells"]
         code = "".join("".join(c["source"]) for c in cells)
         assert "from lib.teach.figures import ch09 as figures" in code and "Scene" not in code

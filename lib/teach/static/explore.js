@@ -42,7 +42,7 @@
   function mount(root, spec, host, failed = console.error) {
     const state = { ...spec.values, ...(host ? host.params() : {}) }, controls = spec.controls, inputs = {};
     const twin = spec.twin ? new Function(`"use strict"; return (${spec.twin});`)() : null;
-    let frames = null, scene = spec.scene, maps = [], dirty = false, speak = 0, timer = 0;
+    let frames = null, scene = spec.scene, maps = [], dirty = false, moved = false, speak = 0, timer = 0;
     const sheets = Object.fromEntries(Object.entries(spec.sheets || {}).map(([name, { src, side, columns }]) => {
       const img = new Image();
       img.onload = () => draw(); img.src = src;
@@ -103,7 +103,7 @@
       Object.assign(state, change);
       for (const k in change) inputs[k] && inputs[k](state[k]);
       if (host) host.push({ ...state });
-      if (!dirty) { dirty = true; requestAnimationFrame(paint); }
+      moved = true; later();
     }
     function gridIndex() { // nearest stop of every control, last control fastest
       return controls.reduce((i, c) => {
@@ -113,8 +113,13 @@
         return i * m.length + best;
       }, 0);
     }
-    function paint() {
+    function later() { if (!dirty) { dirty = true; requestAnimationFrame(frame); } }
+    function frame() { // a change of size alone needs no new numbers; a moved control does, also when both come at once
       dirty = false;
+      if (moved) paint(); else draw();
+    }
+    function paint() {
+      moved = false;
       if (twin) scene = twin(state, spec.data);
       else if (host && host.scene) scene = host.scene() || scene;
       else if (frames) scene = frames(gridIndex());
@@ -187,7 +192,7 @@
       cv.addEventListener("pointermove", (e) => held && move(e));
       for (const end of ["pointerup", "pointercancel"]) cv.addEventListener(end, () => { held = null; });
     }
-    const observer = new ResizeObserver(() => { if (!dirty) { dirty = true; requestAnimationFrame(() => { dirty = false; draw(); }); } });
+    const observer = new ResizeObserver(later);
     const themes = new MutationObserver(() => draw());
     for (const n of [document.documentElement, document.body]) themes.observe(n, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
     const quiet = matchMedia("(prefers-color-scheme: dark)"); quiet.addEventListener("change", draw);
@@ -220,16 +225,19 @@
     const root = el("figure", { class: "explorable" });
     node.append(root);
     const spec = model.get("spec"), parse = () => { const s = model.get("scene"); return s ? JSON.parse(s) : null; };
-    let busy = false, next = null;
+    const key = (p) => JSON.stringify(Object.entries(p).sort());
+    let busy = false, next = null, known = key(model.get("params"));
+    const ask = (p) => { // Python answers a change, and nothing to what it knows already
+      if (key(p) === known) return;
+      known = key(p); busy = !spec.twin; send(p);
+    };
     const send = (p) => { model.set("params", p); model.save_changes(); };
     return mount(root, spec, {
       params: () => model.get("params"),
-      push: (p) => { // with a twin nobody waits; else one request at a time, always the newest
-        if (spec.twin || !busy) { busy = true; send(p); } else next = p;
-      },
+      push: (p) => { if (busy) next = p; else ask(p); }, // one request at a time, always the newest
       scene: spec.twin ? null : parse,
-      onScene: (f) => model.on("change:scene", () => { busy = false; if (next) { const p = next; next = null; busy = true; send(p); } f(); }),
-      onParams: (f) => model.on("change:params", () => f(model.get("params"))),
+      onScene: (f) => model.on("change:scene", () => { busy = false; if (next) { const p = next; next = null; ask(p); } f(); }),
+      onParams: (f) => model.on("change:params", () => { known = key(model.get("params")); f(model.get("params")); }),
     });
   }
   globalThis.Explorable = { mount, mountAll, render };
