@@ -42,11 +42,12 @@ FINE = {
 }
 
 MOVE = """async () => {
-  const f = Reveal.getCurrentSlide().querySelector("figure.explorable"), c = f.querySelector("input[type=range]");
+  const f = Reveal.getCurrentSlide().querySelector("figure.explorable"), c = f.querySelector("input[type=range], select");
   const look = () => [...f.querySelectorAll("canvas")].map((x) => x.toDataURL()).join("");
   const before = look(), painted = f.dataset.painted;
-  c.value = Number(c.value) > (Number(c.min) + Number(c.max)) / 2 ? c.min : c.max;
-  c.dispatchEvent(new Event("input", { bubbles: true }));
+  if (c.tagName === "SELECT") c.selectedIndex = (c.selectedIndex + 1) % c.options.length;
+  else c.value = Number(c.value) > (Number(c.min) + Number(c.max)) / 2 ? c.min : c.max;
+  c.dispatchEvent(new Event(c.tagName === "SELECT" ? "change" : "input", { bubbles: true }));
   for (let k = 0; k < 200 && f.dataset.painted === painted; k++) await new Promise((r) => setTimeout(r, 10));
   return before.length > 1000 && look() !== before;
 }"""
