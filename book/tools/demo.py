@@ -140,7 +140,10 @@ def main(arguments: list[str]) -> int:
         return 1
     if "--prepare" in options:
         return 0
-    print("the demos warm up one after the other, about a minute in all; stop with Ctrl-C")
+    print(
+        'the demos warm up, half a minute for all, and 0.3 GB for each chapter (ONLY="09 10" warms two); '
+        "stop with Ctrl-C"
+    )
     print(f"gallery: http://localhost:{port}/", flush=True)
     try:
         return subprocess.call(

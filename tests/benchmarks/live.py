@@ -53,21 +53,31 @@ DRAG = """async ([name, k, n]) => {
 }"""
 
 
-def warm(kernels: int) -> None:
-    """Wait until the kernels do nothing any more: their processor time stands still."""
+def kernels() -> list[tuple[float, float]]:
+    """Processor seconds and megabytes of every kernel below this process (PSS: shared pages shared out)."""
     import psutil
 
-    me, last = psutil.Process(), -1.0
+    out = []
+    for p in psutil.Process().children(recursive=True):
+        try:
+            if "ipykernel_launcher" in " ".join(p.cmdline()):
+                out.append((sum(p.cpu_times()[:2]), p.memory_full_info().pss / 1e6))
+        except psutil.Error:  # came and went
+            continue
+    return out
+
+
+def warm(count: int) -> None:
+    """Wait until the kernels do nothing any more: their processor time stands still."""
+    began, last = time.perf_counter(), -1.0
     while True:
         time.sleep(4)
-        mine = [
-            p for p in me.children(recursive=True) if "ipykernel_launcher" in " ".join(p.cmdline())
-        ]
-        spent = sum(sum(p.cpu_times()[:2]) for p in mine)
-        if len(mine) >= kernels and spent - last < 0.3:
-            size = [p.memory_full_info().pss / 1e6 for p in mine]
+        now = kernels()
+        spent = sum(s for s, _ in now)
+        if len(now) >= count and spent - last < 0.3:
+            wall, size = time.perf_counter() - began, sum(m for _, m in now)
             print(
-                f"{len(mine)} kernels warm, {sum(size):.0f} MB in all, {spent:.0f} s of processor time"
+                f"{len(now)} kernels warm after {wall:.0f} s and {spent:.0f} s of processor time; {size:.0f} MB in all"
             )
             return
         last = spent
