@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lab demo record tidy lint clean
+.PHONY: help setup book test lab demo slides record tidy lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,11 @@ test: $(STAMP)  ## every test: lib, the chapters under nbval, the rendered pages
 lab: $(STAMP)  ## JupyterLab at the chapters
 	@env -u TQDM_DISABLE $(PY) -m jupyterlab chapters
 
-demo: $(STAMP)  ## the explorable figures, live and full screen (Voila)
-	@env -u TQDM_DISABLE $(PY) book/tools/demo.py
+demo: $(STAMP)  ## the explorable figures, live and full screen (Voila); ONLY="09 10" for some chapters
+	@env -u TQDM_DISABLE $(PY) book/tools/demo.py $(ONLY)
+
+slides: $(STAMP)  ## a deck of slides for each chapter, in _build/slides
+	@$(PY) book/tools/slides.py $(ONLY)
 
 record: $(STAMP)  ## execute the chapters and store the prints that the tests compare
 	@$(PY) book/tools/record.py $(ONLY)

@@ -28,6 +28,7 @@ from pathlib import Path
 import yaml
 from execute import ANSI, Job, execute
 from notebooks import ROOT, chapters, dump, execution_key, read
+from sheets import page as run_sheets
 from tidy import clean
 
 from lib.paths import commit
@@ -230,6 +231,7 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
     for name, marker, table in (
         ("book/ledger.md", "<!-- ledger -->", ledger_table),
         ("book/status.md", "<!-- status -->", status_table),
+        ("book/run_sheets.md", "<!-- run sheets -->", run_sheets),
     ):
         if name in files:
             text = files[name].decode()

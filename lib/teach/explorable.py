@@ -152,8 +152,6 @@ class Explorable:
     # ---- the three forms ------------------------------------------------------------------------
     def html(self, *, script: bool = False) -> str:
         """The figure for a page without kernel; `script` brings the renderer along."""
-        scene = self.scene()
-        still = base64.b64encode(scene.still()).decode()
         spec = json.dumps(
             self.spec(static=True), ensure_ascii=False, separators=(",", ":"), allow_nan=False
         )
@@ -163,9 +161,34 @@ class Explorable:
             host = f"<style>{css}</style><script>globalThis.Explorable||(()=>{{{js}}})();Explorable.mountAll()</script>"
         return (
             f'<figure class="explorable" aria-label="{html.escape(self.title)}">'
-            f'<img class="ex-still" alt="{html.escape(scene.alt)}" src="data:image/webp;base64,{still}">'
-            f'<script type="application/json">{spec.replace("</", "<" + chr(92) + "/")}</script>'
+            f"{self.still()}"
+            f'<script type="application/json">{_inside_script(spec)}</script>'
             f"</figure>{host}"
+        )
+
+    def still(self) -> str:
+        """The picture at the first values of the controls, with its sentence, as an HTML image."""
+        scene = self.scene()
+        data = base64.b64encode(scene.still()).decode()
+        alt = html.escape(scene.alt)
+        return f'<img class="ex-still" alt="{alt}" src="data:image/webp;base64,{data}">'
+
+    def live_html(self) -> str:
+        """The figure for a page with a kernel behind it: still, sentence, and what the renderer needs.
+
+        The page's script hands `spec` to the renderer and connects it with the widget `model`; without
+        it, the still and its sentence stay. What Python answers is computed once for every option
+        here, so that no choice is slow when it is made first.
+        """
+        if self.twin is None:
+            for c in (c for c in self.controls if c.kind == "choice"):
+                for option in c.options:
+                    self.scene(**{c.name: option})
+        spec = {"model": self.widget.model_id, "spec": self.spec(static=False)}
+        data = json.dumps(spec, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return (
+            f'<div class="ex-live">{self.still()}<p>{html.escape(self.scene().alt)}</p>'
+            f'<script type="application/json">{_inside_script(data)}</script></div>'
         )
 
     @property
@@ -196,6 +219,10 @@ class Explorable:
         if "google.colab" in sys.modules:  # Colab may prefer text/html to the widget
             return {**live, "text/plain": plain}, meta
         return {**live, "text/plain": plain, "text/html": self.html(script=True)}, meta
+
+
+def _inside_script(data: str) -> str:
+    return data.replace("</", "<" + chr(92) + "/")
 
 
 def renderer() -> tuple[str, str]:

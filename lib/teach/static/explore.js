@@ -39,10 +39,10 @@
   }
 
   // ---- the figure: controls, panels, readouts, text alternative ------------------------------------------------
-  function mount(root, spec, host) {
+  function mount(root, spec, host, failed = console.error) {
     const state = { ...spec.values, ...(host ? host.params() : {}) }, controls = spec.controls, inputs = {};
     const twin = spec.twin ? new Function(`"use strict"; return (${spec.twin});`)() : null;
-    let frames = null, scene = spec.scene, maps = [], dirty = false, speak = 0, timer = 0;
+    let frames = null, scene = spec.scene, maps = [], dirty = false, moved = false, speak = 0, timer = 0;
     const sheets = Object.fromEntries(Object.entries(spec.sheets || {}).map(([name, { src, side, columns }]) => {
       const img = new Image();
       img.onload = () => draw(); img.src = src;
@@ -103,7 +103,7 @@
       Object.assign(state, change);
       for (const k in change) inputs[k] && inputs[k](state[k]);
       if (host) host.push({ ...state });
-      if (!dirty) { dirty = true; requestAnimationFrame(paint); }
+      moved = true; later();
     }
     function gridIndex() { // nearest stop of every control, last control fastest
       return controls.reduce((i, c) => {
@@ -113,15 +113,20 @@
         return i * m.length + best;
       }, 0);
     }
-    function paint() {
+    function later() { if (!dirty) { dirty = true; requestAnimationFrame(frame); } }
+    function frame() { // a change of size alone needs no new numbers; a moved control does, also when both come at once
       dirty = false;
+      if (moved) paint(); else draw();
+    }
+    function paint() {
+      moved = false;
       if (twin) scene = twin(state, spec.data);
       else if (host && host.scene) scene = host.scene() || scene;
       else if (frames) scene = frames(gridIndex());
       draw();
     }
     function draw() {
-      const th = theme(root), big = document.fullscreenElement === root;
+      const th = theme(root), big = (document.fullscreenElement === root || root.closest("[data-large]")) && Math.max(17, innerWidth / 75);
       if (canvases.length !== scene.panels.length) {
         panels.replaceChildren(); canvases.length = 0;
         scene.panels.forEach((p, i) => {
@@ -167,23 +172,27 @@
       if (!handles.length) return;
       cv.style.touchAction = "none"; cv.style.cursor = "grab";
       let held = null;
+      const at = (e) => { // in the canvas's own units: slides are scaled as a whole
+        const r = cv.getBoundingClientRect(), k = cv.clientWidth / r.width;
+        return [(e.clientX - r.left) * k, (e.clientY - r.top) * k];
+      };
       const move = (e) => {
-        const m = maps[i], r = cv.getBoundingClientRect(), px = e.clientX - r.left, py = e.clientY - r.top, change = {};
+        const m = maps[i], [px, py] = at(e), change = {};
         const snap = (name, v) => { const c = controls.find((k) => k.name === name); return Math.min(c.max, Math.max(c.min, c.min + Math.round((v - c.min) / c.step) * c.step)); };
         change[held.x] = snap(held.x, m.invX(px));
         if (held.y) change[held.y] = snap(held.y, m.invY(py));
         set(change);
       };
       cv.addEventListener("pointerdown", (e) => {
-        const m = maps[i], r = cv.getBoundingClientRect();
+        const m = maps[i], [px, py] = at(e);
         if (!m) return;
-        const far = (d) => Math.hypot(m.X(state[d.x]) - (e.clientX - r.left), d.y ? m.Y(state[d.y]) - (e.clientY - r.top) : 0);
+        const far = (d) => Math.hypot(m.X(state[d.x]) - px, d.y ? m.Y(state[d.y]) - py : 0);
         held = handles.reduce((a, b) => (far(b) < far(a) ? b : a)); cv.setPointerCapture(e.pointerId); move(e);
       });
       cv.addEventListener("pointermove", (e) => held && move(e));
       for (const end of ["pointerup", "pointercancel"]) cv.addEventListener(end, () => { held = null; });
     }
-    const observer = new ResizeObserver(() => { if (!dirty) { dirty = true; requestAnimationFrame(() => { dirty = false; draw(); }); } });
+    const observer = new ResizeObserver(later);
     const themes = new MutationObserver(() => draw());
     for (const n of [document.documentElement, document.body]) themes.observe(n, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
     const quiet = matchMedia("(prefers-color-scheme: dark)"); quiet.addEventListener("change", draw);
@@ -195,7 +204,7 @@
       for (const k in p) inputs[k] && inputs[k](p[k]);
       if (twin) paint();
     });
-    if (spec.grid && !host) unpack(spec.grid).then((f) => { frames = f; root.dataset.ready = "1"; paint(); });
+    if (spec.grid && !host) unpack(spec.grid).then((f) => { frames = f; root.dataset.ready = "1"; paint(); }).catch(failed);
     else { paint(); root.dataset.ready = "1"; }
     root.explorable = { state, set, spec, scene: () => scene };
     return () => { observer.disconnect(); themes.disconnect(); clearInterval(timer); quiet.removeEventListener("change", draw); };
@@ -206,7 +215,9 @@
       const spec = root.querySelector('script[type="application/json"]');
       if (!spec) continue;
       root.dataset.mounting = "1";
-      try { mount(root, JSON.parse(spec.textContent), null); } catch (e) { console.error("explorable figure", e); }
+      const still = [...root.childNodes]; // stays where the figure cannot be drawn (an old browser, say)
+      const failed = (e) => { console.error("explorable figure", e); root.replaceChildren(...still); };
+      try { mount(root, JSON.parse(spec.textContent), null, failed); } catch (e) { failed(e); }
     }
   }
   // anywidget's entry point: the same figure, with its numbers shared with Python
@@ -214,16 +225,19 @@
     const root = el("figure", { class: "explorable" });
     node.append(root);
     const spec = model.get("spec"), parse = () => { const s = model.get("scene"); return s ? JSON.parse(s) : null; };
-    let busy = false, next = null;
+    const key = (p) => JSON.stringify(Object.entries(p).sort());
+    let busy = false, next = null, known = key(model.get("params"));
+    const ask = (p) => { // Python answers a change, and nothing to what it knows already
+      if (key(p) === known) return;
+      known = key(p); busy = !spec.twin; send(p);
+    };
     const send = (p) => { model.set("params", p); model.save_changes(); };
     return mount(root, spec, {
       params: () => model.get("params"),
-      push: (p) => { // with a twin nobody waits; else one request at a time, always the newest
-        if (spec.twin || !busy) { busy = true; send(p); } else next = p;
-      },
+      push: (p) => { if (busy) next = p; else ask(p); }, // one request at a time, always the newest
       scene: spec.twin ? null : parse,
-      onScene: (f) => model.on("change:scene", () => { busy = false; if (next) { const p = next; next = null; busy = true; send(p); } f(); }),
-      onParams: (f) => model.on("change:params", () => f(model.get("params"))),
+      onScene: (f) => model.on("change:scene", () => { busy = false; if (next) { const p = next; next = null; ask(p); } f(); }),
+      onParams: (f) => model.on("change:params", () => { known = key(model.get("params")); f(model.get("params")); }),
     });
   }
   globalThis.Explorable = { mount, mountAll, render };

@@ -34,7 +34,7 @@
     if (cv.width !== Math.round(W * ratio) || cv.height !== Math.round(H * ratio)) {
       cv.width = Math.round(W * ratio); cv.height = Math.round(H * ratio);
     }
-    const c = cv.getContext("2d"), font = big ? 17 : 12.5, axes = panel.axes !== false;
+    const c = cv.getContext("2d"), font = big || 12.5, axes = panel.axes !== false;
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, W, H);
     let [x0, x1] = panel.xlim, [y0, y1] = panel.ylim;
