@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+import book_quiz
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
@@ -80,4 +81,5 @@ def setup(app):
     app.connect("config-inited", own_numbers, priority=900)
     app.add_transform(Anchors)
     app.add_transform(TaggedEquations)
+    book_quiz.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

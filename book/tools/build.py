@@ -27,6 +27,7 @@ from pathlib import Path
 
 import yaml
 from execute import ANSI, Job, execute
+from extras import join
 from notebooks import ROOT, chapters, dump, execution_key, read
 from tidy import clean
 
@@ -212,7 +213,7 @@ def _staged_notebook(path: Path) -> str:
         cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
         for out in cell["outputs"]:
             out.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    return dump(nb)
+    return dump(join(nb, path.stem))
 
 
 def staged_files(paths: list[Path]) -> dict[str, bytes]:
