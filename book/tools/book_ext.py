@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 import book_quiz
+import book_terms
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
@@ -82,4 +83,5 @@ def setup(app):
     app.add_transform(Anchors)
     app.add_transform(TaggedEquations)
     book_quiz.setup(app)
+    book_terms.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
