@@ -75,16 +75,18 @@ class Quiz(SphinxDirective):
         for number, question in enumerate(quiz, 1):
             entry = Tagged(tag="li", ids=[f"quiz-{chapter}-{number}"], classes=["quiz-question"])
             entry += self.parsed(question["ask"], path)
-            for option in question["options"]:
-                entry += self.option(option, path)
+            for letter, option in zip("abcdefgh", question["options"], strict=False):
+                entry += self.option(letter, option, path)
             out += entry
         return [out]
 
-    def option(self, option: dict, path: Path) -> Tagged:
+    def option(self, letter: str, option: dict, path: Path) -> Tagged:
         verdict = "Right." if option["right"] else "Wrong."
         kind = "right" if option["right"] else "wrong"
         details = Tagged(tag="details", classes=["quiz-option", f"quiz-{kind}"])
         summary = Tagged(tag="summary")
+        summary += nodes.inline("", f"{letter})", classes=["quiz-letter"])
+        summary += nodes.Text(" ")
         for paragraph in self.parsed(option["text"], path):
             summary += paragraph.children
         details += summary

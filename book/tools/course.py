@@ -203,12 +203,11 @@ class Course:
                     )
         for n, about in self.about.items():
             x, y = at[n]
-            name = escape(f"Chapter {n}: {self.title(n)}")
+            name = escape(f"{n} {about['short']}: {self.title(n)}")
             parts.append(
                 f'<a class="graph-node" href="../chapters/{self.paths[n].stem}.html" aria-label="{name}">'
-                f"<title>{name}</title>"
                 f'<rect x="{x:g}" y="{y:g}" width="{boxw}" height="{boxh}" rx="6"/>'
-                f'<text x="{x + boxw / 2:g}" y="{y + 19:g}" class="graph-number">{n}</text>'
+                f'<text x="{x + boxw / 2:g}" y="{y + 19:g}" class="graph-number">{n} </text>'
                 f'<text x="{x + boxw / 2:g}" y="{y + 36:g}">{escape(about["short"])}</text></a>'
             )
         arrow = (

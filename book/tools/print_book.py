@@ -192,6 +192,7 @@ def printed(
 
     The first of two `times` finds the page numbers that the second one writes into the contents.
     """
+    html = html.resolve()
     folder = html.parent / "print"
     folder.mkdir(exist_ok=True)
     file, at, cut, pdf = folder / "book.html", {}, [], b""
