@@ -52,9 +52,8 @@ function markScrolling() {
     if (!box.dataset.watched) box.addEventListener("scroll", more, { passive: true });
     box.dataset.watched = "yes";
     more();
-    // what scrolls can be reached and scrolled with the keyboard, unless something in it can be
-    const wide = box.scrollWidth - box.clientWidth > 1 && !box.querySelector("a, button, input, select, summary");
-    if (wide) box.tabIndex = 0;
+    // what scrolls can be reached and scrolled with the keyboard
+    if (box.scrollWidth - box.clientWidth > 1) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
 }
@@ -62,6 +61,7 @@ function markScrolling() {
 function fitPage() {
   fitFormulas();
   markScrolling();
+  document.documentElement.dataset.fitted = innerWidth;
 }
 
 addEventListener("load", () => {
