@@ -62,6 +62,11 @@ FIT = """(width) => {
     if (formula && box.scrollWidth > box.clientWidth)
       formula.style.fontSize = (parseFloat(formula.style.fontSize) || 100) * 0.98 * box.clientWidth / box.scrollWidth + "%";
   }
+  for (const formula of document.querySelectorAll("#book span.math > mjx-container")) {
+    const wide = formula.getBoundingClientRect().width; // one piece: it moves to a line of its own, or is too long for any
+    const room = formula.closest("p, li, td, th, dd, figcaption, div").clientWidth;
+    if (wide > room) formula.style.fontSize = (parseFloat(formula.style.fontSize) || 100) * 0.98 * room / wide + "%";
+  }
   for (const table of document.querySelectorAll("#book table"))
     if (table.scrollWidth > width || table.getBoundingClientRect().right > width + 1) table.parentElement.classList.add("landscape");
   return [...document.querySelectorAll("#book *")].filter((e) => {

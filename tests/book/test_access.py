@@ -18,7 +18,7 @@ HEAVIEST = 2_000_000  # bytes, as a static host sends a page with all that it lo
 TEXT = (".html", ".js", ".css", ".svg", ".json")
 
 READY = """async () => {
-  await MathJax.startup.promise;
+  if (window.MathJax) await MathJax.startup.promise;
   for (let k = 0; k < 400 && document.querySelector("figure.explorable:not([data-ready='1'])"); k++)
     await new Promise((r) => setTimeout(r, 50));
 }"""
