@@ -45,6 +45,7 @@ html { font-size: 62.5%; } html body { font-size: 1.55rem; line-height: 1.45; ba
 #book div.cell, #book div.cell_input, #book pre { break-inside: auto; }
 #book img { max-width: 100%; height: auto; } #book figure { break-inside: avoid; margin: 1rem 0; }
 #book .ex-say { font-size: 1.2rem; margin: 0.4rem 0 0; }
+#book ol, #book ul { padding-left: 2.6em; } #book .contents ol { padding: 0; }
 #book a { color: inherit; text-decoration: none; } #book .contents a { color: #000; }
 #book details > summary { list-style: none; }
 .title-page { height: 92vh; display: flex; flex-direction: column; justify-content: center; text-align: center; }
@@ -142,7 +143,7 @@ def article(html: Path, name: str, all_of_them: list[str]) -> BeautifulSoup:
 
 
 def title(body: BeautifulSoup) -> str:
-    return body.select_one("h1").get_text(strip=True).rstrip("#")
+    return " ".join(body.select_one("h1").get_text(" ").split())
 
 
 def document(html: Path, names: list[str], at: dict[str, int], about: str) -> str:
