@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import re
 
+import numpy as np
 import pytest
 import yaml
-from book_finish import fewer_icons, finish
+from book_finish import fewer_icons, finish, lighter
 from notebooks import ROOT, chapters
+from PIL import Image
 
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
 PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"]), "search"]
@@ -157,6 +159,17 @@ def test_pictures_come_late_and_keep_their_room(built, path):
     for picture in pictures:
         assert 'loading="lazy"' in picture and re.search(r'width="\d+" height="\d+"', picture)
     assert text.index("tex-chtml.js") < text.index("fontawesome.js"), "icons come before formulas"
+
+
+def test_a_lighter_picture_is_the_same_picture(tmp_path):
+    wave = np.outer(np.sin(np.arange(60) / 9), np.cos(np.arange(80) / 7))
+    png = tmp_path / "a.png"
+    Image.fromarray(np.uint8(127 + 120 * np.stack([wave, wave**2, -wave], -1))).save(png)
+    webp = lighter(png)
+    assert webp.suffix == ".webp" and webp.stat().st_size < png.stat().st_size
+    assert (np.asarray(Image.open(webp)) == np.asarray(Image.open(png))).all()
+    html = finish(f'<img alt="a" src="{tmp_path.name}/_images/../a.png">', tmp_path.parent)
+    assert "a.webp" in html and 'width="80" height="60"' in html and 'loading="lazy"' in html
 
 
 def test_finishing_twice_is_finishing_once(built):
