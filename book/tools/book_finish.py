@@ -23,6 +23,8 @@ REPAIRS = (
     (r'(<button [^>]*\bsearch-button-field\b[^>]*?) aria-label="Search"', r"\1"),
     # the icons of the switch carry titles of their own, which are not its name
     (r'(<i class="theme-switch [^>]*?) title="[^"]*"', r"\1"),
+    # the corner of a table: nothing is no heading
+    (r"<th( [^>]*)?>\s*(?:<p>\s*</p>)?\s*</th>", r"<td\1></td>"),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     (
         r'<div id="pst-primary-sidebar" class="bd-sidebar-primary bd-sidebar([^"]*)">',

@@ -180,6 +180,14 @@ def test_finishing_twice_is_finishing_once(built):
     assert finish(text, page.parent) == text
 
 
+def test_an_empty_heading_of_a_table_is_no_heading(tmp_path):
+    row = (
+        '<tr><th class="head"></th><th class="head"><p></p></th><th class="head"><p>a</p></th></tr>'
+    )
+    cell = '<td class="head"></td>'
+    assert finish(row, tmp_path) == f'<tr>{cell}{cell}<th class="head"><p>a</p></th></tr>'
+
+
 def test_only_icons_that_nobody_shows_are_dropped():
     script = 'a={"cc-visa":[1,2,[],"f1f0","M0"],bars:[3,4,["navicon"],"f0c9",["M1","M2"]],"arrow-up":[5,6,[8593],"f062","M3"]};'
     assert fewer_icons(script, {"bars", "cc-visa"}) == script.replace(
