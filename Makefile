@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lab demo slides record tidy lint clean
+.PHONY: help setup book offline pdf test lab demo slides record tidy lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ $(STAMP): requirements.txt tests/peers.txt pyproject.toml
 
 book: $(STAMP)  ## execute the chapters that changed and build the pages into _build/html
 	@$(PY) book/tools/build.py
+
+offline: $(STAMP)  ## the whole book as one zip that opens from a stick, without a network
+	@$(PY) book/tools/offline.py
+
+pdf: $(STAMP)  ## the whole book as one PDF, printed by Chromium (ONLY="01 02": some chapters)
+	@$(PY) book/tools/print_book.py $(ONLY)
 
 test: $(STAMP)  ## every test: lib, the chapters under nbval, the rendered pages in a browser
 	-@$(PY) book/tools/build.py

@@ -1,6 +1,31 @@
 // Opened from a folder, a page may not fetch another one: search then shows titles without excerpts.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
+// Formulas in the window are set first, so that reading can begin; the others follow in portions between which the page answers.
+const PORTION = 40;
+
+async function setInOrder() {
+  const all = [...document.querySelectorAll(".bd-article .math")];
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const middle = target ? target.getBoundingClientRect().top : 0;
+  const near = new Set(all.filter((e) => {
+    const box = e.getBoundingClientRect();
+    return e.getClientRects().length && box.bottom > middle - innerHeight && box.top < middle + 1.5 * innerHeight;
+  }));
+  const rest = all.filter((e) => !near.has(e));
+  await MathJax.typesetPromise([...near]);
+  performance.mark("formulas-in-window");
+  fitPage();
+  while (rest.length) {
+    await new Promise((r) => setTimeout(r));
+    await MathJax.typesetPromise(rest.splice(0, PORTION));
+  }
+  await MathJax.startup.defaultPageReady(); // whatever else there is
+  performance.mark("formulas");
+  target?.scrollIntoView();
+}
+if (window.MathJax) MathJax.startup = { ...MathJax.startup, pageReady: setInOrder };
+
 // A formula wider than its column is set smaller, down to a limit; what is still too wide scrolls, and looks like it.
 const SMALLEST = 0.62;
 const SCROLLING = 0.8;
@@ -27,12 +52,16 @@ function markScrolling() {
     if (!box.dataset.watched) box.addEventListener("scroll", more, { passive: true });
     box.dataset.watched = "yes";
     more();
+    // what scrolls can be reached and scrolled with the keyboard
+    if (box.scrollWidth - box.clientWidth > 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
   }
 }
 
 function fitPage() {
   fitFormulas();
   markScrolling();
+  document.documentElement.dataset.fitted = innerWidth;
 }
 
 addEventListener("load", () => {
@@ -44,4 +73,17 @@ addEventListener("load", () => {
     clearTimeout(wait);
     wait = setTimeout(fitPage, 150);
   });
+});
+
+// On paper all pictures and all that is folded away; afterwards the page is as it was.
+let folded = [];
+addEventListener("beforeprint", () => {
+  for (const picture of document.querySelectorAll('img[loading="lazy"]')) picture.loading = "eager";
+  document.querySelectorAll("ol.quiz").forEach((quiz) => (quiz.dataset.printing = "yes"));
+  folded = [...document.querySelectorAll(".bd-article details:not([open], .hide)")];
+  for (const fold of folded) fold.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const fold of folded) fold.open = false;
+  setTimeout(() => document.querySelectorAll("ol.quiz").forEach((quiz) => delete quiz.dataset.printing), 0);
 });

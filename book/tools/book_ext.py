@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import re
 
+import book_finish
+import book_quiz
+import book_terms
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
@@ -80,4 +83,7 @@ def setup(app):
     app.connect("config-inited", own_numbers, priority=900)
     app.add_transform(Anchors)
     app.add_transform(TaggedEquations)
+    book_finish.setup(app)
+    book_quiz.setup(app)
+    book_terms.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

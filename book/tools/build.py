@@ -26,7 +26,10 @@ import time
 from pathlib import Path
 
 import yaml
+from course import Course
 from execute import ANSI, Job, execute
+from extras import join
+from extras import pages as made_pages
 from notebooks import ROOT, chapters, dump, execution_key, read
 from sheets import page as run_sheets
 from tidy import clean
@@ -203,7 +206,7 @@ def status_table(paths: list[Path]) -> str:
 # ---------------------------------------------------------------- staging
 
 
-def _staged_notebook(path: Path) -> str:
+def _staged_notebook(path: Path, course: Course) -> str:
     """The source's prose with the execution's outputs, so that prose changes need no execution."""
     nb = clean(read(path))  # also where nobody has run `make tidy` yet
     ran = read(EXECUTED / path.stem / "notebook.ipynb")
@@ -213,7 +216,7 @@ def _staged_notebook(path: Path) -> str:
         cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
         for out in cell["outputs"]:
             out.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    return dump(nb)
+    return dump(join(nb, path.stem, course))
 
 
 def staged_files(paths: list[Path]) -> dict[str, bytes]:
@@ -241,8 +244,10 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
     for name in [n for n in files if n.startswith("book/") and n.endswith(".md")]:
         text = FIGURE.sub(lambda m: _figure_html(figure_name(m)), files[name].decode())
         files[name] = text.encode()
+    course = Course(paths)
+    files |= made_pages(files, course)
     for path in paths:
-        files[f"chapters/{path.name}"] = _staged_notebook(path).encode()
+        files[f"chapters/{path.name}"] = _staged_notebook(path, course).encode()
     return files
 
 

@@ -1,11 +1,13 @@
 """How fast a page answers: weight as transferred, time to the first answer, slider to picture.
 
-usage: python tests/benchmarks/pages.py [steps]      (after `make book`; needs Chromium)
+usage: python tests/benchmarks/pages.py [steps [page ...]]      (after `make book`; needs Chromium)
 
 Weight is what a static host sends: text compressed by gzip, the rest as it is. "First answer" is the
 time from navigation until the first explorable figure has its controls and its picture. "Slider to
 picture" is the time from an input event, sent 60 times per slider, until the second animation frame
-after the figure has painted; two frames of a 60 Hz screen are 33 ms. Nothing here is an assertion.
+after the figure has painted; two frames of a 60 Hz screen are 33 ms. "Readable at 10 Mbit/s" is the time from
+navigation, with an empty cache, 20 ms of latency and the throughput held to 10 Mbit/s by the browser, until text is
+painted and until the formulas in the window are set. Nothing here is an assertion.
 """
 
 from __future__ import annotations
@@ -50,11 +52,30 @@ FIRST = """() => new Promise((done) => {
 })"""
 
 
+READABLE = """async () => {
+  while (!performance.getEntriesByName("formulas-in-window").length) await new Promise((r) => setTimeout(r, 10));
+  const text = performance.getEntriesByName("first-contentful-paint")[0].startTime;
+  return [text, performance.getEntriesByName("formulas-in-window")[0].startTime];
+}"""
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves without a word."""
+    """Serves without a word, and text compressed, as a static host does."""
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path.split("?")[0]))
+        if path.suffix not in TEXT or not path.is_file():
+            return super().do_GET()
+        body = gzip.compress(path.read_bytes(), 6)
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(str(path)))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
 
 def quantile(values: list[float], q: float) -> float:
@@ -71,6 +92,22 @@ def weight(paths: set[str]) -> int:
     return total
 
 
+def readable(browser, address: str) -> tuple[float, float]:
+    """Milliseconds at 10 Mbit/s until text is painted, and until the formulas in the window are set."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    line = context.new_cdp_session(page)
+    line.send("Network.enable")
+    line.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 20, "downloadThroughput": 1.25e6, "uploadThroughput": 1.25e6},
+    )
+    page.goto(address, wait_until="commit")
+    times = page.evaluate(READABLE)
+    context.close()
+    return times
+
+
 def follow(page, figure, name: str, steps: int) -> None:
     """Move every slider of a figure and print how fast its picture follows."""
     for k, slider in enumerate(figure.query_selector_all("input[type=range]")):
@@ -83,7 +120,7 @@ def follow(page, figure, name: str, steps: int) -> None:
         )
 
 
-def main(steps: int) -> None:
+def main(steps: int, only: list[str]) -> None:
     from conftest import FLAGS, chromium
     from playwright.sync_api import sync_playwright
 
@@ -95,7 +132,7 @@ def main(steps: int) -> None:
     names = [toc["root"], *(c["file"] for p in toc["parts"] for c in p["chapters"])]
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
-        for name in names:
+        for name in only or names:
             firsts, got = [], set()
             for _ in range(3):
                 context = browser.new_context(viewport={"width": 1280, "height": 900})
@@ -113,7 +150,10 @@ def main(steps: int) -> None:
             line = f"{name}: {all_of_it / 1e6:.2f} MB transferred, {own / 1e6:.2f} MB of it its own"
             if firsts[0] is not None:
                 line += f"; first answer after {statistics.median(firsts):.0f} ms"
-            print(line)
+            slow = [readable(browser, f"{base}{name}.html") for _ in range(3)]
+            text, formulas = (statistics.median(s[i] for s in slow) for i in (0, 1))
+            line += f"; at 10 Mbit/s text after {text:.0f} ms, formulas in the window after {formulas:.0f} ms"
+            print(line, flush=True)
             for figure in page.query_selector_all("figure.explorable"):
                 figure.scroll_into_view_if_needed()
                 follow(page, figure, figure.get_attribute("aria-label"), steps)
@@ -123,4 +163,4 @@ def main(steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60, sys.argv[2:])

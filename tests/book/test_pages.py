@@ -134,8 +134,9 @@ def test_page(site, browser, name, size):
         assert width == {"page": 0, "wide": []}
         for picture in visit.page.query_selector_all(".bd-article img"):
             assert (picture.get_attribute("alt") or "").strip(), picture.get_attribute("src")
-            if picture.is_visible():
-                assert picture.evaluate("(i) => i.complete && i.naturalWidth > 0")
+            if picture.is_visible():  # pictures below the window load when they come near
+                picture.scroll_into_view_if_needed()
+                assert picture.evaluate("(i) => i.decode().then(() => i.naturalWidth > 0)")
         for figure in visit.page.query_selector_all("figure.explorable"):
             figure.scroll_into_view_if_needed()
             colours = figure.evaluate(BLANK)

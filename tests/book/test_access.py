@@ -1,0 +1,208 @@
+"""Every page for every reader: axe-core, no scripts, keyboard, dark, and a weight that a slow line can carry."""
+
+from __future__ import annotations
+
+import gzip
+import re
+
+import numpy as np
+import pytest
+import yaml
+from book_finish import fewer_icons, finish, lighter
+from notebooks import ROOT, chapters
+from PIL import Image
+
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"]), "search"]
+CHAPTERS = [p for p in PAGES if p.startswith("chapters/")]
+AXE = (ROOT / "tests" / "vendor" / "axe.min.js").read_text(encoding="utf8")
+HEAVIEST = 2_000_000  # bytes, as a static host sends a page with all that it loads
+TEXT = (".html", ".js", ".css", ".svg", ".json")
+
+READY = """async () => {
+  if (window.MathJax) await MathJax.startup.promise;
+  for (let k = 0; k < 400 && document.querySelector("figure.explorable:not([data-ready='1'])"); k++)
+    await new Promise((r) => setTimeout(r, 50));
+}"""
+# Every rule once. What a theme or a width can change (colours, sizes, what scrolls) again in the other three.
+# The glyphs of MathJax are hidden from readers; beside them stands the MathML that is not.
+RUN = """async (rules) => {
+  const options = { resultTypes: ["violations"] };
+  if (rules) options.runOnly = { type: "rule", values: rules };
+  const found = await axe.run({ exclude: [["mjx-math"]] }, options);
+  return found.violations.map((v) =>
+    `${v.id} (${v.nodes.length}): ` + v.nodes.slice(0, 3).map((n) => n.target.join(" ")).join("; "));
+}"""
+VISIBLE = ["color-contrast", "target-size", "scrollable-region-focusable", "link-in-text-block"]
+
+
+def opened(browser, address: str, width: int, scheme: str):
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.set_default_timeout(240_000)
+    page.goto(address)
+    page.evaluate(READY)
+    return page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing(site, browser, name):
+    page = opened(browser, f"{site}{name}.html", 1280, "light")
+    page.evaluate(AXE)
+    found = {"all rules": page.evaluate(RUN, None)}
+    for width, scheme in ((1280, "dark"), (390, "dark"), (390, "light")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function("(s) => document.documentElement.dataset.theme === s", arg=scheme)
+        page.wait_for_timeout(
+            400
+        )  # fitting formulas and marking what scrolls waits for the end of a resize
+        found[f"{width} {scheme}"] = page.evaluate(RUN, VISIBLE)
+    page.context.close()
+    assert found == dict.fromkeys(found, [])
+
+
+def test_axe_sees_what_is_wrong(site, browser):
+    """The tool works here: a picture without words and a grey on grey are found."""
+    page = opened(browser, f"{site}book/status.html", 1280, "light")
+    page.evaluate(
+        """() => document.querySelector(".bd-article").insertAdjacentHTML("afterbegin",
+        '<img src="../_static/favicon.svg"><p style="color:#999;background:#888">grey on grey</p>')"""
+    )
+    page.evaluate(AXE)
+    found = " ".join(page.evaluate(RUN, None))
+    page.context.close()
+    assert "image-alt" in found and "color-contrast" in found
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_without_javascript(site, browser, name):
+    """Text, the source of every formula, the still figures with their sentences, and the folded answers."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site}{name}.html")
+    shown = page.locator(".bd-article").inner_text()
+    assert len(shown.split()) > 2000
+    assert len(re.findall(r"\\tag\{\d+\.\d+\w?\}", shown)) >= 12
+    stills = page.locator("figure.explorable img.ex-still")
+    assert stills.count() == page.locator("figure.explorable").count() > 0
+    for k in range(stills.count()):
+        stills.nth(k).scroll_into_view_if_needed()
+        assert stills.nth(k).is_visible()
+        box = stills.nth(k).bounding_box()
+        assert box["width"] > 200 and box["height"] > 80
+        assert len(stills.nth(k).get_attribute("alt")) > 30
+    fold = page.locator(".bd-article details:not(.hide)").first
+    fold.locator("summary").click()
+    assert fold.get_attribute("open") is not None
+    context.close()
+
+
+@pytest.mark.parametrize("name", CHAPTERS[:2])
+def test_the_keyboard_alone(site, browser, name):
+    """Tab begins at the link past the lists, reaches figures, folds and quiz in order, and is caught nowhere."""
+    page = opened(browser, f"{site}{name}.html", 1280, "light")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "Skip to main content"
+    page.keyboard.press("Enter")
+    seen = []
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        where = page.evaluate(
+            """() => { const a = document.activeElement, r = a.getBoundingClientRect();
+            window.order ??= [...document.querySelectorAll(".bd-article *")];
+            return [order.indexOf(a), a.tagName, a.closest(".quiz") ? "quiz" : a.closest(".explorable") ? "figure" : "",
+                    r.width > 0 && r.height > 0]; }"""
+        )
+        if where[0] >= 0:
+            seen.append(where)
+        elif seen:
+            break
+    else:
+        pytest.fail("the keyboard does not leave the article within 400 steps")
+    places = [w[0] for w in seen]
+    assert places == sorted(set(places)), "focus jumps back or stays"
+    assert all(w[3] for w in seen), "focus goes where nothing is to be seen"
+    assert {"quiz", "figure"} <= {w[2] for w in seen}
+    assert sum(w[1] == "SUMMARY" for w in seen) > 20
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_weight(site, built, browser, name):
+    """With every figure in sight: gzip for text, the rest as it is."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, got = context.new_page(), set()
+    page.on("response", lambda r: got.add(r.url.removeprefix(site).split("?")[0]))
+    page.goto(f"{site}{name}.html")
+    page.evaluate(READY)
+    for picture in page.locator(".bd-article img[loading=lazy]").all():
+        picture.scroll_into_view_if_needed()
+    page.wait_for_load_state("networkidle")
+    files = [built / g for g in got if (built / g).is_file()]
+    sizes = {
+        f: len(gzip.compress(f.read_bytes(), 6)) if f.suffix in TEXT else f.stat().st_size
+        for f in files
+    }
+    context.close()
+    assert (built / f"{name}.html") in sizes
+    assert sum(sizes.values()) <= HEAVIEST, sorted(sizes.items(), key=lambda x: -x[1])[:5]
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda p: p.stem)
+def test_pictures_come_late_and_keep_their_room(built, path):
+    text = (built / "chapters" / f"{path.stem}.html").read_text(encoding="utf8")
+    pictures = re.findall(r'<img [^>]*src="[^"]*_images/[^>]*>', text)
+    assert pictures
+    for picture in pictures:
+        assert 'loading="lazy"' in picture and re.search(r'width="\d+" height="\d+"', picture)
+    assert text.index("tex-chtml.js") < text.index("fontawesome.js"), "icons come before formulas"
+
+
+def test_a_lighter_picture_is_the_same_picture(tmp_path):
+    wave = np.outer(np.sin(np.arange(60) / 9), np.cos(np.arange(80) / 7))
+    (tmp_path / "_images").mkdir()
+    png = tmp_path / "_images" / "a.png"
+    Image.fromarray(np.uint8(127 + 120 * np.stack([wave, wave**2, -wave], -1))).save(png)
+    webp = lighter(png)
+    assert webp.suffix == ".webp" and webp.stat().st_size < png.stat().st_size
+    assert (np.asarray(Image.open(webp)) == np.asarray(Image.open(png))).all()
+    html = finish('<img alt="a" src="_images/a.png">', tmp_path)
+    assert "_images/a.webp" in html
+    assert 'width="80" height="60"' in html and 'loading="lazy"' in html
+
+
+def test_finishing_twice_is_finishing_once(built):
+    page = built / "chapters" / f"{chapters()[0].stem}.html"
+    text = page.read_text(encoding="utf8")
+    assert finish(text, page.parent) == text
+
+
+def test_an_empty_heading_of_a_table_is_no_heading(tmp_path):
+    row = (
+        '<tr><th class="head"></th><th class="head"><p></p></th><th class="head"><p>a</p></th></tr>'
+    )
+    cell = '<td class="head"></td>'
+    assert finish(row, tmp_path) == f'<tr>{cell}{cell}<th class="head"><p>a</p></th></tr>'
+
+
+def test_only_icons_that_nobody_shows_are_dropped():
+    script = 'a={"cc-visa":[1,2,[],"f1f0","M0"],bars:[3,4,["navicon"],"f0c9",["M1","M2"]],"arrow-up":[5,6,[8593],"f062","M3"]};'
+    assert fewer_icons(script, {"bars", "cc-visa"}) == script.replace(
+        ',"arrow-up":[5,6,[8593],"f062","M3"]', ""
+    )
+    assert fewer_icons(script, set()) == "a={};"
+
+
+def test_every_icon_is_drawn(site, browser):
+    for name in (TOC["root"], CHAPTERS[0], "search"):
+        page = opened(browser, f"{site}{name}.html", 1280, "light")
+        page.wait_for_function("!document.querySelector('i.fa-solid, i.fa-brands')")
+        lost = page.evaluate(
+            "[...document.querySelectorAll('svg.svg-inline--fa')].filter((s) => s.querySelector('g .missing, [fill-opacity]')).length"
+        )
+        assert page.locator("svg.svg-inline--fa").count() > 5
+        assert lost == 0
+        page.context.close()
