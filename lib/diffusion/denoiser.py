@@ -126,7 +126,7 @@ def weights(schedule: Schedule, predict: str, t: float, a: float, b: float) -> t
 def times(t: Time, x: Tensor) -> Tensor:
     """(B,) of x's precision, for a network."""
     if not isinstance(t, Tensor):
-        return x.new_full((len(x),), t)
+        return torch.full((len(x),), t, dtype=x.dtype, device=x.device)
     return t.to(x).expand(len(x))
 
 
