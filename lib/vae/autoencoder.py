@@ -1,0 +1,145 @@
+"""Autoencoders that keep a picture a picture: images (B, C, H, W) to latents (B, c, H/4, W/4) and back.
+
+They are the first half of latent diffusion (Rombach et al. 2022, section 3.1): what the eye does not
+miss is thrown away here, once, and the diffusion model need not learn it.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lib.utils import check_batch, check_count, sum_dims
+from lib.vae.elbo import Elbo, kl_normal
+from lib.vae.nets import Residual
+from lib.vae.vae import bounded
+
+
+def spatial_encoder(channels: int, features: int, width: int = 64) -> nn.Sequential:
+    """(B, channels, H, W) -> (B, features, H/4, W/4): patches of 2 x 2, then a stride of 2."""
+    return nn.Sequential(
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(4 * channels, width, 3, padding=1),
+        Residual(width),
+        nn.SiLU(),
+        nn.Conv2d(width, width, 4, stride=2, padding=1),
+        Residual(width),
+        Residual(width),
+        nn.SiLU(),
+        nn.Conv2d(width, features, 1),
+    ).to(memory_format=torch.channels_last)
+
+
+def spatial_decoder(latent: int, channels: int, width: int = 64) -> nn.Sequential:
+    """(B, latent, H/4, W/4) -> (B, channels, H, W): the encoder's layers in the opposite order."""
+    return nn.Sequential(
+        nn.Conv2d(latent, width, 3, padding=1),
+        Residual(width),
+        Residual(width),
+        nn.SiLU(),
+        nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
+        Residual(width),
+        nn.SiLU(),
+        nn.Conv2d(width, 4 * channels, 3, padding=1),
+        nn.PixelShuffle(2),
+    ).to(memory_format=torch.channels_last)
+
+
+class Autoencoder(nn.Module):
+    """What the two kinds share. A subclass writes `latents` and `forward`.
+
+    Args:
+        channels, latent: C and c.
+        width: channels within.
+        features: channels of the encoder's output, by default `latent`.
+    """
+
+    def __init__(
+        self, channels: int = 3, latent: int = 4, width: int = 64, features: int | None = None
+    ):
+        super().__init__()
+        self.channels, self.latent = (
+            check_count(channels, "channels"),
+            check_count(latent, "latent"),
+        )
+        self.encoder = spatial_encoder(channels, features or latent, check_count(width, "width"))
+        self.decoder = spatial_decoder(latent, channels, width)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The encoder's output, for images (B, C, H, W) with H and W multiples of 4."""
+        check_batch(x, name="images", finite=False)
+        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % 4 or x.shape[3] % 4:
+            raise ValueError(
+                f"images must be (B, {self.channels}, H, W) with H and W multiples of 4, "
+                f"got {tuple(x.shape)}"
+            )
+        return self.encoder(x)
+
+    def latents(self, x: Tensor) -> Tensor:
+        """The latents that a diffusion model learns: (B, C, H, W) -> (B, c, H/4, W/4)."""
+        raise NotImplementedError(f"{type(self).__name__} must define latents(x)")
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents to images: (B, c, h, w) -> (B, C, 4h, 4w)."""
+        if z.ndim != 4 or z.shape[1] != self.latent:
+            raise ValueError(f"latents must be (B, {self.latent}, h, w), got {tuple(z.shape)}")
+        return self.decoder(z)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """There and back: (B, C, H, W) -> the same."""
+        return self.decode(self.latents(x))
+
+
+class KLAutoencoder(Autoencoder):
+    """A VAE with latents in the form of an image, and little weight on the divergence.
+
+    p(x | z) = N(decode(z), noise^2 I), p(z) = N(0, I), q(z | x) = N(mean, std^2) from the encoder.
+    The loss is -(recon - kl_weight kl): kl_weight = 1 is the evidence lower bound in nats, and a small
+    one keeps latents near unit scale while nearly all of the picture passes.
+
+    Args:
+        noise: standard deviation of p(x | z), which turns squared errors into nats.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        latent: int = 4,
+        width: int = 64,
+        noise: float = 0.1,
+        kl_weight: float = 0.01,
+    ):
+        super().__init__(channels, latent, width, 2 * latent)
+        if not noise > 0 or not kl_weight >= 0:
+            raise ValueError(f"noise is above 0, kl_weight 0 or more: got {noise}, {kl_weight}")
+        self.noise, self.kl_weight = noise, kl_weight
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log std of q(z | x): (B, C, H, W) -> (B, c, H/4, W/4) each."""
+        mean, raw = self.features(x).chunk(2, 1)
+        return mean, bounded(raw)
+
+    def latents(self, x: Tensor) -> Tensor:
+        """The mean of q(z | x): (B, C, H, W) -> (B, c, H/4, W/4)."""
+        return self.encode(x)[0]
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """A draw from q(z | x): (B, C, H, W) -> (B, c, H/4, W/4)."""
+        mean, log_std = self.encode(x)
+        return mean + log_std.exp() * torch.randn_like(mean)
+
+    def elbo(self, x: Tensor) -> Elbo:
+        """The bound on log p(x) with one draw of z, in nats: (B, ...) -> Elbo of (B,)."""
+        mean, log_std = self.encode(x)
+        z = mean + log_std.exp() * torch.randn_like(mean)
+        error = sum_dims((x - self.decode(z)).square())
+        recon = -error / (2 * self.noise**2) - x[0].numel() * math.log(
+            self.noise * math.sqrt(2 * math.pi)
+        )
+        return Elbo(recon, kl_normal(mean.flatten(1), log_std.flatten(1)))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """-(recon - kl_weight kl) in nats: (B, C, H, W) -> (B,). The context is not looked at."""
+        recon, kl = self.elbo(x)
+        return self.kl_weight * kl - recon

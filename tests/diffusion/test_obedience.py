@@ -1,0 +1,78 @@
+"""What the reader's numbers are where the truth is known: true images, and images with one fault."""
+
+import pytest
+import torch
+
+from lib.data import shapes
+from lib.data.captions import decode_captions, parse_captions
+from lib.data.reader import read_attributes
+from lib.diffusion import Cosine
+from lib.diffusion.latent import LatentDiffusion
+from lib.diffusion.obedience import draw, obedience
+from lib.diffusion.shapes import captioned, latent_model, pixel_model
+
+
+class Painter(torch.nn.Module):
+    """A "model" that draws its captions truly, or with a fault."""
+
+    def __init__(self, fault=lambda shown: shown):
+        super().__init__()
+        self.fault, self.weight = fault, torch.nn.Parameter(torch.zeros(()))
+        self.denoiser = torch.nn.Identity()
+        self.denoiser.schedule = Cosine()
+
+    def sample(self, n, tokens, steps, step, start):
+        shown = shapes.from_labels(parse_captions(decode_captions(tokens)))
+        return 2 * shapes.render(self.fault(shown)) - 1
+
+
+def test_true_images_are_all_right_and_as_diverse_as_the_data():
+    for second in (0.0, 1.0):
+        got = obedience(Painter(), 1.0, captions=40, each=20, second=second)
+        assert got.attributes == got.images == 1.0, got
+        assert got.spread == pytest.approx(1, abs=0.1)
+        assert len(got.right) == (9 if second else 5)
+
+
+def test_a_fault_is_seen_where_it_is():
+    green = obedience(Painter(lambda a: a.replace(colour=1)), 1.0, captions=50, each=4, seed=2)
+    wanted = shapes.sample_attributes(50, torch.Generator().manual_seed(2)).colour
+    share = (wanted == 1).double().mean().item()
+    assert green.right["colour"] == pytest.approx(share) and green.right["shape"] == 1.0
+    assert green.images == pytest.approx(share)
+    assert green.attributes == pytest.approx((4 + share) / 5)
+
+
+def test_the_same_image_again_has_no_spread():
+    generator = torch.Generator()
+    painter = Painter()
+
+    def same(n, tokens, steps, step, start):
+        labels = parse_captions(decode_captions(tokens))
+        rows = [
+            shapes.from_labels(row[None], generator.manual_seed(int(row.clamp_min(0).sum())))
+            for row in labels
+        ]
+        return 2 * torch.cat([shapes.render(row) for row in rows]) - 1
+
+    painter.sample = same
+    assert obedience(painter, 1.0, captions=10, each=5).spread < 0.02
+    with pytest.raises(ValueError, match="needs 2 images of a caption"):
+        obedience(painter, 1.0, each=1)
+
+
+@pytest.mark.parametrize("make", [latent_model, pixel_model])
+def test_draw_gives_images_and_follows_its_noise(make):
+    model = make().eval()
+    start = torch.randn(2, *(model.prior if isinstance(model, LatentDiffusion) else model).shape)
+    texts = ["a red circle", "a small blue cross at the top on a light background"]
+    a, b = (draw(model, texts, w=2.0, steps=2, start=start) for _ in range(2))
+    assert a.shape == (2, 3, 32, 32) and torch.equal(a, b) and 0 <= a.min() and a.max() <= 1
+
+
+def test_captions_of_training_say_only_what_is_there():
+    x, tokens = captioned(200, torch.Generator().manual_seed(0))
+    read = shapes.labels(read_attributes((x + 1) / 2))
+    said = parse_captions(decode_captions(tokens))
+    assert ((said == read) | (said < 0)).double().mean() > 0.999
+    assert 0.05 < (said[:, 0] < 0).double().mean() < 0.3 and (said[:, 1] >= 0).all()
