@@ -185,7 +185,7 @@ def measure(model: nn.Module, n: int = 2_000) -> dict[str, Any]:
     if isinstance(model, Diffusion) and model.null:
         return {"share of 400 samples with the shape asked for": share_right(model)}
     if not isinstance(model, Autoencoder):
-        rows = [obedience(model, w, captions=60) for w in (1.0, 2.0, 3.0)]
+        rows = [obedience(model, w, captions=60, each=5) for w in (1.0, 2.0, 3.0, 4.0)]
         return {f"w = {row.w:g}": row._asdict() for row in rows}
     generator = torch.Generator().manual_seed(10_000)
     x, shown = data.sample(n, generator=generator, second=SECOND)

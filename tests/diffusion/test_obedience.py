@@ -3,13 +3,20 @@
 import pytest
 import torch
 
+from lib import weights
 from lib.data import shapes
 from lib.data.captions import decode_captions, parse_captions
 from lib.data.reader import read_attributes
 from lib.diffusion import Cosine
 from lib.diffusion.latent import LatentDiffusion
 from lib.diffusion.obedience import draw, obedience
-from lib.diffusion.shapes import captioned, latent_model, pixel_model
+from lib.diffusion.shapes import (
+    captioned,
+    ddpm_model,
+    latent_model,
+    pixel_model,
+    share_right,
+)
 
 
 class Painter(torch.nn.Module):
@@ -76,3 +83,18 @@ def test_captions_of_training_say_only_what_is_there():
     said = parse_captions(decode_captions(tokens))
     assert ((said == read) | (said < 0)).double().mean() > 0.999
     assert 0.05 < (said[:, 0] < 0).double().mean() < 0.3 and (said[:, 1] >= 0).all()
+
+
+def test_the_stored_models_do_what_their_cards_say():
+    """Few images: 4 standard errors of a share of 48 below the card's."""
+    model = ddpm_model()
+    card = weights.load("ddpm_shapes", model)
+    says = card["metrics"]["share of 400 samples with the shape asked for"]
+    assert share_right(model, 48, steps=12, seed=5) > says - 4 * (says * (1 - says) / 48) ** 0.5
+    model = latent_model()
+    card = weights.load("latent_shapes", model)
+    best = card["metrics"]["w = 3"]
+    got = obedience(model, 3.0, captions=24, each=2, seed=5)
+    share = best["right"]["shape"]
+    assert got.right["shape"] > share - 4 * (share * (1 - share) / 48) ** 0.5
+    assert best["attributes"] >= 0.9 and got.attributes > 0.9

@@ -30,14 +30,22 @@ def _grey(ax, image: Tensor) -> None:
 
 
 def strips(rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
-    """Rows of small pictures, each (1, 1, H, W) or (1, H, W) in [-1, 1], with a name for each row."""
+    """Rows of small pictures, each (1, C, H, W) or (C, H, W) in [-1, 1], with a name for each row.
+
+    C is 1 or 3.
+    """
     height = 1.15 if titles[0] else 1.0
     fig, axes = plt.subplots(
         len(rows), len(titles), figsize=(8.4, 8.4 / (len(titles) + 1) * len(rows) * height + 0.2)
     )
     for line, (name, pictures) in zip(axes.reshape(len(rows), -1), rows, strict=True):
         for ax, picture in zip(line, pictures, strict=True):
-            _grey(ax, picture.detach().float().reshape(picture.shape[-2:]))
+            image = picture.detach().float().reshape(picture.shape[-3:])
+            if len(image) == 3:
+                ax.imshow((image.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1))
+                ax.set(xticks=[], yticks=[])
+            else:
+                _grey(ax, image[0])
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
     for ax, title in zip(axes.reshape(len(rows), -1)[0], titles, strict=True):
         ax.set_title(title, fontsize=9)
