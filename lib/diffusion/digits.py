@@ -11,18 +11,19 @@ The stored `ddpm_digits` goes on for longer; it fits the model of `digits_model(
 
 import argparse
 import time
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.data import images
-from lib.diffusion.denoiser import Denoiser, Diffusion, expand
+from lib.diffusion.denoiser import Denoiser, Diffusion
 from lib.diffusion.elbo import Bound, chain_elbo
 from lib.diffusion.schedule import Cosine, Schedule
+from lib.recipe import Recipe
 from lib.train import fit
 from lib.unet import time_embedding
+from lib.utils import expand_as_batch
 
 N_LEVELS = images.LEVELS["digits"]
 NO_LABEL = 10  # beside the labels 0 to 9
@@ -86,7 +87,8 @@ class DigitNet(nn.Module):
         """Mean and standard deviation of each clean pixel given its noisy value: like x, both."""
         wide = t.double()
         alpha, sigma = (
-            expand(f(wide).to(x), x)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
+            expand_as_batch(f(wide), x)[..., None]
+            for f in (self.schedule.alpha, self.schedule.sigma)
         )
         grid = self.grid.to(x)
         log = self.log_prior - (x[..., None] - alpha * grid).square() / (2 * sigma * sigma)
@@ -120,14 +122,6 @@ class Block(nn.Module):
         scale, shift = self.scale(e).chunk(2, 1)
         inner = F.silu(self.inner(F.silu(self.norm(h) * (1 + scale) + shift)))
         return h + self.outer(self.dropout(inner))
-
-
-class Recipe(NamedTuple):
-    """A model, what it learns from, and the keyword arguments of `fit` (validation included)."""
-
-    model: Diffusion
-    train: Tensor
-    fit: dict[str, Any]
 
 
 def digits_model(seed: int = 0, weight: str = "eps", counted: Tensor | None = None) -> Diffusion:

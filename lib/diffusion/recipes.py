@@ -10,10 +10,6 @@ that has bfloat16 (AMX), in a quarter of an hour, `cifar10` for a GPU:
     BOOK_DATA=... python -m lib.diffusion.recipes mnist
 """
 
-import argparse
-import time
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -21,7 +17,7 @@ from lib.data import images
 from lib.data.images import LEVELS, to_unit
 from lib.diffusion.denoiser import Denoiser, Diffusion
 from lib.diffusion.schedule import Cosine
-from lib.train import fit
+from lib.recipe import Recipe, store, train
 from lib.unet import UNet
 
 
@@ -61,14 +57,6 @@ class LabelledPixels:
         x = levels[::every]
         u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
         return to_unit(x, self.n_levels, u), labels[::every]
-
-
-class Recipe(NamedTuple):
-    """A model, what it learns from, and the keyword arguments of `fit` (validation included)."""
-
-    model: Diffusion
-    train: LabelledPixels
-    fit: dict[str, Any]
 
 
 def small_model(seed: int = 0) -> Diffusion:
@@ -141,38 +129,13 @@ RECIPES = {f.__name__: f for f in (mnist, fashion_mnist, cifar10)}
 
 def main(argv: list[str] | None = None) -> None:
     """Train one of the recipes, measure it after rounding, store weights and card."""
-    from lib import weights
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", help="resume from this file, and write it as it goes")
-    parser.add_argument("--to", default=str(weights.FOLDER), help="folder for weights and card")
-    args = parser.parse_args(argv)
-    more = {} if args.steps is None else {"steps": args.steps}
-    recipe = RECIPES[args.recipe](seed=args.seed, **more)
-    model, begun, curve = recipe.model.to(args.device), time.process_time(), []
-    for u in fit(model, recipe.train.to(args.device), **recipe.fit, checkpoint=args.checkpoint):
-        if u.valid is not None:
-            curve.append([u.step, round(u.loss, 4), round(u.valid, 4)])
-            print(*curve[-1], f"{u.seconds:.0f} s", flush=True)
-    seconds = time.process_time() - begun
-    weights.round_weights(model)
     from lib.diffusion.measures import measure  # which imports from this file
 
-    bits = 1_000 if args.recipe == "cifar10" else 0
-    card = {
-        "recipe": f"lib.diffusion.recipes.{args.recipe}(steps={recipe.fit['steps']})",
-        "seed": args.seed,
-        "data": f"{args.recipe}, labels withheld with probability 0.15",
-        "metrics": measure(model, recipe.train, bits),
-        "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu, one thread",
-        "curve": curve,
-    }
-    print(card["metrics"], weights.save(f"ddpm_{args.recipe}", model, card, folder=args.to))
+    run = train(RECIPES, main.__doc__, argv)
+    name = run.args.recipe
+    metrics = measure(run.model, run.recipe.train, 1_000 if name == "cifar10" else 0)
+    data = f"{name}, labels withheld with probability 0.15"
+    store(run, "lib.diffusion.recipes", data, metrics, name=f"ddpm_{name}")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ From the command line, which keeps the weights, each made for one core that has 
     python -m lib.diffusion.shapes ddpm_shapes
 """
 
-import argparse
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,20 +25,12 @@ from lib.diffusion.denoiser import Clipped, Denoiser, Diffusion
 from lib.diffusion.exponential import dpm_solver_multi
 from lib.diffusion.latent import Captioned, CaptionEncoder, LatentDiffusion
 from lib.diffusion.schedule import Cosine
-from lib.train import fit
+from lib.recipe import Recipe, store, train
 from lib.unet import UNet
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
 
 SECOND = 0.25  # share of images with two shapes
 UNSAID = 0.15  # share of attributes that a caption leaves out
-
-
-class Recipe(NamedTuple):
-    """A model, where its images come from, and the keyword arguments of `fit`."""
-
-    model: nn.Module
-    train: Callable[[int], Tensor | tuple[Tensor, Tensor]]
-    fit: dict[str, Any]
 
 
 def images(n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -199,34 +188,9 @@ def measure(model: nn.Module, n: int = 2_000) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Train one of the recipes, measure it after rounding, store weights and card."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", help="resume from this file, and write it as it goes")
-    parser.add_argument("--to", default=str(weights.FOLDER), help="folder for weights and card")
-    args = parser.parse_args(argv)
-    more = {} if args.steps is None else {"steps": args.steps}
-    recipe = RECIPES[args.recipe](seed=args.seed, **more)
-    model, begun, curve, total = recipe.model.to(args.device), time.process_time(), [], 0.0
-    for u in fit(model, recipe.train, **recipe.fit, checkpoint=args.checkpoint):
-        total += u.loss
-        if u.step % 500 == 0:
-            curve.append([u.step, round(total / 500, 4)])
-            print(*curve[-1], f"{u.seconds:.0f} s", flush=True)
-            total = 0.0
-    seconds = time.process_time() - begun
-    card = {
-        "recipe": f"lib.diffusion.shapes.{args.recipe}(steps={recipe.fit['steps']})",
-        "seed": args.seed,
-        "data": "generated shapes, 32 x 32, a quarter of them two",
-        "metrics": measure(weights.round_weights(model)),
-        "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
-        "curve": curve,
-    }
-    print(card["metrics"], weights.save(args.recipe, model, card, folder=args.to))
+    run = train(RECIPES, main.__doc__, argv, every=500)
+    data = "generated shapes, 32 x 32, a quarter of them two"
+    store(run, "lib.diffusion.shapes", data, measure(run.model))
 
 
 if __name__ == "__main__":

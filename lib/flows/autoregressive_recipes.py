@@ -18,8 +18,9 @@ from lib.data.toys import moons
 from lib.flows.builders import iaf, maf, spline_maf
 from lib.flows.elementwise import Affine, Logit
 from lib.flows.flow import Flow
-from lib.flows.recipes import Pixels, Recipe
+from lib.flows.recipes import Pixels
 from lib.flows.transform import Compose, Transform
+from lib.recipe import Recipe
 from lib.vae.likelihoods import Bernoulli, DiscretisedLogistic
 from lib.vae.nets import mlp_decoder, mlp_encoder
 from lib.vae.vae import VAE

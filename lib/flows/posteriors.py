@@ -4,10 +4,10 @@ import torch
 
 from lib.data.images import LEVELS, binarized_mnist, digits
 from lib.flows.builders import planar_flow
+from lib.recipe import Recipe
 from lib.utils import check_count
 from lib.vae.likelihoods import Bernoulli, DiscretisedLogistic
 from lib.vae.nets import mlp_decoder, mlp_encoder
-from lib.vae.recipes import Recipe
 from lib.vae.vae import VAE
 
 

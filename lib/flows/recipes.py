@@ -10,10 +10,7 @@ On a GPU the full-size recipes run from the command line, and keep their weights
     BOOK_DATA=... python -m lib.flows.recipes mnist_glow --device cuda
 """
 
-import argparse
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +23,7 @@ from lib.flows.elementwise import Logit
 from lib.flows.flow import Flow
 from lib.flows.linear import ActNorm, start
 from lib.flows.transform import Compose, Transform
-from lib.train import fit
+from lib.recipe import Recipe, store, train
 
 
 class Pixels:
@@ -61,14 +58,6 @@ class Pixels:
         levels = self.part(split)[:most]
         noise = torch.Generator().manual_seed(0)
         return dequantise(levels.repeat(copies, *[1] * (levels.ndim - 1)), self.n_levels, noise)
-
-
-class Recipe(NamedTuple):
-    """A model, what it learns from, and the keyword arguments of `fit` (validation included)."""
-
-    model: Flow
-    train: Pixels
-    fit: dict[str, Any]
 
 
 def _recipe(
@@ -153,41 +142,18 @@ def measure(
 
 def main(argv: list[str] | None = None) -> None:
     """Train one of the full-size recipes, measure it on the test part, store weights and card."""
-    from lib import weights
     from lib.flows.autoregressive_recipes import mnist_maf  # which imports from this file
 
     recipes = RECIPES | {"mnist_maf": mnist_maf}
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe", choices=recipes)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", help="resume from this file, and write it as it goes")
-    parser.add_argument("--to", default=str(weights.FOLDER), help="folder for weights and card")
-    args = parser.parse_args(argv)
-    more = {} if args.steps is None else {"steps": args.steps}
-    recipe = recipes[args.recipe](seed=args.seed, **more)
-    model, pixels = recipe.model.to(args.device), recipe.train.to(args.device)
-    begun, curve = time.perf_counter(), []
+    run = train(recipes, main.__doc__, argv)
+    pixels = run.recipe.train
     bits = lambda nats: bits_per_dim(nats, pixels.train[0].numel(), pixels.n_levels)
-    for u in fit(model, pixels, **recipe.fit, checkpoint=args.checkpoint):
-        if u.valid is not None:
-            curve.append([u.step, round(bits(u.loss), 4), round(bits(u.valid), 4)])
-            print(*curve[-1], f"{u.seconds:.0f} s", flush=True)
-    seconds = time.perf_counter() - begun
-    weights.round_weights(model)
-    mean, error = measure(model, pixels.part("test"), pixels.n_levels, draws=4)
-    module = recipes[args.recipe].__module__.replace("__main__", "lib.flows.recipes")
-    card = {
-        "recipe": f"{module}.{args.recipe}(steps={recipe.fit['steps']})",
-        "seed": args.seed,
-        "data": f"{pixels.name}, {pixels.n_levels} levels, uniform dequantisation",
-        "metrics": {"part": "test", "unit": "bits per dimension", "bits": mean, "stderr": error},
-        "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu, one thread",
-        "curve": curve,
-    }
-    print(card["metrics"], weights.save(args.recipe, model, card, folder=args.to))
+    run = run._replace(curve=[[k, *(round(bits(v), 4) for v in loss)] for k, *loss in run.curve])
+    mean, error = measure(run.model, pixels.part("test"), pixels.n_levels, draws=4)
+    module = recipes[run.args.recipe].__module__.replace("__main__", "lib.flows.recipes")
+    data = f"{pixels.name}, {pixels.n_levels} levels, uniform dequantisation"
+    metrics = {"part": "test", "unit": "bits per dimension", "bits": mean, "stderr": error}
+    store(run, module, data, metrics)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from lib.flows import Affine, Compose, Flow, Logit
 from lib.flows.continuous import Continuous, FieldNet, RegularisedFlow, set_solver
 from lib.flows.field import ConvField
 from lib.flows.linear import start
-from lib.flows.recipes import Pixels, Recipe, measure
+from lib.flows.recipes import Pixels, measure
+from lib.recipe import Recipe
 from lib.train import fit
 
 TRAINING = dict(rtol=1e-3, atol=1e-3)

@@ -9,27 +9,15 @@ On a GPU the binarised MNIST recipes run from the command line, and keep their w
     BOOK_DATA=... python -m lib.vae.recipes mnist_conv --device cuda
 """
 
-import argparse
-import time
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from lib.data.images import LEVELS, binarized_mnist, digits
-from lib.train import fit
+from lib.recipe import Recipe, store, train
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
 from lib.vae.likelihoods import Bernoulli, DiscretisedLogistic
 from lib.vae.nets import conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
 from lib.vae.vae import VAE, LatentModel
-
-
-class Recipe(NamedTuple):
-    """A model, what it learns from, and the keyword arguments of `fit` (validation included)."""
-
-    model: LatentModel
-    train: Tensor
-    fit: dict[str, Any]
 
 
 def digits_vae(
@@ -139,46 +127,18 @@ def measure_bound(model: LatentModel, x: Tensor, seed: int = 0, n: int = 8) -> d
 
 def main(argv: list[str] | None = None) -> None:
     """Train one of the MNIST recipes, measure it on the test part, store weights and card."""
-    from lib import weights
     from lib.flows.autoregressive_recipes import mnist_iaf  # chapters 5 and 6: the same VAE with a
     from lib.flows.posteriors import mnist_planar  # flow behind its Gaussian
 
     recipes = RECIPES | {"mnist_iaf": mnist_iaf, "mnist_planar": mnist_planar}
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe", choices=recipes)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", help="resume from this file, and write it as it goes")
-    parser.add_argument("--to", default=str(weights.FOLDER), help="folder for weights and card")
-    parser.add_argument(
-        "--test-images", type=int, default=10_000, help="for log p, spread over the set"
-    )
-    args = parser.parse_args(argv)
-    more = {} if args.steps is None else {"steps": args.steps}
-    recipe = recipes[args.recipe](seed=args.seed, **more)
-    model, train = recipe.model.to(args.device), recipe.train.to(args.device)
-    start, cpu, curve = time.perf_counter(), time.process_time(), []
-    for u in fit(model, train, **recipe.fit, checkpoint=args.checkpoint):
-        if u.valid is not None:
-            curve.append([u.step, round(u.loss, 3), round(u.valid, 3)])
-            print(*curve[-1], f"{u.seconds:.0f} s", flush=True)
-    seconds = {"wall": time.perf_counter() - start, "processor": time.process_time() - cpu}
-    weights.round_weights(model)
-    test = binarized_mnist("test").float().to(args.device)
-    metrics = {"part": "test", "unit": "nats", "-elbo of all": measure_bound(model, test)["-elbo"]}
-    metrics |= measure(model, test[:: max(1, len(test) // args.test_images)])  # sorted by class
-    module = recipes[args.recipe].__module__.replace("__main__", "lib.vae.recipes")
-    card = {
-        "recipe": f"{module}.{args.recipe}(steps={recipe.fit['steps']})",
-        "seed": args.seed,
-        "data": "binarized_mnist (Larochelle and Murray 2011), static",
-        "metrics": metrics,
-        "seconds": {k: round(v, 1) for k, v in seconds.items()},
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu, one thread",
-        "curve": curve,
-    }
-    print(card["metrics"], weights.save(args.recipe, model, card, folder=args.to))
+    images = dict(type=int, default=10_000, help="for log p, spread over the set")
+    run = train(recipes, main.__doc__, argv, test_images=images)
+    test = binarized_mnist("test").float().to(run.args.device)
+    some = test[:: max(1, len(test) // run.args.test_images)]  # the set is sorted by class
+    bound = {"-elbo of all": measure_bound(run.model, test)["-elbo"]}
+    metrics = {"part": "test", "unit": "nats", **bound, **measure(run.model, some)}
+    module = recipes[run.args.recipe].__module__.replace("__main__", "lib.vae.recipes")
+    store(run, module, "binarized_mnist (Larochelle and Murray 2011), static", metrics)
 
 
 if __name__ == "__main__":

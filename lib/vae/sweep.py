@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from lib import weights
 from lib.data.images import LEVELS, digits
+from lib.recipe import Recipe
 from lib.train import fit
 from lib.utils import check_count
 from lib.vae.likelihoods import DiscretisedLogistic
 from lib.vae.nets import mlp_decoder, mlp_encoder
-from lib.vae.recipes import Recipe, measure_bound
+from lib.vae.recipes import measure_bound
 from lib.vae.vae import VAE
 
 BETAS = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
