@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -28,17 +27,23 @@ def mlp(
 
 
 class Residual(nn.Module):
-    """h + two 3 x 3 convolutions: (B, width, H, W) -> the same."""
+    """x + conv(silu(conv(silu(x)))): (B, width, H, W) -> the same. With `still` it starts as x."""
 
-    def __init__(self, width: int, dropout: float = 0.0):
+    def __init__(self, width: int, dropout: float = 0.0, still: bool = False):
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.dropout = dropout
+        self.body = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        if still:
+            nn.init.zeros_(self.body[-1].weight)
+            nn.init.zeros_(self.body[-1].bias)
 
-    def forward(self, h: Tensor) -> Tensor:
-        inner = F.dropout(F.silu(self.first(F.silu(h))), self.dropout, self.training)
-        return h + self.second(inner)
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
 
 
 def conv_net(

@@ -14,7 +14,7 @@ def expand_as_batch(t: Tensor | float, x: Tensor) -> Tensor:
 
     The result has the dtype and device of x.
     """
-    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    t = t.to(x) if isinstance(t, Tensor) else x.new_tensor(t)
     if t.ndim == 0:
         return t
     if t.ndim != 1 or len(t) not in (1, len(x)):

@@ -48,6 +48,7 @@ function fitFormulas() {
 
 function markScrolling() {
   for (const box of document.querySelectorAll("div.math, div.cell_output, div.highlight pre, .bd-article table")) {
+    box.classList.toggle("wide", box.scrollWidth - box.clientWidth > 4);
     const more = () => box.classList.toggle("scrolls", box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
     if (!box.dataset.watched) box.addEventListener("scroll", more, { passive: true });
     box.dataset.watched = "yes";

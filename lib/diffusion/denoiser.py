@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 from lib.data.densities import GaussianMixture
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import check_batch, sum_dims
-
-
-def expand(a: Time, x: Tensor) -> Time:
-    """A float stays one; a tensor () or (B,) is shaped to multiply (B, ...)."""
-    return a if not isinstance(a, Tensor) or a.ndim == 0 else a.reshape(-1, *[1] * (x.ndim - 1))
+from lib.utils import check_batch, expand_as_batch, sum_dims
 
 
 class BaseDenoiser(nn.Module):
@@ -60,8 +55,8 @@ class BaseDenoiser(nn.Module):
             )
         wide = t if t.device.type == "mps" else t.double()  # a float32 t loses digits of sigma
         return (
-            expand(self.schedule.alpha(wide).to(x), x),
-            expand(self.schedule.sigma(wide).to(x), x),
+            expand_as_batch(self.schedule.alpha(wide), x),
+            expand_as_batch(self.schedule.sigma(wide), x),
         )
 
 
@@ -126,7 +121,7 @@ def weights(schedule: Schedule, predict: str, t: float, a: float, b: float) -> t
 def times(t: Time, x: Tensor) -> Tensor:
     """(B,) of x's precision, for a network."""
     if not isinstance(t, Tensor):
-        return x.new_full((len(x),), t)
+        return torch.full((len(x),), t, dtype=x.dtype, device=x.device)
     return t.to(x).expand(len(x))
 
 
@@ -242,7 +237,7 @@ class Diffusion(nn.Module):
         if context is not None and self.drop and self.training:
             gone = torch.rand(len(x), device=x.device) < self.drop
             null = torch.as_tensor(self.null, dtype=context.dtype, device=context.device)
-            context = torch.where(expand(gone, context), null, context)
+            context = torch.where(expand_as_batch(gone, context) > 0, null, context)
         return denoising_loss(self.denoiser, x, context, self.weight, self.t_min)
 
     @torch.no_grad()

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.data import images
-from lib.diffusion.denoiser import Denoiser, Diffusion, expand
+from lib.diffusion.denoiser import Denoiser, Diffusion
 from lib.diffusion.elbo import Bound, chain_elbo
 from lib.diffusion.schedule import Cosine, Schedule
 from lib.recipe import Recipe
 from lib.train import fit
 from lib.unet import time_embedding
+from lib.utils import expand_as_batch
 
 N_LEVELS = images.LEVELS["digits"]
 NO_LABEL = 10  # beside the labels 0 to 9
@@ -86,7 +87,8 @@ class DigitNet(nn.Module):
         """Mean and standard deviation of each clean pixel given its noisy value: like x, both."""
         wide = t.double()
         alpha, sigma = (
-            expand(f(wide).to(x), x)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
+            expand_as_batch(f(wide), x)[..., None]
+            for f in (self.schedule.alpha, self.schedule.sigma)
         )
         grid = self.grid.to(x)
         log = self.log_prior - (x[..., None] - alpha * grid).square() / (2 * sigma * sigma)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.diffusion.denoiser import BaseDenoiser, expand
+from lib.diffusion.denoiser import BaseDenoiser
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import check_batch, check_count, sum_dims
+from lib.utils import check_batch, check_count, expand_as_batch, sum_dims
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -243,4 +243,4 @@ def _snr(schedule: Schedule, t: Time) -> Time:
 
 
 def _like(a: Time, x: Tensor) -> Time:
-    return expand(a.to(x), x) if isinstance(a, Tensor) else a
+    return expand_as_batch(a, x) if isinstance(a, Tensor) else a

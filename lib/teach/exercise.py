@@ -64,7 +64,9 @@ def known(
     """Raise the hint of the first known mistake that the answer equals."""
     for hint, wrong in mistakes.items():
         wrong = torch.as_tensor(wrong, dtype=torch.float64)
-        same = got.shape == wrong.shape and torch.allclose(got, wrong, rtol=rtol, atol=atol)
+        same = got.shape == wrong.shape and torch.allclose(
+            got, wrong, rtol=rtol, atol=atol, equal_nan=True
+        )
         require(not same, hint)
 
 

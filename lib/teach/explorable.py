@@ -35,7 +35,10 @@ MOST_FRAMES = 4000
 
 @dataclass(frozen=True)
 class Slider:
-    """A number between `min` and `max`; `play` adds a button that runs through it."""
+    """A number between `min` and `max`; `play` adds a button that runs through it.
+
+    `shown` is what stands beside the slider at each of its stops, in place of the number.
+    """
 
     name: str
     label: str
@@ -44,7 +47,14 @@ class Slider:
     value: float
     step: float = 0.01
     play: bool = False
+    shown: tuple[str, ...] = ()
     kind: str = "slider"
+
+    def __post_init__(self) -> None:
+        if self.shown and len(self.shown) != len(self.stops()):
+            raise ValueError(
+                f"slider {self.name!r} has {len(self.stops())} stops, `shown` has {len(self.shown)}"
+            )
 
     def stops(self) -> list[float]:
         n = round((self.max - self.min) / self.step)

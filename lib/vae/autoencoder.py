@@ -9,9 +9,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lib.nets import Residual
 from lib.utils import check_batch, check_count
 from lib.vae.elbo import Elbo, draw, kl_normal, normal_log_prob
-from lib.vae.nets import Residual
 from lib.vae.vae import bounded
 
 
@@ -20,11 +20,11 @@ def spatial_encoder(channels: int, features: int, width: int = 64) -> nn.Sequent
     return nn.Sequential(
         nn.PixelUnshuffle(2),
         nn.Conv2d(4 * channels, width, 3, padding=1),
-        Residual(width),
+        Residual(width, still=True),
         nn.SiLU(),
         nn.Conv2d(width, width, 4, stride=2, padding=1),
-        Residual(width),
-        Residual(width),
+        Residual(width, still=True),
+        Residual(width, still=True),
         nn.SiLU(),
         nn.Conv2d(width, features, 1),
     ).to(memory_format=torch.channels_last)
@@ -34,11 +34,11 @@ def spatial_decoder(latent: int, channels: int, width: int = 64) -> nn.Sequentia
     """(B, latent, H/4, W/4) -> (B, channels, H, W): the encoder's layers in the opposite order."""
     return nn.Sequential(
         nn.Conv2d(latent, width, 3, padding=1),
-        Residual(width),
-        Residual(width),
+        Residual(width, still=True),
+        Residual(width, still=True),
         nn.SiLU(),
         nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
-        Residual(width),
+        Residual(width, still=True),
         nn.SiLU(),
         nn.Conv2d(width, 4 * channels, 3, padding=1),
         nn.PixelShuffle(2),

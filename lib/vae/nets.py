@@ -2,9 +2,9 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import nn
 
-from lib.nets import mlp
+from lib.nets import Residual, mlp
 
 
 def mlp_encoder(
@@ -31,25 +31,6 @@ def mlp_decoder(
     return nn.Sequential(net, nn.Unflatten(1, out))
 
 
-class Residual(nn.Module):
-    """x + conv(silu(conv(silu(x)))): (B, C, H, W) -> the same shape. Starts as the identity."""
-
-    def __init__(self, channels: int, dropout: float = 0.0):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
 def conv_encoder(
     shape: tuple[int, int, int],
     features: int,
@@ -65,10 +46,10 @@ def conv_encoder(
     _check_halvings(shape, halvings)
     layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, padding=1)]
     for _ in range(halvings):
-        layers += [Residual(width, dropout) for _ in range(blocks)]
+        layers += [Residual(width, dropout, still=True) for _ in range(blocks)]
         layers += [nn.SiLU(), nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)]
         width *= 2
-    layers += [Residual(width, dropout) for _ in range(blocks)]
+    layers += [Residual(width, dropout, still=True) for _ in range(blocks)]
     side = (shape[1] >> halvings) * (shape[2] >> halvings)
     return nn.Sequential(*layers, nn.SiLU(), nn.Flatten(), nn.Linear(width * side, features))
 
@@ -88,10 +69,10 @@ def conv_decoder(
     layers: list[nn.Module] = [nn.Linear(latent, math.prod(start)), nn.Unflatten(1, start)]
     wide = start[0]
     for _ in range(halvings):
-        layers += [Residual(wide, dropout) for _ in range(blocks)]
+        layers += [Residual(wide, dropout, still=True) for _ in range(blocks)]
         layers += [nn.SiLU(), nn.ConvTranspose2d(wide, wide // 2, 4, stride=2, padding=1)]
         wide //= 2
-    layers += [Residual(wide, dropout) for _ in range(blocks)]
+    layers += [Residual(wide, dropout, still=True) for _ in range(blocks)]
     return nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(wide, channels * shape[0], 3, padding=1))
 
 

@@ -177,6 +177,37 @@ def test_a_slider_follows_the_keyboard(site, browser, name):
             assert slider.evaluate("(s) => s.getAttribute('aria-valuetext')") != before
 
 
+# With a panel in the middle of the window: its figure's controls that are out of the window, too narrow for a thumb, or above it.
+REACH = """(figure) => [...figure.querySelectorAll(".ex-panels canvas")].flatMap((panel) => {
+  panel.scrollIntoView({ block: "center" });
+  const middle = panel.getBoundingClientRect().top + panel.clientHeight / 2;
+  return [...figure.querySelectorAll(".ex-controls input, .ex-controls select")].filter((c) => {
+    const r = c.getBoundingClientRect();
+    return r.top < middle || r.bottom > innerHeight || (c.type === "range" && r.width < 100);
+  }).map((c) => c.dataset.name);
+})"""
+
+
+@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
+def test_on_a_phone_the_controls_stay_beside_their_picture(site, browser, name):
+    with Visit(browser, f"{site}{name}.html", PHONE, site) as visit:
+        for figure in visit.page.query_selector_all("figure.explorable"):
+            assert figure.evaluate(REACH) == [], figure.get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
+def test_on_a_phone_a_wide_figure_says_that_it_scrolls(site, browser, name):
+    with Visit(browser, f"{site}{name}.html", PHONE, site) as visit:
+        visit.page.wait_for_timeout(200)  # the page marks them after its formulas
+        silent = visit.page.evaluate(
+            """() => [...document.querySelectorAll(".cell_output figure:not(.explorable)")].filter((f) =>
+                (f.querySelector("img").getBoundingClientRect().width > f.clientWidth + 4) !==
+                (getComputedStyle(f, "::before").visibility === "visible"
+                 && getComputedStyle(f, "::before").content !== "none")).map((f) => f.textContent.slice(0, 40))"""
+        )
+        assert not silent
+
+
 @pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
 def test_links_inside_a_chapter_arrive(site, browser, name):
     with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:

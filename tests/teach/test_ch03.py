@@ -90,7 +90,7 @@ WRONG = {
         (LOG2 - 0.375, "means are missing"),
         (0.125 + LOG2, "first dimension alone"),
         (7, "not yet"),
-        ("one", "a number was expected"),
+        ("one", "a number or a tensor was expected"),
     ],
     "3.2": [
         (-1.25 + math.log(17), "nats per dimension"),

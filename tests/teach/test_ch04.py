@@ -75,7 +75,7 @@ WRONG = {
         (math.exp(-0.5 * (2.56 + R**2) - LOG2PI - 0.8), "its logarithm"),
         ((-0.5 * (2.56 + R**2) - LOG2PI - 0.8) / math.log(2), "in bits"),
         (7, "not yet"),
-        ("five", "a number was expected"),
+        ("five", "a number or a tensor was expected"),
     ],
     "4.2": [
         (32 * (LOG2PI + 1), "entropy of the model"),

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import Hint, call, close, exercise, known, number, require
 
 F64 = torch.float64
-
-
-def _tensor(value: Any, what: str = "your function should return a number or a tensor") -> Tensor:
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(what) from None
-
-
-def _known(got: Tensor, mistakes: dict[str, Any], rtol: float = 1e-5) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        same = got.shape == wrong.shape and torch.allclose(got, wrong, rtol=rtol, equal_nan=True)
-        require(not same, hint)
+_known = partial(known, rtol=1e-5)
 
 
 @exercise("3.1")
 def kl_by_hand(answer: Any) -> None:
     """KL(N((1, -1/2), diag(1/2, 1)^2) || N(0, I)), accepted to three digits."""
-    got = _tensor(answer, "a number was expected")
+    got = number(answer)
     right, log2 = 0.25 + math.log(2), math.log(2)
     _known(
         got,
@@ -55,7 +42,7 @@ def kl_by_hand(answer: Any) -> None:
 @exercise("3.2")
 def bits(answer: Any) -> None:
     """(-80 / 64 + ln 17) / ln 2, accepted to three digits."""
-    got, log2 = _tensor(answer, "a number was expected"), math.log(2)
+    got, log2 = number(answer), math.log(2)
     _known(
         got,
         {
@@ -86,7 +73,7 @@ def reparameterised(answer: Any) -> None:
     require(isinstance(got, tuple | list) and len(got) == 2, "return a pair: d/dm and d/d log s")
     if any(g is None or g is ... for g in got):
         raise Hint("no answer yet: one of the two gradients is not there")
-    got = tuple(_tensor(g, "return a pair of numbers: d/dm and d/d log s") for g in got)
+    got = tuple(number(g) for g in got)
     require(
         not any(g.numel() == len(eps) for g in got),
         "that is one gradient for each draw: average over the draws",
@@ -132,7 +119,7 @@ def one_bin(answer: Any) -> None:
     """All levels of a small family; then a level 100 scales from the mean, in float32."""
     n, k = 6, torch.arange(6, dtype=F64)
     mean, scale = torch.tensor(2.3, dtype=F64), torch.tensor(0.9, dtype=F64)
-    got = _tensor(call(answer, k, mean, scale, n))
+    got = number(call(answer, k, mean, scale, n))
     a, b = (k - 0.5 - mean) / scale, (k + 0.5 - mean) / scale
     inside = (b.sigmoid() - a.sigmoid()).log()
     first, last = F.logsigmoid(b), F.logsigmoid(-a)
@@ -164,7 +151,7 @@ def one_bin(answer: Any) -> None:
         got, want, "not yet: log of sigmoid(b) - sigmoid(a), except in the first and the last bin"
     )
     far = torch.tensor([120.0, 2.0])
-    got = _tensor(call(answer, far, torch.tensor([20.0, 102.0]), torch.tensor([1.0, 1.0]), 256))
+    got = number(call(answer, far, torch.tensor([20.0, 102.0]), torch.tensor([1.0, 1.0]), 256))
     close(got, torch.full((2,), -99.5 + math.log(-math.expm1(-1)), dtype=F64),
           "right near the mean, and not 100 scales away in float32: both sigmoids round to the same "
           "number; add logarithms instead", rtol=1e-4)  # fmt: skip
@@ -174,7 +161,7 @@ def one_bin(answer: Any) -> None:
 def importance_weighted(answer: Any) -> None:
     """Three weights for two images; then log-weights near -800 in float32."""
     log_w = torch.tensor([[-1.3, 0.4], [0.9, -2.2], [-0.2, 1.7]], dtype=F64)
-    got, want = _tensor(call(answer, log_w)), torch.logsumexp(log_w, 0) - math.log(3)
+    got, want = number(call(answer, log_w)), torch.logsumexp(log_w, 0) - math.log(3)
     _known(
         got,
         {
@@ -198,7 +185,7 @@ def importance_weighted(answer: Any) -> None:
     )
     close(got, want, "log of (1/K) times the sum of exp(log_w), for each column")
     low = torch.tensor([[-800.0], [-801.0]])
-    close(_tensor(call(answer, low)), torch.tensor([-800 + math.log((1 + math.exp(-1)) / 2)]),
+    close(number(call(answer, low)), torch.tensor([-800 + math.log((1 + math.exp(-1)) / 2)]),
           "right for moderate weights, but exp(-800) is 0: use torch.logsumexp", rtol=1e-5)  # fmt: skip
 
 
@@ -207,13 +194,13 @@ def free_bits(answer: Any) -> None:
     """Dimension 1 is below the free nats on average, dimension 0 above; examples lie on both sides."""
     recon = torch.tensor([-3.0, -4.5, -2.2], dtype=F64)
     kl = torch.tensor([[0.1, 0.9, 0.02], [1.3, 0.1, 0.4], [0.9, 0.1, 0.3]], dtype=F64)
-    got, m = _tensor(call(answer, recon, kl, 0.5)), kl.mean(0)
+    got, m = number(call(answer, recon, kl, 0.5)), kl.mean(0)
     want = -recon.mean() + m.clamp(min=0.5).sum()
     each = -recon.mean() + kl.clamp(min=0.5).mean(0).sum()
     per = -recon + kl.clamp(min=0.5).sum(1)
     averaged = -recon.mean() + m.clamp(min=0.5).mean()
     _known(got, {"sum over the latent dimensions, do not average": averaged})
-    once = _tensor(call(answer, recon, kl, 2.0))  # more than all dimensions use together
+    once = number(call(answer, recon, kl, 2.0))  # more than all dimensions use together
     _known(
         once,
         {

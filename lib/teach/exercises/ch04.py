@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import Hint, call, close, exercise, known, number, require
 
 F64 = torch.float64
-
-
-def _tensor(value: Any, what: str = "your function should return a number or a tensor") -> Tensor:
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(what) from None
-
-
-def _known(got: Tensor, mistakes: dict[str, Any], rtol: float = 1e-5) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        same = got.shape == wrong.shape and torch.allclose(got, wrong, rtol=rtol)
-        require(not same, hint)
+_known = partial(known, rtol=1e-5)
 
 
 @exercise("4.1")
 def by_hand(answer: Any) -> None:
     """s = 0.8, t = 1.56, z = (1.6, 1.44 e^-0.8); accepted to three digits."""
-    got = _tensor(answer, "a number was expected")
+    got = number(answer)
     log2pi = math.log(2 * math.pi)
 
     def log_p(z_b: float, logabsdet: float = -0.8, constant: float = log2pi) -> float:
@@ -63,7 +50,7 @@ def by_hand(answer: Any) -> None:
 @exercise("4.2")
 def floor(answer: Any) -> None:
     """(D / 2) log 2 pi at D = 64, accepted to three digits."""
-    got, log2pi = _tensor(answer, "a number was expected"), math.log(2 * math.pi)
+    got, log2pi = number(answer), math.log(2 * math.pi)
     _known(
         got,
         {
@@ -84,7 +71,7 @@ def _pair(got: Any) -> tuple[Tensor, Tensor]:
     require(isinstance(got, tuple | list) and len(got) == 2, "return a pair: z and logabsdet")
     if any(g is None or g is ... for g in got):
         raise Hint("no answer yet: one of the two is not there")
-    z, logabsdet = (_tensor(g, "return a pair of tensors: z and logabsdet") for g in got)
+    z, logabsdet = (number(g) for g in got)
     return z, logabsdet
 
 
@@ -146,7 +133,7 @@ def squeeze(answer: Any) -> None:
     """Different height and width, several channels, numbered pixels."""
     B, C, H, W = 2, 3, 4, 6
     x = torch.arange(B * C * H * W, dtype=F64).view(B, C, H, W)
-    got = _tensor(call(answer, x.clone()))
+    got = number(call(answer, x.clone()))
     cells = x.reshape(B, C, H // 2, 2, W // 2, 2)
     shape = (B, 4 * C, H // 2, W // 2)
     want = cells.permute(0, 1, 3, 5, 2, 4).reshape(shape)
@@ -180,7 +167,7 @@ def mirrors(answer: Any) -> None:
     generator = torch.Generator().manual_seed(45)
     z = torch.randn(4, 5, generator=generator, dtype=F64)
     V = 1.7 * torch.randn(3, 5, generator=generator, dtype=F64)
-    got = _tensor(call(answer, z.clone(), V.clone()))
+    got = number(call(answer, z.clone(), V.clone()))
 
     def apply(rows: Tensor, factor: float = 2.0, unit: bool = True, power: int = 1) -> Tensor:
         out = z

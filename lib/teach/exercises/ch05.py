@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, require
+from ..exercise import Hint, call, close, exercise, known, number, require
 
 F64 = torch.float64
+_known = partial(known, rtol=1e-6)
 LOG_2PI = math.log(2 * math.pi)
-
-
-def _tensor(value: Any, what: str = "your function should return a tensor") -> Tensor:
-    """A number or tensor as float64; a sentence if it is neither."""
-    try:
-        return torch.as_tensor(value).detach().to(F64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(what) from None
 
 
 def _pair(value: Any, what: str) -> tuple[Tensor, Tensor]:
     """Two tensors as float64."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise Hint(f"return a pair: {what}")
-    return _tensor(value[0]), _tensor(value[1])
-
-
-def _known(got: Tensor, mistakes: dict[str, Any], rtol: float = 1e-6) -> None:
-    """Raise the hint of the first known mistake that the answer equals."""
-    for hint, wrong in mistakes.items():
-        wrong = torch.as_tensor(wrong, dtype=F64)
-        same = got.shape == wrong.shape and torch.allclose(got, wrong, rtol=rtol, equal_nan=True)
-        require(not same, hint)
+    return number(value[0]), number(value[1])
 
 
 @exercise("5.1")
 def by_hand(answer: Any) -> None:
     """-1/8 - e^2 / 8 - log 2 - (log 1.5 - 1) - log 2 pi, accepted to three digits."""
-    got = _tensor(answer, "a number was expected")
+    got = number(answer)
     scales = math.log(2) + math.log(1.5) - 1
     squares = 0.5 * 0.5**2 + 0.5 * (math.e / 2) ** 2  # z_1 = 1/2, z_2 = e/2
     right = -squares - scales - LOG_2PI
@@ -71,7 +57,7 @@ def by_hand(answer: Any) -> None:
 @exercise("5.2")
 def weights(answer: Any) -> None:
     """12 in the first layer and 12 in the last."""
-    got = _tensor(answer, "a number was expected")
+    got = number(answer)
     _known(
         got,
         {
@@ -92,7 +78,7 @@ def masks(answer: Any) -> None:
     got = call(answer, order, hidden)
     require(isinstance(got, tuple | list), "return a list of masks, the first layer's at its start")
     require(len(got) == 3, f"two hidden layers have three weight matrices, not {len(got)}")
-    got = [_tensor(m, "each mask is a tensor") for m in got]
+    got = [number(m) for m in got]
 
     def build(degree: list[int], loose: bool = True, last: bool = False) -> list[Tensor]:
         own = torch.tensor(degree)

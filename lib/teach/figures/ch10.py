@@ -246,8 +246,8 @@ def guidance_weight() -> Explorable:
         sd, meant = float((x @ unit).std()), math.sqrt(float((q * (along - promised) ** 2).sum()))
         right = Panel((0, 8), (0, 6), title="how far out, for y = top", xlabel="guidance weight w",
                       ylabel="mean of x2", aspect=1.0)  # fmt: skip
-        right.line(curves["w"], curves["sampled"], 1, "guided samples", width=2.2)
-        right.line(curves["w"], curves["tilted"], 0, "p(x) p(y|x)^w", width=2.2)
+        right.line(curves["w"], curves["sampled"], 1, "mean of the samples", width=2.2)
+        right.line(curves["w"], curves["tilted"], 0, "mean of the law", width=2.2)
         right.line([w, w], [0, 6], -1, dash=1, width=1)
         what = "no condition" if w == 0 else "the conditional law, up to the sampler's error" if w == 1 else "more than the condition" if w > 1 else "part of the condition"  # fmt: skip
         return Scene(

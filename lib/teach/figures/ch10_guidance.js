@@ -41,8 +41,8 @@
           ...M.map((m, i) => ({ t: "text", s: -1, x: m[0], y: m[1], text: NAMES[i], align: "center", size: 1 })),
         ] },
         { xlim: [0, 8], ylim: [0, 6], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x2", equal: false, axes: true, aspect: 1, grow: 1, items: [
-          { t: "line", s: 1, x: data.w, y: data.sampled, dash: 1, w: 2.2, name: "guided samples" },
-          { t: "line", s: 0, x: data.w, y: data.tilted, dash: 0, w: 2.2, name: "p(x) p(y|x)^w" },
+          { t: "line", s: 1, x: data.w, y: data.sampled, dash: 1, w: 2.2, name: "mean of the samples" },
+          { t: "line", s: 0, x: data.w, y: data.tilted, dash: 0, w: 2.2, name: "mean of the law" },
           { t: "line", s: -1, x: [w, w], y: [0, 6], dash: 1, w: 1 },
         ] },
       ],

@@ -208,7 +208,7 @@ def steps() -> Explorable:
         scene,
         [
             Choice("name", "sampler", tuple(FLOWS), "DDIM"),
-            Slider("power", "log2 of the evaluations", 2, 6, 3, 0.5, play=True),
+            Slider("power", "evaluations", 2, 6, 3, 0.5, play=True, shown=tuple(map(str, COUNTS))),
             Choice("grid", "time steps", tuple(GRIDS), "equal in log-SNR"),
         ],
     )  # fmt: skip

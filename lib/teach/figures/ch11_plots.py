@@ -75,14 +75,15 @@ def learned(log_p: Callable, model: Callable, samples: Tensor) -> None:
 
 
 def codes(x: Tensor, labels: Tensor, found: dict[str, Tensor]) -> None:
-    """Data and its codes by several fields; the first code is drawn as rings under the others."""
+    """Data and its codes by several fields; a line joins each code to that of the first field."""
     fig, axes = plt.subplots(1, 1 + len(found), figsize=(2.6 * (1 + len(found)), 2.8))
     first = next(iter(found.values()))
     for ax, (name, z) in zip(axes, {"data": x, **found}.items(), strict=True):
         for k in range(int(labels.max()) + 1):
             ax.plot(*z[labels == k].T, style.marker(k), ms=3, color=style.colour(k), alpha=0.8)
         if name != "data" and z is not first:
-            ax.plot(*first.T, "o", ms=6, mfc="none", mec=style.colour(-1), mew=0.5)
+            ends = torch.stack([first, z, torch.full_like(z, torch.nan)], 1).flatten(0, 1)
+            ax.plot(*ends.T, color="black", lw=1)
         _square(ax, 3.6, name)
     plt.show()
 

@@ -9,7 +9,7 @@
     n.append(...kids);
     return n;
   };
-  const decimals = (step) => Math.max(0, Math.min(6, Math.ceil(-Math.log10(step) - 1e-9)));
+  const decimals = (step) => [0, 1, 2, 3, 4, 5, 6].find((d) => d === 6 || Math.abs(step * 10 ** d - Math.round(step * 10 ** d)) < 1e-6);
 
   // ---- frames computed beforehand (figures whose Python cannot run in a browser) --------------------------------
   async function unpack(grid) { // every number is uint16 between its slot's bounds, differences along frames, deflated
@@ -60,7 +60,7 @@
         const out = el("output", {}), row = el("div", { class: "ex-row" }, el("label", {}, el("span", { text: c.label }), s), out);
         s.addEventListener("input", () => set({ [c.name]: Number(s.value) }));
         inputs[c.name] = (v) => {
-          s.value = v; out.textContent = Number(v).toFixed(decimals(c.step)).replace("-", "\u2212");
+          s.value = v; out.textContent = c.shown?.[Math.round((v - c.min) / c.step)] ?? Number(v).toFixed(decimals(c.step)).replace("-", "\u2212");
           s.setAttribute("aria-valuetext", `${c.label} ${out.textContent}`);
         };
         bar.append(row);

@@ -59,7 +59,7 @@
       c.lineWidth = 1; c.globalAlpha = 0.55; c.strokeRect(ox, oy, w, h); c.globalAlpha = 1;
       for (const [v, t] of ticks(x0, x1, Math.max(3, Math.min(8, w / 62)))) {
         c.globalAlpha = 0.55; c.beginPath(); c.moveTo(X(v), oy + h); c.lineTo(X(v), oy + h + 4); c.stroke(); c.globalAlpha = 1;
-        text(t, X(v), oy + h + 6, "center", "top");
+        text(t, Math.min(X(v), W - c.measureText(t).width / 2 - 1), oy + h + 6, "center", "top"); // the last is not cut off
       }
       for (const [v, t] of rows) {
         c.globalAlpha = 0.55; c.beginPath(); c.moveTo(ox - 4, Y(v)); c.lineTo(ox, Y(v)); c.stroke(); c.globalAlpha = 1;
