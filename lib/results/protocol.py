@@ -121,6 +121,21 @@ def sample_quality(data: str, x: Tensor) -> dict[str, float]:
     }
 
 
+def kept(data: str, x: Tensor) -> str | list[int]:
+    """Some samples for a picture: 20 images as a letter for each level, or 300 points in hundredths."""
+    if data == "digits":
+        return "".join(chr(ord("a") + k) for k in x[:20].flatten().tolist())
+    return (100 * x[:300]).round().int().flatten().tolist()
+
+
+def pictures(data: str, text: str | list[int]) -> Tensor:
+    """What `kept` kept: levels (20, 1, 8, 8) uint8, or points (300, 2)."""
+    if data == "digits":
+        levels = [ord(letter) - ord("a") for letter in text]
+        return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 8, 8)
+    return torch.tensor(text).view(-1, 2) / 100
+
+
 def check_levels(x: Tensor) -> None:
     """Raise a ValueError unless x are images of whole levels, (N, 1, 8, 8) uint8."""
     if x.dtype != torch.uint8 or x.shape[1:] != (1, 8, 8) or int(x.max()) >= LEVELS["digits"]:
@@ -132,7 +147,8 @@ def check_levels(x: Tensor) -> None:
 
 @torch.no_grad()
 def measure(data: str, reading: Reading, seed: int) -> dict[str, Any]:
-    """Every number of one reading but those of its training; see `likelihood`, `sample_quality`.
+    """Every number of one reading but those of its training; see `likelihood`, `sample_quality`,
+    and in "drawn" what `kept` keeps.
 
     score_seconds and sample_seconds are processor time for one example of a large batch,
     one_sample_seconds that of a batch of one, the least of three.
@@ -156,4 +172,5 @@ def measure(data: str, reading: Reading, seed: int) -> dict[str, Any]:
         begun = time.process_time()
         reading.draw(1)
         singles.append(time.process_time() - begun)
-    return found | {"one_sample_seconds": min(singles)} | sample_quality(data, drawn)
+    found["one_sample_seconds"] = min(singles)
+    return found | sample_quality(data, drawn) | {"drawn": kept(data, drawn)}

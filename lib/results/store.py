@@ -9,6 +9,7 @@
                     sample_seconds, one_sample_seconds, evaluations, sliced_wasserstein, mmd,
                     mmd_stderr, precision, recall, frechet, class_error}],
      "reference": [{data, seed, and the last seven: of real examples in the place of samples}],
+     "drawn":     {data: {model: some samples of the first seed, `protocol.pictures` reads them}},
      "sha256":    of the rest, so that an edited number is noticed}
 
 `cost` is bits per dimension for digits and nats above the truth for the plane (`protocol.likelihood`);
@@ -83,6 +84,7 @@ def blank() -> Results:
         "models": {name: entry._asdict() for name, entry in MODELS.items()},
         "rows": [],
         "reference": [],
+        "drawn": {data: {} for data in protocol.DATA},
     }
 
 
@@ -123,6 +125,8 @@ def write(results: Results, path: Path) -> Path:
     for key, value in results.items():
         if isinstance(value, list):
             text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if value else "[]"
+        elif key == "drawn":
+            text = json.dumps(value)
         else:
             text = json.dumps(value, indent=1).replace("\n", "\n ")
         parts.append(f" {json.dumps(key)}: {text}")
@@ -173,9 +177,17 @@ def missing(results: Results) -> list[tuple[str, str, int]]:
 
 
 def add(results: Results, rows: list[dict[str, Any]]) -> Results:
-    """With these rows in their places, in the order of the models, and no other of their kind."""
+    """With these rows in their places, in the order of the models, and no other of their kind.
+
+    Samples that they bring ("drawn") are kept apart, for the first seed only.
+    """
+    drawn = {data: dict(kept) for data, kept in results["drawn"].items()}
+    for row in rows:
+        if "drawn" in row and row["seed"] == SEEDS[0]:
+            drawn[row["data"]][row["model"]] = row["drawn"]
+    rows = [{k: v for k, v in row.items() if k != "drawn"} for row in rows]
     key = lambda row: (row["data"], row["model"], row["seed"])
     kept = {key(row): row for row in results["rows"]} | {key(row): row for row in rows}
     order = list(MODELS)
     place = lambda k: (protocol.DATA.index(k[0]), order.index(k[1]), k[2])
-    return results | {"rows": [kept[k] for k in sorted(kept, key=place)]}
+    return results | {"rows": [kept[k] for k in sorted(kept, key=place)], "drawn": drawn}
