@@ -133,7 +133,7 @@ def plane_vae(latent: int = 2, layers: int = 0, width: int = 96) -> VAE:
 def _vae(name: str, build: Callable[[], LatentModel], seed: int, share: float, **more) -> Trained:
     torch.manual_seed(seed)
     model = build()
-    spent = train(model, points(seed), share, **SETTINGS | more, seed=seed)
+    spent = train(model, points(seed), share, warm_up=True, **SETTINGS | more, seed=seed)
     return finish(model, {name: latent_reading(model)}, spent)
 
 

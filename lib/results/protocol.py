@@ -22,8 +22,8 @@ from lib.metrics import mmd, sliced_wasserstein
 from lib.quality import classifier, frechet_distance, precision_recall
 
 DATA = ("digits", "plane")
-SAMPLES = {"digits": 1_000, "plane": 2_000}  # drawn from a model, to be compared with the test set
-TEST = {"digits": 360, "plane": 2_000}  # the examples that samples are compared with
+SAMPLES = {"digits": 1_000, "plane": 1_000}  # drawn from a model, to be compared with the test set
+TEST = {"digits": 360, "plane": 1_000}  # the examples that samples are compared with
 SCORED = {"digits": 360, "plane": 10_000}  # the examples whose -log p is averaged
 KINDS = {
     "exact": "-log p of the model, exact up to rounding or the tolerance of a solver",

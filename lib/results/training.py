@@ -32,12 +32,20 @@ class Spent(NamedTuple):
     steps: int
 
 
-def train(model: nn.Module, data: Data, share: float = 1.0, **settings: Any) -> Spent:
-    """`fit` with its settings and `share` of their steps, to the end; what that took."""
+def train(
+    model: nn.Module, data: Data, share: float = 1.0, warm_up: bool = False, **settings: Any
+) -> Spent:
+    """`fit` with its settings and `share` of their steps, to the end; what that took.
+
+    warm_up: the weight of a VAE's divergence rises from 0 to 1 over the first half of the steps, so
+    that the decoder learns to use z before z is taxed (chapter 3's remedy for a collapse). The
+    averaged copy, which is what is validated, has the weight 1 throughout.
+    """
     steps = max(2, round(share * settings["steps"]))
     cpu, wall = time.process_time(), time.perf_counter()
-    for _ in fit(model, data, **settings | {"steps": steps, "progress": False}):
-        pass
+    for update in fit(model, data, **settings | {"steps": steps, "progress": False}):
+        if warm_up:
+            model.kl_weight = min(1.0, 2 * update.step / steps)
     return Spent(time.process_time() - cpu, time.perf_counter() - wall, steps)
 
 

@@ -140,7 +140,9 @@ def test_every_arrow_joins_two_nodes_and_names_an_equation_of_its_own():
 def test_filtering_by_family_removes_its_points_and_keeps_the_axes():
     figure = ch13.compare()
     every, less = figure.scene(), figure.scene(f2=False)
-    names = lambda scene: {i.get("name") for i in scene.panels[0].spec["items"] if i["t"] == "points"}
+    names = lambda scene: {
+        i.get("name") for i in scene.panels[0].spec["items"] if i["t"] == "points"
+    }
     assert names(every) - names(less) == {"flow"}
     assert every.panels[0].spec["xlim"] == less.panels[0].spec["xlim"]
     none = figure.scene(**{f"f{k}": False for k in range(5)})
