@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lab demo record tidy lint clean
+.PHONY: help setup book test lab demo record results tidy lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ demo: $(STAMP)  ## the explorable figures, live and full screen (Voila)
 
 record: $(STAMP)  ## execute the chapters and store the prints that the tests compare
 	@$(PY) book/tools/record.py $(ONLY)
+
+results: $(STAMP)  ## train every model of the book three times and write chapter 13's table (half an hour of two cores)
+	@$(PY) -m lib.results $(ARGS)
 
 tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; executes nothing
 	@$(PY) -m ruff format -q .

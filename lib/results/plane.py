@@ -201,11 +201,11 @@ def latent(seed: int, share: float = 1.0) -> Trained:
     draw = points(seed)
     torch.manual_seed(seed)
     vae = plane_vae()
-    first = train(vae, draw, share, **SETTINGS, steps=1_200, seed=seed)
+    first = train(vae, draw, share, warm_up=True, **SETTINGS, steps=1_500, seed=seed)
     schedule = Cosine(12.0)
     net = Denoiser(VectorNet(2), schedule, "v")
     model = DiffusionPrior(vae, Diffusion(net, 2, weight="v")).fit_scale(draw(4_000))
-    second = train(model, draw, share, **SETTINGS, steps=1_500, seed=seed)
+    second = train(model, draw, share, **SETTINGS, steps=2_000, seed=seed)
     times = schedule.log_snr_times(CHAIN - 1, LAST)
     nats = lambda x: model.bound(x, times).total
     reading = counted([net.net, vae.decoder], nats, lambda n: model.sample(n, times), "bound")

@@ -56,13 +56,13 @@ def reference() -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("lib.results", description=__doc__.splitlines()[0])
-    parser.add_argument("--to", type=Path, default=None, help="the results file")
+    parser.add_argument("--to", type=Path, default=store.PATH, help="the results file")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--only", nargs="*", choices=TRAININGS, help="these trainings, again")
     parser.add_argument("--data", nargs="*", choices=protocol.DATA, default=protocol.DATA)
     parser.add_argument("--share", type=float, default=1.0, help="of the steps, for a rehearsal")
     args = parser.parse_args(argv)
-    path = args.to or store.default_path()
+    path = args.to
     results, todo = plan(path, args.only, args.data)
     print(f"{len(todo)} trainings to {path.name}", flush=True)
     os.environ["TQDM_DISABLE"] = "1"

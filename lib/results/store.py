@@ -32,6 +32,8 @@ from lib.results import protocol
 from lib.results.models import MODELS, SEEDS
 
 SCHEMA = 1
+PATH = Path(__file__).parent / "all_models.json"  # beside the code: chapters are made anew with it
+MAKERS = ("digits", "models", "nets", "plane", "prior", "protocol", "training")  # of the numbers
 QUALITY = (
     "sliced_wasserstein",
     "mmd",
@@ -56,14 +58,6 @@ NUMBERS = (
 )
 TIGHTER = ("tighter", "tighter_stderr")
 Results = dict[str, Any]
-
-
-def default_path() -> Path:
-    """book/results/all_models.json of this checkout."""
-    root = paths.root()
-    if root is None:
-        raise FileNotFoundError("lib is not inside the book's repository: say where the file is")
-    return root / "book" / "results" / "all_models.json"
 
 
 def blank() -> Results:
@@ -104,10 +98,10 @@ def _made() -> dict[str, Any]:
 
 
 def fingerprint() -> str:
-    """Of the source of this package: rows of another protocol are not continued."""
+    """Of the source that makes the rows: those of another protocol are not continued."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for name in MAKERS:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -133,14 +127,14 @@ def write(results: Results, path: Path) -> Path:
     return paths.write_atomic(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
-def read(path: Path | str | None = None) -> Results:
+def read(path: Path | str = PATH) -> Results:
     """The results, checked: schema, seal, each row's numbers.
 
     Raises:
         FileNotFoundError: there is no such file; the message says what makes it.
         ValueError: it is not such a file, or was edited by hand.
     """
-    path = Path(path) if path is not None else default_path()
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no {path.name} in {path.parent}: `make results` writes it"

@@ -116,14 +116,16 @@ def trust(curves: dict[str, dict[int, Cell]], floor: dict[int, Cell], widths: di
     plt.show()
 
 
-def published(rows: Sequence[tuple], ours: Sequence[tuple[str, float]]) -> None:
-    """Bits per dimension of papers, (model, year, bits, family), over the years."""
+def published(rows: Sequence[tuple]) -> None:
+    """Bits per dimension of papers, (model, year, bits, family, ...), over the years."""
     fig, ax = plt.subplots(figsize=(9.6, 3.6))
-    for f, family in enumerate(("autoregressive", "flow", "latent variables", "diffusion")):
+    for f, family in enumerate(
+        ("autoregressive", "flow", "latent variables", "diffusion", "baseline")
+    ):
         mine = [r for r in rows if r[3] == family]
         ax.plot([r[1] for r in mine], [r[2] for r in mine], style.marker(f), ms=6,
                 color=style.colour(f), ls="none", label=family)  # fmt: skip
-        for name, year, bits, _ in mine:
+        for name, year, bits, *_ in mine:
             ax.annotate(name, (year, bits), (4, 3), textcoords="offset points", fontsize=7.5,
                         color=style.colour(f))  # fmt: skip
     ax.set(xlabel="year of publication", ylabel="bits per dimension, CIFAR-10")
