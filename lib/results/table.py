@@ -10,28 +10,33 @@ from lib.results.store import Results
 
 
 class Metric(NamedTuple):
-    """How a number is called, shown and judged. `better` is -1 if less is better, 1 if more, else 0."""
+    """How a number is called, shown and judged. `better` is -1 if less is better, 1 if more, else 0.
+
+    In a table it has the head `short`, is multiplied by `scale` and has `digits` places.
+    """
 
     label: str
+    short: str
     better: int
-    log: bool = False
     digits: int = 3
+    scale: float = 1.0
+    log: bool = False  # on an axis
 
 
 METRICS = {
-    "cost": Metric("cost of a test example", -1),
-    "sliced_wasserstein": Metric("sliced Wasserstein", -1),
-    "mmd": Metric("squared MMD", -1, digits=4),
-    "precision": Metric("precision", 1),
-    "recall": Metric("recall (coverage)", 1),
-    "frechet": Metric("Frechet distance", -1),
-    "class_error": Metric("error of class shares", -1),
-    "parameters": Metric("parameters", 0, True, 0),
-    "train_seconds": Metric("seconds of training", 0, True, 1),
-    "score_seconds": Metric("seconds to score one", -1, True, 6),
-    "sample_seconds": Metric("seconds for a sample", -1, True, 6),
-    "one_sample_seconds": Metric("seconds for a single sample", -1, True, 4),
-    "evaluations": Metric("evaluations for a sample", -1, True, 0),
+    "cost": Metric("cost of a test example", "cost", -1),
+    "sliced_wasserstein": Metric("sliced Wasserstein", "sliced W", -1),
+    "mmd": Metric("squared MMD", "1000 MMD²", -1, 1, 1e3),
+    "precision": Metric("precision", "precision", 1, 2),
+    "recall": Metric("recall (coverage)", "recall", 1, 2),
+    "frechet": Metric("Frechet distance", "Frechet", -1, 2),
+    "class_error": Metric("error of class shares", "classes", -1, 2),
+    "parameters": Metric("parameters", "parameters", 0, 0, log=True),
+    "train_seconds": Metric("seconds of training", "training, s", 0, 0, log=True),
+    "score_seconds": Metric("seconds to score one", "score, µs", -1, 0, 1e6, log=True),
+    "sample_seconds": Metric("seconds for a sample", "sample, µs", -1, 0, 1e6, log=True),
+    "one_sample_seconds": Metric("seconds for a single sample", "single, ms", -1, 1, 1e3, log=True),
+    "evaluations": Metric("evaluations for a sample", "evaluations", -1, 0, log=True),
 }
 UNITS = {"digits": "bits per dimension", "plane": "nats above the truth"}
 
@@ -100,18 +105,29 @@ def apart(a: Cell, b: Cell) -> float:
     return math.inf if error == 0 else abs(a.mean - b.mean) / error
 
 
-def show(results: Results, data: str, metrics: Iterable[str], digits: dict | None = None) -> str:
-    """A table as text: mean and standard deviation over the seeds, `<=` before a bound."""
-    metrics, cells = list(metrics), table(results, data)
-    head = ["model", *(METRICS[m].label for m in metrics)]
-    lines = [head]
-    for model, row in cells.items():
-        line = [MODELS[model].title]
-        for m in metrics:
-            places = (digits or {}).get(m, METRICS[m].digits)
-            mark = "≤ " if m == "cost" and kind(results, data, model) != "exact" else ""
-            line.append(f"{mark}{row[m].mean:,.{places}f} ± {row[m].std:.{places}f}")
-        lines.append(line)
-    wide = [max(len(line[k]) for line in lines) for k in range(len(head))]
-    pad = lambda line: [line[0].ljust(wide[0]), *(c.rjust(w) for c, w in zip(line[1:], wide[1:], strict=True))]  # noqa: E501  # fmt: skip
-    return "\n".join("  ".join(pad(line)).rstrip() for line in lines)
+def show(results: Results, data: str, metrics: Iterable[str]) -> str:
+    """A table as text: mean ± standard deviation over the seeds, "≤" before a bound, real data last.
+
+    One number where all seeds agree exactly; a dash where real data have none.
+    """
+    metrics = list(metrics)
+    lines = [["model", *(METRICS[m].short for m in metrics)]]
+    for model, row in table(results, data, metrics).items():
+        bound = kind(results, data, model) != "exact"
+        marks = ["≤ " if bound and m == "cost" else "" for m in metrics]
+        numbers = [mark + _number(m, row[m]) for mark, m in zip(marks, metrics, strict=True)]
+        lines.append([MODELS[model].title, *numbers])
+    real = reference(results, data)
+    lines.append(["real data", *(_number(m, real[m]) if m in real else "–" for m in metrics)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows_ = [
+        [name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
+        for name, *rest in lines
+    ]
+    return "\n".join("  ".join(row).rstrip() for row in rows_)
+
+
+def _number(metric: str, c: Cell) -> str:
+    m = METRICS[metric]
+    mean = f"{m.scale * c.mean:,.{m.digits}f}"
+    return mean if c.std == 0 else f"{mean} ± {m.scale * c.std:.{m.digits}f}"

@@ -74,7 +74,7 @@ def test_a_lost_component_is_seen_by_recall_and_class_shares_and_not_by_precisio
     seven = GaussianMixture([1 / 7] * 7, law.means[:7], law.covs[:7])
     draw = torch.Generator().manual_seed(4)
     found = protocol.sample_quality("plane", seven.sample(1_000, draw).float())
-    assert found["precision"] > 0.95 and 0.84 < found["recall"] < 0.91
+    assert found["precision"] > 0.95 and 0.8 < found["recall"] < 0.91
     assert found["class_error"] == pytest.approx(1 / 8, abs=0.04)
 
 

@@ -61,7 +61,7 @@ WRONG = {
     "13.3": [
         (lambda p, D, n: levels_bits(p, D, n).mean(), "each image"),
         (lambda p, D, n: -p.mean(0) / (D * LN2), "log2 17 is missing"),
-        (lambda p, D, n: p.mean(0) / (D * LN2), "sign"),
+        (lambda p, D, n: levels_bits(-p, D, n), "sign"),
         (lambda p, D, n: -p.mean(0) / (D * LN2) + math.log2(n) / D, "per dimension"),
         (lambda p, D, n: -p.mean(0) / D + math.log2(n), "ln 2"),
         (lambda p, D, n: levels_bits(p.T, D, n), "dimension 0"),
@@ -117,11 +117,13 @@ def test_rank_correlation_is_spearmans():
 def test_labels_keep_clear_of_points_and_of_each_other():
     points = [(0.3, 0.3), (0.34, 0.31), (0.7, 0.6), (0.98, 0.5), (0.5, 0.97)]
     words = ["first", "second", "third", "at the edge", "above"]
-    spots = ch13.placed(points, words)
-    boxes = [
-        (x - 0.00825 * len(w), x + 0.00825 * len(w), y - 0.025, y + 0.025)
-        for (x, y), w in zip(spots, words, strict=True)
-    ]
+    boxes = []
+    for (x, y, align), word in zip(ch13.placed(points, words), words, strict=True):
+        wide = 0.0115 * len(word)
+        left = x - wide * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
+        boxes.append((left, left + wide, y - 0.025, y + 0.025))
+    for x, y in points:  # a point is in nobody's way
+        assert not any(b[0] < x < b[1] and b[2] < y < b[3] for b in boxes)
     for i, a in enumerate(boxes):
         assert a[0] >= 0 and a[1] <= 1 and a[2] >= 0 and a[3] <= 1
         for b in boxes[:i]:

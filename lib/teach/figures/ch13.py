@@ -86,26 +86,26 @@ def spearman(x: list[float], y: list[float]) -> float:
     return cov / math.sqrt(va * vb) if n > 1 and va > 0 and vb > 0 else 0.0
 
 
-def placed(points: list[tuple[float, float]], words: list[str]) -> list[tuple[float, float]]:
-    """Where each label goes, in shares of the panel: on nothing else, if a place is left."""
+def placed(points: list[tuple[float, float]], words: list[str]) -> list[tuple[float, float, str]]:
+    """Where each label goes, in shares of the panel, and its alignment: on nothing else if it can."""
     boxes = [(x - 0.012, x + 0.012, y - 0.02, y + 0.02) for x, y in points]
     out = []
     for (x, y), word in zip(points, words, strict=True):
-        wide, tall, best = 0.0165 * len(word), 0.05, None
+        wide, best = 0.0115 * len(word), None
         for dx, dy in PLACES:
-            cx = x + dx * (0.02 + wide / 2) if dx else x
-            cy = y + dy * (0.05 if not dx else 0.045)
-            box = (cx - wide / 2, cx + wide / 2, cy - tall / 2, cy + tall / 2)
+            px, py = x + 0.016 * dx, y + (0.04 if dx else 0.055) * dy
+            left = px - wide * (1 - dx) / 2
+            box = (left, left + wide, py - 0.025, py + 0.025)
             bad = sum(
                 box[0] < b[1] and box[1] > b[0] and box[2] < b[3] and box[3] > b[2] for b in boxes
             )
             bad += 4 * (box[0] < 0 or box[1] > 1 or box[2] < 0 or box[3] > 1)
             if best is None or bad < best[0]:
-                best = (bad, cx, cy, box)
+                best = (bad, px, py, ("right", "center", "left")[dx + 1], box)
             if bad == 0:
                 break
-        boxes.append(best[3])
-        out.append((best[1], best[2]))
+        boxes.append(best[4])
+        out.append(best[1:4])
     return out
 
 
@@ -135,8 +135,9 @@ def compare() -> Explorable:
         ]
         bound = ax["cost"] or ay["cost"]
         words = [("≤ " if bound and here["bound"][i] else "") + shared["names"][i] for i in keep]
-        for (u, v), word, i in zip(placed(unit, words), words, keep, strict=True):
-            panel.text(x0 + u * (x1 - x0), y0 + v * (y1 - y0), word, shared["family"][i], size=0.85)
+        for (u, v, align), word, i in zip(placed(unit, words), words, keep, strict=True):
+            at, family = (x0 + u * (x1 - x0), y0 + v * (y1 - y0)), shared["family"][i]
+            panel.text(*at, word, family, align=align, size=0.85)
         px, py = ([a["at"][i][0] for i in keep] for a in (ax, ay))
         rho = f"{spearman(px, py):.2f}".replace("-0.00", "0.00")
         first = _best(py, ay["better"])
@@ -173,11 +174,11 @@ def _best(values: list[float], better: int) -> int | None:
 # the map: where each model stands, and what each arrow says
 
 NODES = {
-    "Gaussian": (0.9, 3.2, 0), "RealNVP": (0.9, 2.1, 2), "MAF": (2.6, 2.6, 2), "IAF": (2.6, 3.7, 2),
-    "VAE": (4.6, 3.7, 1), "planar": (0.9, 0.8, 2), "residual flow": (2.6, 0.8, 3),
-    "continuous flow": (4.6, 0.8, 3), "hierarchical VAE": (6.9, 3.7, 1), "DDPM": (9.0, 3.7, 4),
-    "score SDE": (9.0, 2.2, 4), "probability flow": (6.9, 0.8, 4), "DDIM": (9.0, 0.8, 4),
-    "latent diffusion": (6.9, 2.5, 4), "any flow": (4.6, 2.2, 2),
+    "Gaussian": (0.9, 4.6, 0), "IAF": (3.0, 4.6, 2), "MAF": (2.0, 3.5, 2), "RealNVP": (0.8, 2.5, 2),
+    "VAE": (4.6, 4.6, 1), "any flow": (4.2, 2.6, 2), "latent diffusion": (6.2, 3.2, 4),
+    "hierarchical VAE": (7.0, 4.6, 1), "DDPM": (9.3, 3.8, 4), "score SDE": (9.0, 2.3, 4),
+    "planar": (0.7, 0.5, 2), "residual flow": (2.3, 1.4, 3), "continuous flow": (4.6, 0.5, 3),
+    "probability flow": (6.8, 1.4, 4), "DDIM": (9.3, 0.5, 4),
 }  # fmt: skip
 ARROWS = (
     ("Gaussian", "MAF", "13.6", "is a MAF with linear conditionals: a Cholesky factor is triangular"),
@@ -199,7 +200,7 @@ def ends(a: str, b: str) -> tuple[float, float, float, float]:
     """Start and shift of the arrow from a to b, clear of both words."""
     (xa, ya, _), (xb, yb, _) = NODES[a], NODES[b]
     dx, dy = xb - xa, yb - ya
-    gap = lambda word: 1.0 / max(abs(dx) / (0.105 * len(word) + 0.15), abs(dy) / 0.28)
+    gap = lambda word: 1.0 / max(abs(dx) / (0.06 * len(word) + 0.12), abs(dy) / 0.3)
     s, e = gap(a), 1 - gap(b)
     return xa + s * dx, ya + s * dy, (e - s) * dx, (e - s) * dy
 
@@ -210,7 +211,7 @@ def family_map() -> Explorable:
 
     def scene(arrow: float) -> Scene:
         chosen = round(arrow) - 1
-        panel = Panel((0, 10), (0.2, 4.4), axes=False, aspect=2.4)
+        panel = Panel((0, 10), (0, 5), axes=False, aspect=2.0)
         for k, (x, y, u, v, *_) in enumerate(arrows):
             if k != chosen:
                 panel.arrows([x], [y], [u], [v], -1, width=1.2)

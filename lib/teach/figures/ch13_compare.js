@@ -14,18 +14,18 @@
   const placed = (points, words) => { // greedy: the first place where a label covers nothing
     const boxes = points.map(([x, y]) => [x - 0.012, x + 0.012, y - 0.02, y + 0.02]);
     return points.map(([x, y], i) => {
-      const wide = 0.0165 * [...words[i]].length, tall = 0.05;
+      const wide = 0.0115 * [...words[i]].length;
       let best = null;
       for (const [dx, dy] of PLACES) {
-        const cx = dx ? x + dx * (0.02 + wide / 2) : x, cy = y + dy * (dx ? 0.045 : 0.05);
-        const box = [cx - wide / 2, cx + wide / 2, cy - tall / 2, cy + tall / 2];
+        const px = x + 0.016 * dx, py = y + (dx ? 0.04 : 0.055) * dy, left = px - (wide * (1 - dx)) / 2;
+        const box = [left, left + wide, py - 0.025, py + 0.025];
         let bad = boxes.filter((b) => box[0] < b[1] && box[1] > b[0] && box[2] < b[3] && box[3] > b[2]).length;
         if (box[0] < 0 || box[1] > 1 || box[2] < 0 || box[3] > 1) bad += 4;
-        if (!best || bad < best[0]) best = [bad, cx, cy, box];
+        if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], box];
         if (bad === 0) break;
       }
-      boxes.push(best[3]);
-      return [best[1], best[2]];
+      boxes.push(best[4]);
+      return best.slice(1, 4);
     });
   };
   const here = N.data[p.data], ax = here.axes[p.x], ay = here.axes[p.y];
@@ -42,8 +42,8 @@
   });
   const unit = keep.map((i) => [(ax.at[i][0] - x0) / (x1 - x0), (ay.at[i][0] - y0) / (y1 - y0)]);
   const words = keep.map((i) => ((ax.cost || ay.cost) && here.bound[i] ? "\u2264 " : "") + N.names[i]);
-  placed(unit, words).forEach(([u, v], k) => items.push({
-    t: "text", s: N.family[keep[k]], x: x0 + u * (x1 - x0), y: y0 + v * (y1 - y0), text: words[k], align: "center", size: 0.85,
+  placed(unit, words).forEach(([u, v, align], k) => items.push({
+    t: "text", s: N.family[keep[k]], x: x0 + u * (x1 - x0), y: y0 + v * (y1 - y0), text: words[k], align, size: 0.85,
   }));
   const px = keep.map((i) => ax.at[i][0]), py = keep.map((i) => ay.at[i][0]), rho = spearman(px, py);
   const first = !py.length || ay.better === 0 ? -1 : py.indexOf(ay.better < 0 ? Math.min(...py) : Math.max(...py));

@@ -77,7 +77,7 @@ def family_map() -> None:
         )  # fmt: skip
     for word, (x, y, f) in ch13.NODES.items():
         ax.text(x, y, word, color=style.colour(f), ha="center", va="center", fontsize=11)
-    ax.set(xlim=(0, 10), ylim=(0.4, 4.1))
+    ax.set(xlim=(0, 10), ylim=(0.2, 4.9))
     ax.set_axis_off()
     plt.show()
 
@@ -126,8 +126,11 @@ def published(rows: Sequence[tuple]) -> None:
         ax.plot([r[1] for r in mine], [r[2] for r in mine], style.marker(f), ms=6,
                 color=style.colour(f), ls="none", label=family)  # fmt: skip
         for name, year, bits, *_ in mine:
-            ax.annotate(name, (year, bits), (4, 3), textcoords="offset points", fontsize=7.5,
-                        color=style.colour(f))  # fmt: skip
-    ax.set(xlabel="year of publication", ylabel="bits per dimension, CIFAR-10")
+            near = [r[2] for r in rows if r[1] == year and 0 < r[2] - bits < 0.15]
+            ax.annotate(name, (year, bits), (5, -8 if near else 2), textcoords="offset points",
+                        fontsize=7.5, color=style.colour(f))  # fmt: skip
+    ax.set(
+        xlim=(2015.7, 2024.2), xlabel="year of publication", ylabel="bits per dimension, CIFAR-10"
+    )
     ax.legend(fontsize=8.5)
     plt.show()
