@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book offline pdf test lab demo slides record tidy lint clean
+.PHONY: help setup book offline pdf test lab demo slides record results tidy lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ slides: $(STAMP)  ## a deck of slides for each chapter, in _build/slides
 
 record: $(STAMP)  ## execute the chapters and store the prints that the tests compare
 	@$(PY) book/tools/record.py $(ONLY)
+
+results: $(STAMP)  ## train every model of the book three times and write chapter 13's table (half an hour of two cores)
+	@$(PY) -m lib.results $(ARGS)
 
 tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; executes nothing
 	@$(PY) -m ruff format -q .

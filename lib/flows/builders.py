@@ -12,6 +12,7 @@ from lib.flows.autoregressive import MaskedAutoregressive, SplineAutoregressive
 from lib.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
+    SplineCoupling,
     alternating,
     channel_halves,
     checkerboard,
@@ -76,6 +77,28 @@ def realnvp(
         m, a, b = _split(dim, k, mask)
         net = mlp(a + context, 2 * b, width, depth, activation, dropout, last=0.01)
         parts.append(AffineCoupling(m, net, limit, context))
+    return Compose(*parts)
+
+
+def spline_coupling(
+    dim: int,
+    layers: int = 4,
+    width: int = 128,
+    bins: int = 8,
+    depth: int = 2,
+    bound: float = 3.0,
+    mask: Mask = halves,
+    dropout: float = 0.0,
+) -> Compose:
+    """`layers` rational-quadratic spline couplings on [-bound, bound]. Durkan et al. (2019).
+
+    Bring the data there first, by `ActNorm` or `Affine(dim).init_from(x)`.
+    """
+    parts = []
+    for k in range(check_count(layers, "layers")):
+        m, a, b = _split(dim, k, mask)
+        net = mlp(a, (3 * bins - 1) * b, width, depth, relu, dropout, last=0.01)
+        parts.append(SplineCoupling(m, net, bins, bound))
     return Compose(*parts)
 
 

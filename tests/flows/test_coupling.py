@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.flows import AdditiveCoupling, Affine, AffineCoupling, Compose, Flow, SplineCoupling
-from lib.flows.builders import nice, realnvp
+from lib.flows.builders import nice, realnvp, spline_coupling
 from lib.flows.coupling import alternating, channel_halves, checkerboard, halves
 from lib.nets import conv_net, mlp
 from tests.flows.laws import Case, Laws, jacobians
@@ -68,6 +68,9 @@ class TestCoupling(Laws):
             lambda D: realnvp(D, 4, 8, 1), soft, mass=1e-3
         ),  # kinks of the ReLU, on a grid
         "realnvp-context": Case(lambda D: realnvp(D, 4, 8, 1, context=2), soft, 2, mass=1e-3),
+        "spline_coupling": Case(
+            lambda D: spline_coupling(D, 3, 8, bins=4, depth=1), soft, second=False, mass=1e-3
+        ),
         "checkerboard": Case(image(AffineCoupling, checkerboard, 2), sizes=(1, 3), **IMAGE),
         "checkerboard-additive": Case(
             image(AdditiveCoupling, flipped(checkerboard), 1), sizes=(1, 3), **IMAGE

@@ -1,0 +1,187 @@
+"""The results file: what is in it, how it is written whole or not at all, and how it is read.
+
+    {"schema": 1,
+     "made":      {device, threads, python, torch, numpy, scikit-learn, date, commit, code},
+     "protocol":  {data sets, counts, units, rule of training},
+     "models":    {name: {title, family, chapter, training}},
+     "rows":      [{model, data, seed, parameters, steps, train_seconds, train_wall_seconds,
+                    kind, cost, cost_stderr, [tighter, tighter_stderr,] score_seconds,
+                    sample_seconds, one_sample_seconds, evaluations, sliced_wasserstein, mmd,
+                    mmd_stderr, precision, recall, frechet, class_error}],
+     "reference": [{data, seed, and the last seven: of real examples in the place of samples}],
+     "drawn":     {data: {model: some samples of the first seed, `protocol.pictures` reads them}},
+     "sha256":    of the rest, so that an edited number is noticed}
+
+`cost` is bits per dimension for digits and nats above the truth for the plane (`protocol.likelihood`);
+seconds are the processor's, for one example where they are not of training.
+"""
+
+import hashlib
+import json
+import math
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from lib import paths
+from lib.results import protocol
+from lib.results.models import MODELS, SEEDS
+
+SCHEMA = 1
+PATH = Path(__file__).parent / "all_models.json"  # beside the code: chapters are made anew with it
+MAKERS = ("digits", "models", "nets", "plane", "prior", "protocol", "training")  # of the numbers
+QUALITY = (
+    "sliced_wasserstein",
+    "mmd",
+    "mmd_stderr",
+    "precision",
+    "recall",
+    "frechet",
+    "class_error",
+)
+NUMBERS = (
+    "parameters",
+    "steps",
+    "train_seconds",
+    "train_wall_seconds",
+    "cost",
+    "cost_stderr",
+    "score_seconds",
+    "sample_seconds",
+    "one_sample_seconds",
+    "evaluations",
+    *QUALITY,
+)
+TIGHTER = ("tighter", "tighter_stderr")
+Results = dict[str, Any]
+
+
+def blank() -> Results:
+    """A results file with no rows yet."""
+    return {
+        "schema": SCHEMA,
+        "made": _made(),
+        "protocol": {
+            "digits": "scikit-learn 8 x 8, split of lib.data.images; bits per dimension of levels",
+            "plane": "lib.data.densities.eight_gaussians; nats above the truth",
+            "scored": protocol.SCORED,
+            "samples": protocol.SAMPLES,
+            "compared with": protocol.TEST,
+            "seeds": list(SEEDS),
+            "training": "fixed steps of the chapter's recipe, at most half a minute of one core",
+            "kinds": protocol.KINDS,
+        },
+        "models": {name: entry._asdict() for name, entry in MODELS.items()},
+        "rows": [],
+        "reference": [],
+        "drawn": {data: {} for data in protocol.DATA},
+    }
+
+
+def _made() -> dict[str, Any]:
+    import sklearn
+
+    return {
+        "device": "cpu, one thread for each model",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": paths.commit(),
+        "code": fingerprint(),
+    }
+
+
+def fingerprint() -> str:
+    """Of the source that makes the rows: those of another protocol are not continued."""
+    digest = hashlib.sha256()
+    for name in MAKERS:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def seal(results: Results) -> str:
+    """SHA-256 of everything but the seal itself."""
+    rest = {k: v for k, v in results.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def write(results: Results, path: Path) -> Path:
+    """The whole file, one line for each row, or nothing."""
+    results = {k: v for k, v in results.items() if k != "sha256"}
+    results |= {"sha256": seal(results)}
+    parts = []
+    for key, value in results.items():
+        if isinstance(value, list):
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if value else "[]"
+        elif key == "drawn":
+            text = json.dumps(value)
+        else:
+            text = json.dumps(value, indent=1).replace("\n", "\n ")
+        parts.append(f" {json.dumps(key)}: {text}")
+    return paths.write_atomic(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def read(path: Path | str = PATH) -> Results:
+    """The results, checked: schema, seal, each row's numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message says what makes it.
+        ValueError: it is not such a file, or was edited by hand.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path.name} in {path.parent}: `make results` writes it"
+        )
+    results = json.loads(path.read_text())
+    if results.get("schema") != SCHEMA:
+        raise ValueError(f"{path.name} has schema {results.get('schema')}, not {SCHEMA}")
+    if results.get("sha256") != seal(results):
+        raise ValueError(f"{path.name} is not what `make results` wrote: its seal does not fit")
+    for row in results["rows"]:
+        check_row(row)
+    return results
+
+
+def check_row(row: dict[str, Any]) -> None:
+    """Raise a ValueError unless a row has its names, and finite numbers."""
+    names = {"model", "data", "seed", "kind", *NUMBERS}
+    if set(row) - set(TIGHTER) != names or len(set(row) & set(TIGHTER)) == 1:
+        raise ValueError(f"a row has {sorted(set(row) ^ names)} too much or too little")
+    if row["model"] not in MODELS or row["data"] not in protocol.DATA:
+        raise ValueError(f"no such model or data: {row['model']!r}, {row['data']!r}")
+    for name in (*NUMBERS, *(n for n in TIGHTER if n in row)):
+        if isinstance(row[name], bool) or not isinstance(row[name], int | float):
+            raise ValueError(f"{name} of {row['model']} is {row[name]!r}, not a number")
+        if not math.isfinite(row[name]):
+            raise ValueError(f"{name} of {row['model']} is not finite")
+
+
+def missing(results: Results) -> list[tuple[str, str, int]]:
+    """Which (data, model, seed) have no row."""
+    have = {(row["data"], row["model"], row["seed"]) for row in results["rows"]}
+    every = [(d, m, s) for s in SEEDS for d in protocol.DATA for m in MODELS]
+    return [key for key in every if key not in have]
+
+
+def add(results: Results, rows: list[dict[str, Any]]) -> Results:
+    """With these rows in their places, in the order of the models, and no other of their kind.
+
+    Samples that they bring ("drawn") are kept apart, for the first seed only.
+    """
+    drawn = {data: dict(kept) for data, kept in results["drawn"].items()}
+    for row in rows:
+        if "drawn" in row and row["seed"] == SEEDS[0]:
+            drawn[row["data"]][row["model"]] = row["drawn"]
+    rows = [{k: v for k, v in row.items() if k != "drawn"} for row in rows]
+    key = lambda row: (row["data"], row["model"], row["seed"])
+    kept = {key(row): row for row in results["rows"]} | {key(row): row for row in rows}
+    order = list(MODELS)
+    place = lambda k: (protocol.DATA.index(k[0]), order.index(k[1]), k[2])
+    return results | {"rows": [kept[k] for k in sorted(kept, key=place)], "drawn": drawn}

@@ -1,0 +1,56 @@
+(p, data) => { // the twin of ch13.compare: the results file, any two of its numbers
+  const N = data.numbers, FAMILIES = data.families, PLACES = data.places;
+  const limits = (at) => {
+    const low = Math.min(...at.map((a) => a[1])), high = Math.max(...at.map((a) => a[2])), room = high - low || 1;
+    return [low - 0.12 * room, high + 0.12 * room];
+  };
+  const ranks = (v) => v.map((a) => v.filter((b) => b < a).length + (v.filter((b) => b === a).length + 1) / 2);
+  const spearman = (x, y) => {
+    const a = ranks(x), b = ranks(y), mean = (a.length + 1) / 2;
+    let cov = 0, va = 0, vb = 0;
+    a.forEach((p, i) => { cov += (p - mean) * (b[i] - mean); va += (p - mean) ** 2; vb += (b[i] - mean) ** 2; });
+    return a.length > 1 && va > 0 && vb > 0 ? cov / Math.sqrt(va * vb) : 0;
+  };
+  const placed = (points, words) => { // greedy: the first place where a label covers nothing
+    const boxes = points.map(([x, y]) => [x - 0.012, x + 0.012, y - 0.02, y + 0.02]);
+    return points.map(([x, y], i) => {
+      const wide = 0.0115 * [...words[i]].length;
+      let best = null;
+      for (const [dx, dy] of PLACES) {
+        const px = x + 0.016 * dx, py = y + (dx ? 0.04 : 0.055) * dy, left = px - (wide * (1 - dx)) / 2;
+        const box = [left, left + wide, py - 0.025, py + 0.025];
+        let bad = boxes.filter((b) => box[0] < b[1] && box[1] > b[0] && box[2] < b[3] && box[3] > b[2]).length;
+        if (box[0] < 0 || box[1] > 1 || box[2] < 0 || box[3] > 1) bad += 4;
+        if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], box];
+        if (bad === 0) break;
+      }
+      boxes.push(best[4]);
+      return best.slice(1, 4);
+    });
+  };
+  const here = N.data[p.data], ax = here.axes[p.x], ay = here.axes[p.y];
+  const [x0, x1] = limits(ax.at), [y0, y1] = limits(ay.at), items = [];
+  const keep = N.family.map((f, i) => i).filter((i) => p[`f${N.family[i]}`]);
+  FAMILIES.forEach((name, f) => {
+    const mine = keep.filter((i) => N.family[i] === f);
+    if (!mine.length) return;
+    if (p.spread) for (const i of mine) {
+      const [mx, lx, hx] = ax.at[i], [my, ly, hy] = ay.at[i];
+      items.push({ t: "line", s: f, x: [lx, hx, null, mx, mx], y: [my, my, null, ly, hy], dash: 0, w: 1.2 });
+    }
+    items.push({ t: "points", s: f, x: mine.map((i) => ax.at[i][0]), y: mine.map((i) => ay.at[i][0]), r: 4.5, m: f % 4, name });
+  });
+  const unit = keep.map((i) => [(ax.at[i][0] - x0) / (x1 - x0), (ay.at[i][0] - y0) / (y1 - y0)]);
+  const words = keep.map((i) => ((ax.cost || ay.cost) && here.bound[i] ? "\u2264 " : "") + N.names[i]);
+  placed(unit, words).forEach(([u, v, align], k) => items.push({
+    t: "text", s: N.family[keep[k]], x: x0 + u * (x1 - x0), y: y0 + v * (y1 - y0), text: words[k], align, size: 0.85,
+  }));
+  const px = keep.map((i) => ax.at[i][0]), py = keep.map((i) => ay.at[i][0]), rho = spearman(px, py);
+  const first = !py.length || ay.better === 0 ? -1 : py.indexOf(ay.better < 0 ? Math.min(...py) : Math.max(...py));
+  const who = first < 0 ? "none" : N.names[keep[first]], said = rho.toFixed(2).replace(/^-(0\.00)$/, "$1");
+  return {
+    panels: [{ xlim: [x0, x1], ylim: [y0, y1], title: "", xlabel: ax.label, ylabel: ay.label, equal: false, axes: true, aspect: 1.7, grow: 1, items }],
+    alt: `${keep.length} models on ${p.data}: ${p.y} against ${p.x}. The ranks of the two correlate by ${said}; the best of those shown by the vertical axis: ${who}.`,
+    readouts: { "models shown": `${keep.length}`, "rank correlation": said, "best vertically": who },
+  };
+}
