@@ -108,6 +108,8 @@ def measure(students: list[Student], hub: Hub) -> dict[str, float]:
     for name, pid in [("hub", hub.pid), ("proxy", hub.proxy().pid)]:
         about = size(psutil.Process(pid))
         out[f"{name} rss MB"], out[f"{name} processor s"] = about["rss"], about["cpu"]
+    files = (f.lstat() for f in (hub.work / "home" / students[0].name).rglob("*"))
+    out["home MB"] = sum(f.st_blocks * 512 for f in files) / 1e6
     return out
 
 
@@ -215,11 +217,10 @@ def main(count: int) -> None:
         began = time.perf_counter()
         everybody(students, lambda s: lesson(s, hub))
         wall = time.perf_counter() - began
-        figures = measure(students, hub)
-        print(
-            f"all have opened, run and saved after {wall:.0f} s (load {os.getloadavg()[0]:.1f})",
-            flush=True,
-        )
+        figures = {"wall s": wall, "load": os.getloadavg()[1]} | measure(students, hub)
+        for name, value in figures.items():
+            print(f"{name:32}{value:10.1f}")
+        print(f"all have opened, run and saved after {wall:.0f} s", flush=True)
 
         def nosy(k: int) -> int:
             a, b = students[k], students[(k + 1) % count]
@@ -254,9 +255,7 @@ def main(count: int) -> None:
             "a new edition pulled over saved work: the students' cells and outputs kept\n",
             flush=True,
         )
-    for name, value in figures.items():
-        print(f"{name:28}{value:10.1f}" if value % 1 else f"{name:28}{value:8.0f}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 12)
+    main(max(2, int(sys.argv[1])) if len(sys.argv) > 1 else 12)  # a neighbour for everybody

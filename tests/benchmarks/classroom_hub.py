@@ -40,7 +40,7 @@ class HomeSpawner(SimpleLocalProcessSpawner):
 
     def user_env(self, env):
         env = super().user_env(env)
-        # Sockets are files below this folder; their paths have to be short (107 bytes).
+        # /tmp is everybody's here, so the kernels' sockets are in the home.
         return {**env, "LOGNAME": self.user.name, "JUPYTER_RUNTIME_DIR": f"{env['HOME']}/.run"}
 
 
@@ -57,17 +57,21 @@ c.DummyAuthenticator.password = os.environ["CLASS_PASSWORD"]
 c.Authenticator.allowed_users = set(NAMES)
 c.JupyterHub.spawner_class = HomeSpawner
 c.Spawner.cmd = [os.environ["CLASS_PYTHON"], "-m", "jupyterhub.singleuser"]
-# Kernels listen on sockets in the student's home, not on ports that everybody on the machine can reach.
-c.Spawner.args = [f"--KernelManager.transport={os.environ['CLASS_TRANSPORT']}"]
 c.Spawner.default_url = "/lab"
 c.Spawner.start_timeout = c.Spawner.http_timeout = 300  # two cores for all
 c.Spawner.poll_interval = 5
-c.Spawner.environment = {
-    # The pulled chapters meet the library that was pulled with them.
-    "PYTHONPATH": lambda spawner: f"{WORK}/home/{spawner.user.name}/{os.environ['CLASS_FOLDER']}",
-    "OMP_NUM_THREADS": "1",
-    "JUPYTER_PATH": os.environ["CLASS_SHARE"],
-    "JUPYTER_CONFIG_PATH": os.environ["CLASS_ETC"],
-    "JUPYTERLAB_DIR": os.environ["CLASS_SHARE"] + "/lab",
-    "GIT_CONFIG_GLOBAL": f"{WORK}/gitconfig",  # the book's address leads to a copy on this machine
-}
+load_subconfig(str(WORK / "tljh.py"))  # noqa: F821 -- a copy of deploy/tljh.py
+if os.environ["CLASS_TRANSPORT"] == "tcp":
+    c.Spawner.args = []
+c.Spawner.environment.update(
+    {
+        # The pulled chapters meet the library that was pulled with them.
+        "PYTHONPATH": lambda spawner: (
+            f"{WORK}/home/{spawner.user.name}/{os.environ['CLASS_FOLDER']}"
+        ),
+        "JUPYTER_PATH": os.environ["CLASS_SHARE"],
+        "JUPYTER_CONFIG_PATH": os.environ["CLASS_ETC"],
+        "JUPYTERLAB_DIR": os.environ["CLASS_SHARE"] + "/lab",
+        "GIT_CONFIG_GLOBAL": f"{WORK}/gitconfig",  # the book's address leads to a copy on this machine
+    }
+)

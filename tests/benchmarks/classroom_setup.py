@@ -118,6 +118,7 @@ class Hub:
         git("push", "-q", str(self.work / "book.git"), "HEAD:refs/heads/main")
         config = f'[url "file://{self.work}/book.git"]\n\tinsteadOf = {repository()}\n[safe]\n\tdirectory = *\n'
         (self.work / "gitconfig").write_text(config)
+        shutil.copy(ROOT / "deploy" / "tljh.py", self.work / "tljh.py")
         data = Path(sys.prefix)
         environment = {
             "PATH": f"{ENV / 'bin'}:{os.environ['PATH']}", "LANG": "C.UTF-8",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
 import re
+import threading
 import time
 import uuid
 from urllib.parse import urljoin, urlsplit
@@ -105,8 +108,10 @@ class Student:
         self.connect()
 
     def connect(self) -> None:
-        """The WebSocket to the kernel, with the cookies of the browser."""
+        """The WebSocket to the kernel, with the cookies of the browser. A thread reads it and so answers pings."""
         self.socket = self.open_socket(self.home, self.kernel)
+        self.inbox: queue.Queue[str | bytes] = queue.Queue()
+        threading.Thread(target=_listen, args=(self.socket, self.inbox), daemon=True).start()
         assert self.say("kernel_info_request", {})["status"] == "ok"
 
     def open_socket(self, home: str, kernel: str) -> websocket.WebSocket:
@@ -130,7 +135,8 @@ class Student:
         return head["msg_id"]
 
     def receive(self) -> dict:
-        data = self.socket.recv()
+        data = self.inbox.get(timeout=self.patience)
+        assert data, f"{self.name}: the kernel's WebSocket was closed"
         if isinstance(data, bytes):  # with buffers: offsets first, then the JSON
             count = int.from_bytes(data[:4], "big")
             ends = [int.from_bytes(data[4 * i : 4 * i + 4], "big") for i in range(1, count + 1)]
@@ -180,6 +186,14 @@ class Student:
                     got = printed(cell["outputs"])
                     assert got == known, f"{self.name} reads\n{got}instead of\n{known}"
         self.took["run"] = time.perf_counter() - began
+
+
+def _listen(socket: websocket.WebSocket, inbox: queue.Queue) -> None:
+    """Put what comes into `inbox`, and an empty text when nothing will come any more."""
+    with contextlib.suppress(websocket.WebSocketException, OSError):
+        while data := socket.recv():
+            inbox.put(data)
+    inbox.put("")
 
 
 def printed(outputs: list[dict]) -> str:
