@@ -114,9 +114,10 @@ class Hub:
         self.work.chmod(0o711)
         (self.work / "home").mkdir(mode=0o711)
         (self.work / "hub").mkdir(mode=0o700)
-        git("init", "-q", "--bare", "-b", "main", str(self.work / "book.git"))
-        git("push", "-q", str(self.work / "book.git"), "HEAD:refs/heads/main")
-        config = f'[url "file://{self.work}/book.git"]\n\tinsteadOf = {repository()}\n[safe]\n\tdirectory = *\n'
+        address, branch = repository()
+        git("init", "-q", "--bare", "-b", branch, str(self.work / "book.git"))
+        git("push", "-q", str(self.work / "book.git"), f"HEAD:refs/heads/{branch}")
+        config = f'[url "file://{self.work}/book.git"]\n\tinsteadOf = {address}\n[safe]\n\tdirectory = *\n'
         (self.work / "gitconfig").write_text(config)
         shutil.copy(ROOT / "deploy" / "tljh.py", self.work / "tljh.py")
         data = Path(sys.prefix)
