@@ -62,7 +62,13 @@ class Student:
         """Open an nbgitpuller link: the hub starts the server, the puller brings the book, JupyterLab opens."""
         began = time.perf_counter()
         while True:  # the hub's page of a starting server reloads itself
-            page = self.http.get(link, timeout=self.patience)
+            try:
+                page = self.http.get(link, timeout=self.patience)
+            except (
+                requests.ConnectionError
+            ):  # kept alive to a server that is gone; a browser tries again
+                time.sleep(1)
+                continue
             if page.ok and urlsplit(page.url).path == f"/user/{self.name}/git-pull":
                 break
             assert page.status_code in (200, 424, 503), (
