@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book offline pdf test lab demo slides record results tidy lint clean
+.PHONY: help setup book offline pdf test lab demo class slides record results tidy lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lab: $(STAMP)  ## JupyterLab at the chapters
 
 demo: $(STAMP)  ## the explorable figures, live and full screen (Voila); ONLY="09 10" for some chapters
 	@env -u TQDM_DISABLE $(PY) book/tools/demo.py $(ONLY)
+
+class: $(STAMP)  ## load test: N=12 students on a real JupyterHub on this machine (needs npm); not part of make test
+	@$(PY) tests/benchmarks/classroom.py $(or $(N),12)
 
 slides: $(STAMP)  ## a deck of slides for each chapter, in _build/slides
 	@$(PY) book/tools/slides.py $(ONLY)

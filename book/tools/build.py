@@ -30,6 +30,7 @@ from course import Course
 from execute import ANSI, Job, execute
 from extras import join
 from extras import pages as made_pages
+from hub import computed_page, measured_page
 from notebooks import ROOT, chapters, dump, execution_key, read
 from sheets import page as run_sheets
 from tidy import clean
@@ -235,6 +236,8 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
         ("book/ledger.md", "<!-- ledger -->", ledger_table),
         ("book/status.md", "<!-- status -->", status_table),
         ("book/run_sheets.md", "<!-- run sheets -->", run_sheets),
+        ("book/classroom.md", "<!-- class measured -->", measured_page),
+        ("book/classroom.md", "<!-- class computed -->", computed_page),
     ):
         if name in files:
             text = files[name].decode()
