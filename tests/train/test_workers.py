@@ -1,0 +1,144 @@
+"""Several processes train as one would; each noise is its own; one that is killed ends all, and the job resumes."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib import weights
+from lib.train import __main__ as command
+from lib.train.workers import Workers, device_here, joined, lost
+
+TOGETHER = Path(__file__).with_name("together.py")
+
+
+def torchrun(n, *words):
+    where = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
+    return [*where, *map(str, words)]
+
+
+def told(n, path):
+    run = subprocess.run(
+        torchrun(n, TOGETHER, path), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(path.read_text())["workers"]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The same trainings in this process."""
+    spec = importlib.util.spec_from_file_location("together", TOGETHER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.curves()
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_the_same_curve_as_one_process(n, alone, tmp_path):
+    """Losses, validation losses, gradient norms and final weights, in every process; noise in none."""
+    every = told(n, tmp_path / "told.json")
+    assert len(every) == n
+    for worker in every:
+        assert worker["curves"] == every[0]["curves"]  # to the bit
+        for name, curve in worker["curves"].items():
+            got, want = torch.tensor(curve), torch.tensor(alone[name])
+            assert got.shape == want.shape, name
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: n + m)
+        assert worker["noise"] == worker["again"]  # seed, step and rank decide, nothing else
+    drawn = [tuple(step) for worker in every for step in worker["noise"]]
+    assert len(set(drawn)) == len(drawn) == 4 * n
+    assert all(len(step) == 8 // n * 2 for step in drawn)
+
+
+def test_a_single_process_has_it_all():
+    alone = Workers()
+    assert (alone.size, alone.first, alone.rows(5)) == (1, True, slice(0, 5))
+    model = torch.nn.Linear(2, 2)
+    assert alone.wrap(model) is model
+    with joined(torch.device("cpu")) as workers:
+        assert workers.size == 1
+    state = torch.get_rng_state()
+    with alone.noise(0, 0, torch.device("cpu")):
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_shares_cover_a_minibatch():
+    workers = Workers()
+    for workers.size in (2, 3, 4):
+        for n in range(workers.size, 20):
+            rows = []
+            for workers.rank in range(workers.size):
+                share = list(range(n))[workers.rows(n)]
+                assert n // workers.size <= len(share) <= n // workers.size + 1
+                rows += share
+            assert rows == list(range(n))
+        with pytest.raises(ValueError, match=f"of {workers.size - 1} is too small for"):
+            workers.rows(workers.size - 1)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.delenv("BOOK_DEVICE", raising=False)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_here("cuda") == torch.device("cuda:3") and device_here("cpu").type == "cpu"
+    monkeypatch.setenv("BOOK_DEVICE", "meta")
+    assert device_here().type == "meta"
+
+
+def test_what_a_lost_process_sounds_like():
+    assert lost(RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    assert lost(torch.distributed.DistBackendError("NCCL error"))
+    assert not lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not lost(ValueError("gloo"))
+
+
+def children(pid):
+    """The processes that `pid` started, by their number."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_lost_ends_the_job_which_then_resumes(number, tmp_path):
+    """SIGKILL to one worker; SIGTERM to torchrun, as a cluster sends it before it takes the machine."""
+    path, to = tmp_path / "run.pt", tmp_path / "stored"
+    words = ["digits_plane", "--device", "cpu", "--to", to, "--mode", "full", "--steps", "600"]
+    words += ["--checkpoint", path, "--checkpoint-every", "10"]
+    job = subprocess.Popen(
+        torchrun(2, "-m", "lib.train", *words),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"TQDM_DISABLE": "1"},
+    )
+    while not path.exists() and job.poll() is None:
+        time.sleep(0.02)
+    victim = job.pid if number == signal.SIGTERM else max(children(job.pid))
+    os.kill(victim, number)
+    said = job.communicate(timeout=120)[1]
+    assert job.returncode != 0 and not to.exists()
+    step = torch.load(path, weights_only=True)["step"]
+    assert 10 <= step < 600
+    if number == signal.SIGTERM:
+        assert re.search(r"SIGTERM after step \d+: .*run.pt holds everything", said)
+    else:
+        assert re.search(r"ConnectionError: process \d of 2 lost another one in step \d+", said)
+        assert "the same command goes on from there" in said
+    # on as one process: a checkpoint does not know how many wrote it
+    command.main([str(word) for word in words])
+    assert weights.card("digits_plane", to)["curve"][-1][0] == 600
