@@ -1,6 +1,5 @@
 """Several processes train as one would; each noise is its own; one that is killed ends all, and the job resumes."""
 
-import importlib.util
 import json
 import os
 import re
@@ -17,44 +16,43 @@ from lib import weights
 from lib.train import __main__ as command
 from lib.train.workers import Workers, device_here, joined, lost
 
-TOGETHER = Path(__file__).with_name("together.py")
-
 
 def torchrun(n, *words):
     where = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
     return [*where, *map(str, words)]
 
 
-def told(n, path):
-    run = subprocess.run(
-        torchrun(n, TOGETHER, path), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(path.read_text())["workers"]
-
-
 @pytest.fixture(scope="module")
-def alone():
-    """The same trainings in this process."""
-    spec = importlib.util.spec_from_file_location("together", TOGETHER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.curves()
+def told(tmp_path_factory):
+    """What each process of jobs of one, two and four saw."""
+    folder = tmp_path_factory.mktemp("together")
+    words = [sys.executable, Path(__file__).with_name("together.py"), folder]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    read = lambda n, k: json.loads(Path(folder, f"{n}-{k}.json").read_text())
+    return {n: [read(n, k) for k in range(n)] for n in (1, 2, 4)}
 
 
 @pytest.mark.parametrize("n", [2, 4])
-def test_the_same_curve_as_one_process(n, alone, tmp_path):
-    """Losses, validation losses, gradient norms and final weights, in every process; noise in none."""
-    every = told(n, tmp_path / "told.json")
-    assert len(every) == n
+def test_the_same_curve_as_one_process(n, told):
+    """Losses, validation losses, gradient norms, and weights at the end, in every process."""
+    (alone,), every = told[1], told[n]
+    assert alone["size"] == 1 and len(alone["curves"]) == 8
     for worker in every:
-        assert worker["curves"] == every[0]["curves"]  # to the bit
+        assert worker["size"] == n and worker["curves"] == every[0]["curves"]  # to the bit
         for name, curve in worker["curves"].items():
-            got, want = torch.tensor(curve), torch.tensor(alone[name])
+            got, want = torch.tensor(curve), torch.tensor(alone["curves"][name])
             assert got.shape == want.shape, name
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: n + m)
-        assert worker["noise"] == worker["again"]  # seed, step and rank decide, nothing else
-    drawn = [tuple(step) for worker in every for step in worker["noise"]]
+    assert 6 < len(alone["curves"]["stopped early"]) < 41
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_each_process_has_noise_of_its_own(n, told):
+    """Seed, step and rank decide what a model draws, and torch's generator does not."""
+    for worker in told[n]:
+        assert worker["noise"] == worker["again"]
+    drawn = [tuple(step) for worker in told[n] for step in worker["noise"]]
     assert len(set(drawn)) == len(drawn) == 4 * n
     assert all(len(step) == 8 // n * 2 for step in drawn)
 
@@ -71,18 +69,17 @@ def test_a_single_process_has_it_all():
         assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_shares_cover_a_minibatch():
-    workers = Workers()
-    for workers.size in (2, 3, 4):
-        for n in range(workers.size, 20):
-            rows = []
-            for workers.rank in range(workers.size):
-                share = list(range(n))[workers.rows(n)]
-                assert n // workers.size <= len(share) <= n // workers.size + 1
-                rows += share
-            assert rows == list(range(n))
-        with pytest.raises(ValueError, match=f"of {workers.size - 1} is too small for"):
-            workers.rows(workers.size - 1)
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_shares_cover_a_minibatch(size):
+    workers = [Workers() for _ in range(size)]
+    for rank, worker in enumerate(workers):
+        worker.rank, worker.size = rank, size
+    for n in range(size, 20):
+        shares = [list(range(n))[worker.rows(n)] for worker in workers]
+        assert sum(shares, []) == list(range(n))
+        assert {len(share) for share in shares} <= {n // size, n // size + 1}
+    with pytest.raises(ValueError, match=f"a minibatch of {size - 1} is too small for {size}"):
+        workers[0].rows(size - 1)
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
