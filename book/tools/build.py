@@ -31,6 +31,7 @@ from execute import ANSI, Job, execute
 from extras import join
 from extras import pages as made_pages
 from notebooks import ROOT, chapters, dump, execution_key, read
+from recipes import table as recipes
 from sheets import page as run_sheets
 from tidy import clean
 
@@ -235,6 +236,7 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
         ("book/ledger.md", "<!-- ledger -->", ledger_table),
         ("book/status.md", "<!-- status -->", status_table),
         ("book/run_sheets.md", "<!-- run sheets -->", run_sheets),
+        ("book/training.md", "<!-- recipes -->", recipes),
     ):
         if name in files:
             text = files[name].decode()

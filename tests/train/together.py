@@ -98,12 +98,15 @@ def work(path: Path) -> None:
         Path(path, f"{workers.size}-{workers.rank}.json").write_text(json.dumps(told))
 
 
-def start(n: int, folder: Path) -> list[int]:
-    """n processes of one job, by their number."""
+def free_port() -> str:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n)}
+        return str(s.getsockname()[1])
+
+
+def start(n: int, folder: Path) -> list[int]:
+    """n processes of one job, by their number."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(n)}
     found = []
     for rank in range(n):
         os.environ["RANK"] = str(rank)
