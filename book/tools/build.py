@@ -32,6 +32,7 @@ from extras import join
 from extras import pages as made_pages
 from hub import computed_page, measured_page
 from notebooks import ROOT, chapters, dump, execution_key, read
+from recipes import table as recipes
 from sheets import page as run_sheets
 from tidy import clean
 
@@ -238,6 +239,7 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
         ("book/run_sheets.md", "<!-- run sheets -->", run_sheets),
         ("book/classroom.md", "<!-- class measured -->", measured_page),
         ("book/classroom.md", "<!-- class computed -->", computed_page),
+        ("book/training.md", "<!-- recipes -->", recipes),
     ):
         if name in files:
             text = files[name].decode()
