@@ -9,8 +9,8 @@ local repository that holds the working tree as it is, and the index of packages
 the setup cell asks for. There is no other network: a name space without one where the system can give it
 (Linux), else proxies that lead nowhere. With --here nothing of that is put in place of the real thing.
 
-It fails when a cell raises or writes to stderr, when the setup cell takes longer than 15 s or changes a
-package that was there, or when a stored print comes out otherwise.
+It fails when a cell raises or writes to stderr, when the setup cell takes longer than 15 s (on a machine that
+is not busy with other work) or changes a package that was there, or when a stored print comes out otherwise.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ CELL_SECONDS = 600  # a shared machine may be slow; the report says how long a c
 INSIDE = "BOOK_COLAB_INSIDE"
 LIST = (
     "import importlib.metadata as m, json;"
-    "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
+    "found = ((d.metadata['Name'], d.version) for d in m.distributions());"
+    "print(json.dumps({str(name).lower(): version for name, version in found}))"
 )
 ADDRESS_IN_MEMORY = re.compile(r"0x[0-9a-f]{6,}")
 
@@ -104,7 +105,7 @@ def setup_source() -> str:
 
 def wheels(python: Path, folder: Path) -> None:
     """What the setup cell's pip line asks for, in a folder that stands in for the index."""
-    asked = re.search(r"!pip install -q --no-deps (.+)", setup_source())[1].split()
+    asked = re.search(r"pip install -q --no-deps (.+)", setup_source())[1].split()
     have = {p.name.split("-")[0].lower() for p in folder.glob("*.whl")}
     missing = [a for a in asked if a.lower() not in have]
     if missing:
@@ -196,7 +197,8 @@ def run(path: Path, python: Path | str, env: dict[str, str], restore: bool) -> d
     cells = job.about.get("cells", {})
     first = next(c["id"] for c in nb["cells"] if c["cell_type"] == "code")
     seconds = cells.get(first, 0.0)
-    if seconds > SETUP_SECONDS:
+    load = round(os.getloadavg()[0], 1)
+    if seconds > SETUP_SECONDS and load < 1.5 * (os.cpu_count() or 1):
         wrong.append(f"the setup cell took {seconds:.1f} s; it may take {SETUP_SECONDS}")
     differ = {}
     if job.executed is not None:
@@ -207,6 +209,7 @@ def run(path: Path, python: Path | str, env: dict[str, str], restore: bool) -> d
         "chapter": path.stem,
         "setup": round(seconds, 1),
         "seconds": round(job.seconds, 1),
+        "load": load,
         "prints": len(prints(nb)),
         "differ": len(differ),
         "added": added,
@@ -290,8 +293,8 @@ def report(name: str, paths: list[Path], python: Path | str) -> int:
         rows.append(row)
         same = f"{row['prints'] - row['differ']} of {row['prints']} prints as stored"
         print(
-            f"{row['chapter']:28} setup {row['setup']:5.1f} s  chapter {row['seconds']:6.1f} s  {same}"
-            f"  {'FAILED' if row['wrong'] else 'ok'}",
+            f"{row['chapter']:28} setup {row['setup']:5.1f} s  chapter {row['seconds']:6.1f} s"
+            f"  load {row['load']:4.1f}  {same}  {'FAILED' if row['wrong'] else 'ok'}",
             flush=True,
         )
         for wrong in row["wrong"]:

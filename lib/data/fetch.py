@@ -25,6 +25,10 @@ TRIES = 5  # connections to one mirror, as long as each brings the file forward
 CHUNK = 1 << 16
 
 
+class TooSlow(TimeoutError):
+    """Bytes come, but a mirror that goes on like this is not worth another try."""
+
+
 class NoMirror(OSError):
     """No mirror gave the file; the message says of each what happened."""
 
@@ -78,6 +82,8 @@ def _from(url: str, part: Path, install: Callable[[Path], object], most: int) ->
                 raise
             part.unlink()
             continue
+        except TooSlow:
+            raise
         except (OSError, http.client.HTTPException):
             if _size(part) <= had:
                 raise
@@ -129,7 +135,7 @@ def _receive(url: str, part: Path, most: int) -> None:
                     break
                 if time.monotonic() - then > 2 * SILENCE:
                     if since < LEAST:
-                        raise TimeoutError(f"only {since} bytes in {2 * SILENCE:g} s")
+                        raise TooSlow(f"only {since} bytes in {2 * SILENCE:g} s")
                     since, then = 0, time.monotonic()
     if got > most:
         part.unlink()

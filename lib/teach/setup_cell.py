@@ -16,8 +16,8 @@ SETUP_CELL = f"""\
 try:
     import lib.teach
 except ImportError:  # on Colab: fetch the library, add what is missing, replace nothing
-    !git clone -q --depth 1 --branch {VERSION} {ADDRESS} book-source && ln -s book-source/lib lib
-    !pip install -q --no-deps torchdiffeq safetensors anywidget psygnal
+    !git clone -q -c advice.detachedHead=no --depth 1 --branch {VERSION} {ADDRESS} book-source
+    !ln -s book-source/lib; pip install -q --no-deps torchdiffeq safetensors anywidget psygnal
 from lib.teach import check, setup, show_source, style, verify
 
 session = setup()"""
