@@ -9,10 +9,10 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book offline pdf test lab demo class slides record results tidy lint clean
+.PHONY: help setup book offline pdf test colab lab demo class slides record results tidy lint publish-as clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.12 (3.11 to 3.13), TORCH_INDEX=https://download.pytorch.org/whl/cpu (a smaller torch)"
 
 setup: $(STAMP)  ## a virtual environment in .venv with everything the book needs
@@ -33,6 +33,9 @@ pdf: $(STAMP)  ## the whole book as one PDF, printed by Chromium (ONLY="01 02": 
 test: $(STAMP)  ## every test: lib, the chapters under nbval, the rendered pages in a browser
 	-@$(PY) book/tools/build.py
 	@$(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) tests $(wildcard chapters)
+
+colab: $(STAMP)  ## every chapter alone in an environment like Colab's (ENV=oldest: the oldest versions lib claims; ONLY="01 04")
+	@env -u TQDM_DISABLE $(PY) book/tools/colab.py --env $(or $(ENV),colab) $(ONLY)
 
 lab: $(STAMP)  ## JupyterLab at the chapters
 	@env -u TQDM_DISABLE $(PY) -m jupyterlab chapters
@@ -61,6 +64,9 @@ lint: $(STAMP)  ## what tidy would change, and which chapter breaks which rule
 	@$(PY) -m ruff format --check -q .
 	@$(PY) book/tools/tidy.py --check
 	@$(PY) book/tools/policy.py
+
+publish-as: $(STAMP)  ## say where the book is published, everywhere: URL=https://github.com/me/book [REF=v1]
+	@$(PY) book/tools/publish_as.py $(URL) $(REF)
 
 clean:  ## remove what was built and keep .venv
 	rm -rf _build .pytest_cache .ruff_cache

@@ -1,0 +1,312 @@
+"""Run chapters as Colab does: each alone in an empty folder, with Colab's packages and not the book's.
+
+usage: colab.py [--env colab|oldest|newest] [NN ...]     (default: every chapter; `make colab`)
+       colab.py --here [NN ...]                          in this very environment: Colab's own image
+
+tests/colab/NAME.txt says which Python and which packages. The environment lies in _build/colab/NAME, apart
+from .venv. A chapter gets a home, a working folder and a stand-in `google.colab`; the book's address leads to a
+local repository that holds the working tree as it is, and the index of packages is a folder with what
+the setup cell asks for. There is no other network: a name space without one where the system can give it
+(Linux), else proxies that lead nowhere. With --here nothing of that is put in place of the real thing.
+
+It fails when a cell raises or writes to stderr, when the setup cell takes longer than 15 s (on a machine that
+is not busy with other work) or changes a package that was there, or when a stored print comes out otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from execute import Job, execute
+from notebooks import ROOT, chapters, read, tags
+from publish_as import published
+
+BUILD, PINS = ROOT / "_build" / "colab", ROOT / "tests" / "colab"
+SETUP_SECONDS = 15
+CELL_SECONDS = 600  # a shared machine may be slow; the report says how long a chapter took
+INSIDE = "BOOK_COLAB_INSIDE"
+LIST = (
+    "import importlib.metadata as m, json;"
+    "found = ((d.metadata['Name'], d.version) for d in m.distributions());"
+    "print(json.dumps({str(name).lower(): version for name, version in found}))"
+)
+ADDRESS_IN_MEMORY = re.compile(r"0x[0-9a-f]{6,}")
+
+
+def sh(*command: str | Path, **kwargs) -> str:
+    """Run a command, or end with what it said."""
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, check=False, **kwargs
+    )
+    if done.returncode:
+        sys.exit(f"colab: {' '.join(map(str, command[:6]))} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
+# ---------------------------------------------------------------- what needs a network
+
+
+def find_python(version: str) -> str:
+    """A Python of that version: on the path, or one that pyenv keeps."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python3"))]
+    for python in map(str, filter(None, found)):
+        asked = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if said.stdout.strip() == version:  # pyenv's shims answer with an error
+            return python
+    sys.exit(f"colab: there is no Python {version} here; install it, or use another --env")
+
+
+def environment(name: str) -> Path:
+    """The Python of an environment with the pinned packages, made if it is not there."""
+    pins = PINS / f"{name}.txt"
+    if not pins.is_file():
+        sys.exit(f"colab: no environment {name!r}; there are: {', '.join(envs())}")
+    text = pins.read_text()
+    folder, stamp = BUILD / name, BUILD / name / ".installed"
+    python = folder / "bin" / "python"
+    key = hashlib.sha256(text.encode()).hexdigest()
+    if not stamp.is_file() or stamp.read_text() != key:
+        print(f"colab: installing {pins.relative_to(ROOT)} (gigabytes, minutes, once)", flush=True)
+        version = re.search(r"^# python (\S+)", text, re.M)[1]
+        sh(find_python(version), "-m", "venv", "--clear", folder)
+        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        if index := os.environ.get("TORCH_INDEX"):
+            sh(*pip, re.search(r"^torch\S*", text, re.M)[0], "--index-url", index)
+        sh(*pip, "-r", pins)
+        stamp.write_text(key)
+    return python
+
+
+def envs() -> list[str]:
+    """Names of the environments that tests/colab describes."""
+    return sorted(p.stem for p in PINS.glob("*.txt"))
+
+
+def setup_source() -> str:
+    """The setup cell, from the one place that holds it."""
+    import runpy
+
+    return runpy.run_path(str(ROOT / "lib/teach/setup_cell.py"))["SETUP_CELL"]
+
+
+def wheels(python: Path, folder: Path) -> None:
+    """What the setup cell's pip line asks for, in a folder that stands in for the index."""
+    asked = re.search(r"pip install -q --no-deps (.+)", setup_source())[1].split()
+    have = {p.name.split("-")[0].lower() for p in folder.glob("*.whl")}
+    missing = [a for a in asked if a.lower() not in have]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        sh(python, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, *missing)
+
+
+def origin() -> Path:
+    """A bare repository with the working tree as one commit, under the name that the setup cell asks for."""
+    bare, index, ref = BUILD / "origin.git", BUILD / ".index", published(ROOT)[1]
+    shutil.rmtree(bare, ignore_errors=True)
+    index.unlink(missing_ok=True)
+    who = {f"GIT_{a}_{b}": "colab" for a in ("AUTHOR", "COMMITTER") for b in ("NAME", "EMAIL")}
+    env = {**os.environ, **who, "GIT_INDEX_FILE": str(index)}
+    git = ["git", "-C", str(ROOT)]
+    sh(*git, "add", "-A", env=env)
+    tree = sh(*git, "write-tree", env=env)
+    made = sh(*git, "commit-tree", tree, "-m", "The working tree", env=env)
+    sh("git", "init", "-q", "--bare", bare)
+    kind = "tags" if re.match(r"v?\d", ref) else "heads"
+    sh(*git, "push", "-q", bare, f"{made}:refs/{kind}/{ref}")
+    return bare
+
+
+# ---------------------------------------------------------------- the chapters
+
+
+def simulated(name: str, home: Path) -> dict[str, str]:
+    """The variables of a kernel on Colab, and no others of ours."""
+    startup = home / ".ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-colab.py").write_text("import google.colab\n")  # Colab's kernel has it loaded
+    bin_ = BUILD / name / "bin"
+    address = published(ROOT)[0]
+    env = {
+        "HOME": str(home),
+        "PATH": f"{bin_}:/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(PINS / "fake"),
+        "PYTHONDONTWRITEBYTECODE": "1",  # pip's additions are taken away again
+        "COLAB_RELEASE_TAG": "simulated",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{BUILD / 'origin.git'}.insteadOf",
+        "GIT_CONFIG_VALUE_0": address,
+        "GIT_ALLOW_PROTOCOL": "file",
+        "GIT_TERMINAL_PROMPT": "0",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(BUILD / "wheels" / name),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    threads = {k: v for k, v in os.environ.items() if k == "OMP_NUM_THREADS"}
+    return env | nowhere | threads
+
+
+def packages(python: Path | str) -> dict[str, str]:
+    """Installed distributions of an environment and their versions."""
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return json.loads(sh(python, "-c", LIST, env=clean))
+
+
+def prints(nb: dict) -> dict[str, str]:
+    """The printed text of the cells that nbval compares, by the cell's id."""
+    out = {}
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "code" and "nbval-check-output" in tags(cell):
+            text = "".join("".join(o.get("text", "")) for o in cell["outputs"])
+            out[cell["id"]] = ADDRESS_IN_MEMORY.sub("0xADDR", text)
+    return out
+
+
+def run(path: Path, python: Path | str, env: dict[str, str], restore: bool) -> dict:
+    """Run one chapter; what came of it, with the complaints."""
+    before = packages(python)
+    nb = read(path)
+    job = Job(path.stem, nb, env, python=str(python), alone=True, cell_seconds=CELL_SECONDS)
+    execute([job])
+    after = packages(python)
+    added = sorted(after.keys() - before.keys())
+    if restore and added:
+        sh(python, "-m", "pip", "uninstall", "-q", "-y", *added)
+    wrong = [job.error] if job.error else []
+    wrong += [
+        f"the setup cell changed {k} from {v} to {after.get(k, 'nothing')}"
+        for k, v in before.items()
+        if after.get(k) != v
+    ]
+    cells = job.about.get("cells", {})
+    first = next(c["id"] for c in nb["cells"] if c["cell_type"] == "code")
+    seconds = cells.get(first, 0.0)
+    load = round(os.getloadavg()[0], 1)
+    if seconds > SETUP_SECONDS and load < 1.5 * (os.cpu_count() or 1):
+        wrong.append(f"the setup cell took {seconds:.1f} s; it may take {SETUP_SECONDS}")
+    differ = {}
+    if job.executed is not None:
+        got, want = prints(job.executed), prints(nb)
+        differ = {k: (want[k], got.get(k, "")) for k in want if got.get(k) != want[k]}
+        wrong += [f"cell {k} printed\n{_lines(*pair)}" for k, pair in differ.items()]
+    return {
+        "chapter": path.stem,
+        "setup": round(seconds, 1),
+        "seconds": round(job.seconds, 1),
+        "load": load,
+        "prints": len(prints(nb)),
+        "differ": len(differ),
+        "added": added,
+        "versions": job.about.get("versions", {}),
+        "device": job.about.get("device", ""),
+        "wrong": wrong,
+    }
+
+
+def _lines(want: str, got: str) -> str:
+    import difflib
+
+    lines = difflib.unified_diff(
+        want.splitlines(), got.splitlines(), "stored", "here", lineterm="", n=0
+    )
+    return "\n".join(line for line in lines if not line.startswith("@@"))
+
+
+# ---------------------------------------------------------------- without a network
+
+
+def closed(arguments: list[str]) -> int | None:
+    """Run this again where there is no network but the loopback; None where that cannot be had."""
+    if not shutil.which("unshare"):
+        return None
+    own = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "-r", "--net"]
+    if subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
+        return None
+    again = [*own, sys.executable, __file__, *arguments]
+    return subprocess.run(again, env={**os.environ, INSIDE: "1"}, check=False).returncode
+
+
+def loopback_up() -> None:
+    """A new name space's loopback is down, and the kernel's messages go over it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        up = struct.pack("16sh14x", b"lo", 0x41)  # IFF_UP | IFF_RUNNING
+        fcntl.ioctl(s, 0x8914, up)  # SIOCSIFFLAGS
+    with contextlib.suppress(OSError), socket.create_connection(("1.1.1.1", 53), timeout=2):
+        sys.exit("colab: the network is open where it should be closed")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--env", default="colab", help="one of tests/colab/*.txt")
+    parser.add_argument("--here", action="store_true", help="this environment, nothing simulated")
+    parser.add_argument("only", nargs="*", help="chapters by number, as 01 04")
+    given = parser.parse_args(arguments)
+    paths = [p for p in chapters() if not given.only or p.stem[:2] in given.only]
+    if not paths:
+        print(f"no chapter named {' '.join(given.only)}")
+        return 1
+    name = "here" if given.here else given.env
+    if given.here:
+        if "/ORG/" in published(ROOT)[0]:
+            print("the book has no address yet: make publish-as URL=https://github.com/me/book")
+            return 1
+        python: Path | str = sys.executable
+    else:
+        python = BUILD / name / "bin" / "python"
+        if INSIDE in os.environ:
+            loopback_up()
+        else:
+            environment(name)
+            wheels(python, BUILD / "wheels" / name)
+            origin()
+            code = closed(arguments)
+            if code is not None:
+                return code
+            print("colab: no name space without a network here: proxies that lead nowhere instead")
+    return report(name, paths, python)
+
+
+def report(name: str, paths: list[Path], python: Path | str) -> int:
+    """Run the chapters one after the other, print a line each, and keep it all in a file."""
+    rows = []
+    for path in paths:
+        home = BUILD / "home"
+        shutil.rmtree(home, ignore_errors=True)
+        env = dict(os.environ) if name == "here" else simulated(name, home)
+        row = run(path, python, env, restore=name != "here")
+        rows.append(row)
+        same = f"{row['prints'] - row['differ']} of {row['prints']} prints as stored"
+        print(
+            f"{row['chapter']:28} setup {row['setup']:5.1f} s  chapter {row['seconds']:6.1f} s"
+            f"  load {row['load']:4.1f}  {same}  {'FAILED' if row['wrong'] else 'ok'}",
+            flush=True,
+        )
+        for wrong in row["wrong"]:
+            print("    " + wrong.replace("\n", "\n    "), flush=True)
+        BUILD.mkdir(parents=True, exist_ok=True)
+        (BUILD / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    failed = [row["chapter"] for row in rows if row["wrong"]]
+    versions = next((row["versions"] for row in rows if row["versions"]), {})
+    print(f"{name}: {', '.join(f'{k} {v}' for k, v in versions.items())}")
+    print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
