@@ -28,12 +28,15 @@ def _table(head: tuple, rows: list[tuple]) -> str:
     return "\n".join([_row(*head), _row(*["---"] * len(head)), *[_row(*r) for r in rows]])
 
 
-def results(name: str, command: str) -> dict:
-    """A file of book/results."""
+def results(name: str) -> dict | None:
+    """A file of book/results, if there is one."""
     file = ROOT / "book" / "results" / name
-    if not file.is_file():
-        raise SystemExit(f"{file.relative_to(ROOT)} is missing; {command} writes it")
-    return json.loads(file.read_text(encoding="utf8"))
+    return json.loads(file.read_text(encoding="utf8")) if file.is_file() else None
+
+
+def missing(command: str) -> str:
+    """What a page says where there is no file of results."""
+    return f"Nothing has been measured in this copy of the book; `{command}` does it.\n"
 
 
 def title(path: Path) -> str:
@@ -53,7 +56,9 @@ def _share(rows: list[dict]) -> str:
 
 def mutants(paths: list[Path]) -> str:
     """The shares of faults that were caught, by module and chapter, and what survived."""
-    found = results("mutants.json", "make mutants")
+    found = results("mutants.json")
+    if found is None:
+        return missing("make mutants")
     lib, chapters = found["lib"], found["chapters"]
     versions = ", ".join(f"{n} {v}" for n, v in found["versions"].items())
     gallery = sum(r["gallery"] for r in chapters.values())
@@ -197,7 +202,9 @@ def _words(peer: str, rows: list[dict]) -> str:
 
 def benchmarks(paths: list[Path]) -> str:
     """Where and when, then for each benchmark a chart and its table."""
-    found = results("bench.json", "make bench")
+    found = results("bench.json")
+    if found is None:
+        return missing("make bench")
     versions = ", ".join(f"{n} {v}" for n, v in found["versions"].items())
     load = ", ".join(f"{x:g}" for x in found["load"])
     parts = [

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
 
 import proof
 import pytest
-from notebooks import ROOT, chapters
+from notebooks import chapters
 from policy import Chapter, exercise_labels, solutions, stubs
 
 from lib.teach.exercise import labels
@@ -67,8 +66,10 @@ def test_exercises_are_complete(path):
         assert len(said) >= WRONG, f"{label}: fewer than {WRONG} mistakes with a hint of their own"
 
 
-def test_the_faults_of_the_chapters_are_the_present_ones_in_number():
-    found = json.loads((ROOT / "book" / "results" / "mutants.json").read_text(encoding="utf8"))
+def test_at_least_nine_faults_of_ten_are_caught_and_the_counts_add_up():
+    found = proof.results("mutants.json")
+    if found is None:
+        pytest.skip("book/results/mutants.json is missing; make mutants writes it")
     assert list(found["chapters"]) == [p.stem for p in CHAPTERS]
     for rows in (found["lib"], found["chapters"]):
         for name, row in rows.items():
