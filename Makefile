@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book offline pdf test colab lab demo class slides record results tidy lint publish-as clean
+.PHONY: help setup book offline pdf test colab lab demo class slides record results mutants bench tidy lint publish-as clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ record: $(STAMP)  ## execute the chapters and store the prints that the tests co
 
 results: $(STAMP)  ## train every model of the book three times and write chapter 13's table (half an hour of two cores)
 	@$(PY) -m lib.results $(ARGS)
+
+mutants: $(STAMP)  ## plant faults in lib and in the chapters, count what the checks catch (hours; ONLY="lib/flows/coupling.py 04" SAMPLE=200: minutes)
+	@$(PY) -m tests.mutants --only "$(ONLY)" $(if $(SAMPLE),--sample $(SAMPLE) --cells $(SAMPLE))
+
+bench: $(STAMP)  ## time lib beside zuko, nflows, normflows, torchdiffeq and diffusers (QUICK=1: three rounds)
+	@$(PY) -m tests.benchmarks $(if $(QUICK),--quick)
 
 tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; executes nothing
 	@$(PY) -m ruff format -q .
