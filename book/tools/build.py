@@ -33,8 +33,8 @@ from extras import join
 from extras import pages as made_pages
 from hub import computed_page, measured_page
 from notebooks import ROOT, chapters, dump, execution_key, read
-from recipes import table as recipes
 from proof import TABLES as PROOF
+from recipes import table as recipes
 from sheets import page as run_sheets
 from tidy import clean
 
