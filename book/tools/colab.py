@@ -200,17 +200,17 @@ def run(path: Path, python: Path | str, env: dict[str, str], restore: bool) -> d
     load = round(os.getloadavg()[0], 1)
     if seconds > SETUP_SECONDS and load < 1.5 * (os.cpu_count() or 1):
         wrong.append(f"the setup cell took {seconds:.1f} s; it may take {SETUP_SECONDS}")
-    differ = {}
-    if job.executed is not None:
-        got, want = prints(job.executed), prints(nb)
-        differ = {k: (want[k], got.get(k, "")) for k in want if got.get(k) != want[k]}
-        wrong += [f"cell {k} printed\n{_lines(*pair)}" for k, pair in differ.items()]
+    want = prints(nb)
+    got = prints(job.executed) if job.executed is not None else {}
+    differ = [k for k in want if got.get(k) != want[k]]
+    if got:
+        wrong += [f"cell {k} printed\n{_lines(want[k], got.get(k, ''))}" for k in differ]
     return {
         "chapter": path.stem,
         "setup": round(seconds, 1),
         "seconds": round(job.seconds, 1),
         "load": load,
-        "prints": len(prints(nb)),
+        "prints": len(want),
         "differ": len(differ),
         "added": added,
         "versions": job.about.get("versions", {}),
