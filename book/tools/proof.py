@@ -140,7 +140,7 @@ def exercises(paths: list[Path]) -> str:
 
 # ---------------------------------------------------------------- benchmarks
 
-LEFT, WIDE, STEP, SHAPES = 250, 704, 17, "circle square triangle diamond".split()
+LEFT, WIDE, STEP, SHAPES = 320, 740, 17, "circle square triangle diamond".split()
 
 
 def _mark(shape: str, x: float, y: float) -> str:
