@@ -48,6 +48,7 @@ QUIET = re.compile(r"^_?check|^__repr__$|^extra_repr$|^main$|^__init_subclass__$
 SETTINGS = {"dtype", "device", "memory_format", "non_blocking", "generator", "seed", "strict"}
 SETTINGS |= {"desc", "disable", "rtol", "atol", "power", "stderr", "routes", "persistent"}
 NO_CALL = {"print", "warn", "manual_seed", "isinstance", "getattr", "hasattr", "check", "range"}
+COMMUTE = set("transpose swapaxes maximum minimum logaddexp dot equal max min gcd".split())
 NO_CALL |= {"show_source", "setattr", "register_buffer", "super", "open"}
 Slot = tuple[ast.AST, str, int | None]  # where a node hangs: parent, field, index
 
@@ -119,6 +120,7 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     name = getattr(func, "attr", getattr(func, "id", ""))
     plain = not any(isinstance(a, ast.Starred) for a in args)
     first = 1 if name == "where" and len(args) == 3 else 0
+    plain &= name not in COMMUTE
     if plain and len(args) >= 2 and ast.unparse(args[first]) != ast.unparse(args[first + 1]):
         turned = list(args)
         turned[first], turned[first + 1] = args[first + 1], args[first]
