@@ -1,7 +1,7 @@
 """Run chapters as Colab does: each alone in an empty folder, with Colab's packages and not the book's.
 
-usage: colab.py [--env colab|oldest|newest] [NN ...]     (default: every chapter; `make colab`)
-       colab.py --here [NN ...]                          in this very environment: Colab's own image
+usage: colab.py [--env colab|oldest] [NN ...]     (default: every chapter; `make colab`)
+       colab.py --here [NN ...]                   in this very environment: Colab's own image
 
 tests/colab/NAME.txt says which Python and which packages. The environment lies in _build/colab/NAME, apart
 from .venv. A chapter gets a home, a working folder and a stand-in `google.colab`; the book's address leads to a
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -29,105 +28,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from colab_env import BUILD, PINS, environment, origin, packages, sh, wheels
 from execute import Job, execute
 from notebooks import ROOT, chapters, read, tags
 from publish_as import published
 
-BUILD, PINS = ROOT / "_build" / "colab", ROOT / "tests" / "colab"
 SETUP_SECONDS = 15
 CELL_SECONDS = 3600  # a shared machine may be slow; the report says how long a chapter took
 INSIDE = "BOOK_COLAB_INSIDE"
-LIST = (
-    "import importlib.metadata as m, json;"
-    "found = ((d.metadata['Name'], d.version) for d in m.distributions());"
-    "print(json.dumps({str(name).lower(): version for name, version in found}))"
-)
 ADDRESS_IN_MEMORY = re.compile(r"0x[0-9a-f]{6,}")
-
-
-def sh(*command: str | Path, **kwargs) -> str:
-    """Run a command, or end with what it said."""
-    done = subprocess.run(
-        [str(c) for c in command], capture_output=True, text=True, check=False, **kwargs
-    )
-    if done.returncode:
-        sys.exit(f"colab: {' '.join(map(str, command[:6]))} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout.strip()
-
-
-# ---------------------------------------------------------------- what needs a network
-
-
-def find_python(version: str) -> str:
-    """A Python of that version: on the path, or one that pyenv keeps."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python3"))]
-    for python in map(str, filter(None, found)):
-        asked = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if said.stdout.strip() == version:  # pyenv's shims answer with an error
-            return python
-    sys.exit(f"colab: there is no Python {version} here; install it, or use another --env")
-
-
-def environment(name: str) -> Path:
-    """The Python of an environment with the pinned packages, made if it is not there."""
-    pins = PINS / f"{name}.txt"
-    if not pins.is_file():
-        sys.exit(f"colab: no environment {name!r}; there are: {', '.join(envs())}")
-    text = pins.read_text()
-    folder, stamp = BUILD / name, BUILD / name / ".installed"
-    python = folder / "bin" / "python"
-    key = hashlib.sha256(text.encode()).hexdigest()
-    if not stamp.is_file() or stamp.read_text() != key:
-        print(f"colab: installing {pins.relative_to(ROOT)} (gigabytes, minutes, once)", flush=True)
-        version = re.search(r"^# python (\S+)", text, re.M)[1]
-        sh(find_python(version), "-m", "venv", "--clear", folder)
-        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        if index := os.environ.get("TORCH_INDEX"):
-            sh(*pip, re.search(r"^torch\S*", text, re.M)[0], "--index-url", index)
-        sh(*pip, "-r", pins)
-        stamp.write_text(key)
-    return python
-
-
-def envs() -> list[str]:
-    """Names of the environments that tests/colab describes."""
-    return sorted(p.stem for p in PINS.glob("*.txt"))
-
-
-def setup_source() -> str:
-    """The setup cell, from the one place that holds it."""
-    import runpy
-
-    return runpy.run_path(str(ROOT / "lib/teach/setup_cell.py"))["SETUP_CELL"]
-
-
-def wheels(python: Path, folder: Path) -> None:
-    """What the setup cell's pip line asks for, in a folder that stands in for the index."""
-    asked = re.search(r"pip install -q --no-deps (.+)", setup_source())[1].split()
-    have = {p.name.split("-")[0].lower() for p in folder.glob("*.whl")}
-    missing = [a for a in asked if a.lower() not in have]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        sh(python, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, *missing)
-
-
-def origin() -> Path:
-    """A bare repository with the working tree as one commit, under the name that the setup cell asks for."""
-    bare, index, ref = BUILD / "origin.git", BUILD / ".index", published(ROOT)[1]
-    shutil.rmtree(bare, ignore_errors=True)
-    index.unlink(missing_ok=True)
-    who = {f"GIT_{a}_{b}": "colab" for a in ("AUTHOR", "COMMITTER") for b in ("NAME", "EMAIL")}
-    env = {**os.environ, **who, "GIT_INDEX_FILE": str(index)}
-    git = ["git", "-C", str(ROOT)]
-    sh(*git, "add", "-A", env=env)
-    tree = sh(*git, "write-tree", env=env)
-    made = sh(*git, "commit-tree", tree, "-m", "The working tree", env=env)
-    sh("git", "init", "-q", "--bare", bare)
-    kind = "tags" if re.match(r"v?\d", ref) else "heads"
-    sh(*git, "push", "-q", bare, f"{made}:refs/{kind}/{ref}")
-    return bare
 
 
 # ---------------------------------------------------------------- the chapters
@@ -160,12 +69,6 @@ def simulated(name: str, home: Path) -> dict[str, str]:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
     threads = {k: v for k, v in os.environ.items() if k == "OMP_NUM_THREADS"}
     return env | nowhere | threads
-
-
-def packages(python: Path | str) -> dict[str, str]:
-    """Installed distributions of an environment and their versions."""
-    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return json.loads(sh(python, "-c", LIST, env=clean))
 
 
 def prints(nb: dict) -> dict[str, str]:
@@ -265,7 +168,7 @@ def main(arguments: list[str]) -> int:
     name = "here" if given.here else given.env
     if given.here:
         if "/ORG/" in published(ROOT)[0]:
-            print("the book has no address yet: make publish-as URL=https://github.com/me/book")
+            print("the book has no address yet: make publish-as URL=https://github.com/OWNER/NAME")
             return 1
         python: Path | str = sys.executable
     else:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 
-import colab
+import colab_env
 import pytest
 import yaml
 from notebooks import ROOT
@@ -60,7 +60,7 @@ def colab_like(request, tmp_path):
 
 def test_the_setup_cell_brings_the_pages_own_version(colab_like):
     work, env, log = colab_like
-    cell = colab.setup_source()
+    cell = colab_env.setup_source()
     shell = re.findall(r"^    !(.*)$", cell, re.M)
     assert len(shell) == 2
     for line in shell:
@@ -86,7 +86,7 @@ def test_the_setup_cell_brings_the_pages_own_version(colab_like):
 
 def test_the_setup_cell_does_nothing_where_lib_is(monkeypatch):
     ran = []
-    cell = re.sub(r"!(.*)", r"ran.append(1)", colab.setup_source())
+    cell = re.sub(r"!(.*)", r"ran.append(1)", colab_env.setup_source())
     exec(compile(cell, "<cell>", "exec"), {"ran": ran})
     assert ran == []
 
@@ -118,7 +118,7 @@ def test_colab_has_no_package_older_than_lib_claims():
     )
     for name, least in (d.split(">=") for d in project["dependencies"]):
         # What Colab lacks is what the setup cell adds.
-        assert name in colab.setup_source() or Version(pinned[name]) >= Version(least)
+        assert name in colab_env.setup_source() or Version(pinned[name]) >= Version(least)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
