@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -40,7 +41,8 @@ def one(name: str, path: Path) -> None:
     with joined(torch.device("cpu")):
         model: nn.Module = make()
         images = (torch.rand(4 * batch, 1, 28, 28) < 0.2).float()
-        for update in fit(model, images, steps=STEPS, batch_size=batch, progress=False):
+        labels = {"context": torch.arange(len(images)) % 10} if make is small_model else {}
+        for update in fit(model, images, steps=STEPS, batch_size=batch, progress=False, **labels):
             if update.step == 1:
                 wall, busy = time.perf_counter(), time.process_time()
         spent = time.perf_counter() - wall, time.process_time() - busy
@@ -58,7 +60,8 @@ def together(name: str, n: int, folder: Path) -> list[float]:
             try:
                 one(name, folder / str(rank))
                 os._exit(0)
-            finally:
+            except BaseException:
+                traceback.print_exc()
                 os._exit(1)
         children.append(child)
     ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

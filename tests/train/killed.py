@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -58,7 +59,8 @@ def in_child(path: Path, kind: str, life: float | None) -> int:
         try:
             train(path, kind)
             os._exit(0)
-        finally:
+        except BaseException:
+            traceback.print_exc()
             os._exit(1)
     if life is not None:
         time.sleep(life)

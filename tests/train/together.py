@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -115,7 +116,8 @@ def start(n: int, folder: Path) -> list[int]:
             try:
                 work(folder)
                 os._exit(0)
-            finally:
+            except BaseException:
+                traceback.print_exc()
                 os._exit(1)
         found.append(child)
     return found
