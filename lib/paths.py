@@ -18,9 +18,13 @@ def root() -> Path | None:
 
 
 def commit() -> str:
-    """Short commit of the book's source, with + when lib or a chapter was changed since; "release" outside git."""
+    """Short commit of the book's source, with + when lib or a chapter was changed since.
+
+    Outside git, what the environment variable BOOK_COMMIT says, else "release".
+    """
+    outside = os.environ.get("BOOK_COMMIT") or "release"
     if root() is None:
-        return "release"
+        return outside
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root()), *words]
@@ -31,7 +35,7 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--", "lib", "chapters")
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return "release"
+        return outside
 
 
 def cache() -> Path:

@@ -5,6 +5,9 @@ import torch
 
 # Two runners share a machine: more threads make small tensors slower, and sums less repeatable.
 torch.set_num_threads(1)
+torch.backends.cudnn.allow_tf32 = (
+    False  # on by default: a GPU's float32 would have 10 bits of fraction
+)
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

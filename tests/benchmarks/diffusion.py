@@ -4,15 +4,13 @@ usage: python -m tests.benchmarks.diffusion [name] [rounds]        (pip install 
 
 Processor time, in rounds (`rounds.py`). A training step is the mean squared error of the output,
 backward and Adam (fused, the same for both). "contiguous" is ours without its channels_last memory;
-"bfloat16" is under autocast, on both sides of the ratio. On a GPU, where there is one, a plain float32 loop of ours against bfloat16, channels_last
-and torch.compile: milliseconds for each image. Nothing here is an assertion.
+"bfloat16" is under autocast, on both sides of the ratio. What a GPU makes of the CIFAR-10 network is in
+`limits.py`. Nothing here is an assertion.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -122,45 +120,9 @@ def compare(case: Case, rounds: int) -> Iterator[Row]:
         yield row(mark, "ours, contiguous", times["ours"], times["ours, contiguous"], "processor")
 
 
-def gpu(rounds: int, batch: int = 128) -> None:
-    """The CIFAR-10 recipe's network: the plain loop against all that makes it fast."""
-    from lib.diffusion.recipes import cifar10_model
-
-    torch.manual_seed(0)
-    x = torch.randn(batch, 3, 32, 32, device="cuda")
-    t, labels = torch.rand(batch, device="cuda"), torch.randint(10, (batch,), device="cuda")
-    plain = cifar10_model().denoiser.net.cuda().to(memory_format=torch.contiguous_format)
-    fast = cifar10_model().denoiser.net.cuda()
-    compiled = torch.compile(fast)
-    print(torch.cuda.get_device_name(), f"batch {batch}, milliseconds for each image")
-    for name in ("forward", "train"):
-        runs = {
-            "float32, contiguous": task(name, plain, lambda net: net(x, t, labels), x),
-            "bfloat16, channels_last, compiled": task(
-                name, fast, lambda _: compiled(x, t, labels), x, True
-            ),
-        }
-        times = {key: [] for key in runs}
-        for run in runs.values():
-            run(), run(), run()
-        for _ in range(rounds):
-            for key, run in runs.items():
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-                for _ in range(5):
-                    run()
-                torch.cuda.synchronize()
-                times[key].append((time.perf_counter() - start) / 5 / batch * 1e3)
-        medians = {key: round(statistics.median(v), 4) for key, v in times.items()}
-        a, b = medians.values()
-        print(f"  {name:8}", medians, f"ratio {b / a:.2f}", flush=True)
-
-
 def main(only: str = "", rounds: int = 9) -> None:
     torch.set_num_threads(1)
     show(rows(only, rounds))
-    if torch.cuda.is_available():
-        gpu(rounds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 Each library takes its turn in every round (A B C A B C ...), so that a busy machine slows all of them;
 a ratio is our time over theirs in the same round, so below 1 ours is the faster.
+
+Everything runs on torch's default device. On a GPU, which works on after a call has returned, the clock
+is the wall's, and waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+
+import torch
 
 PEERS = ("torch", "zuko", "nflows", "normflows", "torchdiffeq", "diffusers", "numpy")
 
@@ -43,6 +48,17 @@ class Row:
     asdict = asdict
 
 
+def on_gpu() -> bool:
+    """Whether the benchmarks run on a GPU: `torch.set_default_device("cuda")`."""
+    return torch.get_default_device().type == "cuda"
+
+
+def finished() -> float:
+    """The wall's clock in seconds, once the GPU has done all that it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -53,7 +69,11 @@ def measure(
 
     Each is called twice beforehand. Within a round it is repeated until about `at_least` seconds.
     """
-    now, repeats, times = CLOCKS[clock], {}, {name: [] for name in runs}
+    if on_gpu():
+        now, at_least = finished, max(at_least, 0.01)
+    else:
+        now = CLOCKS[clock]
+    repeats, times = {}, {name: [] for name in runs}
     for name, run in runs.items():
         run()
         start = now()
@@ -81,19 +101,21 @@ def row(
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     milliseconds = 1e3 * statistics.median(ours)
     numbers = (float(f"{x:.4g}") for x in (milliseconds, middle, low, high))
+    clock = "wall" if on_gpu() else clock
     return Row(*about, peer, *numbers, len(ratios), clock, note)
 
 
 def show(rows: Iterator[Row]) -> None:
     """Print rows as they come, and what they are."""
-    print(f"{machine()['cpu']}, torch {version('torch')}, one thread")
+    about = machine()
+    print(f"{about.get('card', about['cpu'])}, torch {version('torch')}, one thread")
     print("our milliseconds; our time / theirs, median of the rounds and their middle half\n")
     for one in rows:
         print(one, flush=True)
 
 
 def machine() -> dict:
-    """The processor and the versions; no name of a host."""
+    """The processor, the card if it is used, and the versions; no name of a host."""
     name = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf8") as lines:
@@ -105,4 +127,5 @@ def machine() -> dict:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "missing"
-    return {"cpu": name, "cores": os.cpu_count(), "versions": versions}
+    card = {"card": torch.cuda.get_device_name()} if on_gpu() else {}
+    return {"cpu": name, "cores": os.cpu_count(), **card, "versions": versions}
