@@ -49,6 +49,8 @@ class Autoregressive(Transform):
 
     def from_base(self, z, context=None):
         self.check(z, context)
+        if self.net.passes_pay(z):
+            return self.from_base_naive(z, context)
         columns, log_slopes = z.T.contiguous().unbind(0), []
 
         def step(i, params):
@@ -62,9 +64,10 @@ class Autoregressive(Transform):
     def from_base_naive(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What `from_base` computes, by D full passes: each one makes one more coordinate right."""
         self.check(z, context)
-        x = torch.zeros_like(z)
+        x, weights = torch.zeros_like(z), self.net.weights()
         for _ in range(z.shape[1]):
-            x, log_slope = self.each_from_base(z, self.params(x, context))
+            params = self.net.one_pass(x, context, weights).chunk(self.net.outputs, 1)
+            x, log_slope = self.each_from_base(z, params)
         return x, log_slope.sum(1)
 
 

@@ -65,15 +65,35 @@ class MADE(nn.Module):
         """One for each layer, (outputs, inputs) of the layer, 1 where the weight is used."""
         return [getattr(self, f"mask{i}") for i in range(len(self.layers))]
 
+    def weights(self) -> list[Tensor]:
+        """Those that are used: each layer's, times its mask."""
+        some = zip(self.layers, self.masks(), self.full, strict=True)
+        return [m.weight if full else m.weight * mask for m, mask, full in some]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.one_pass(x, context, self.weights(), self.dropout if self.training else 0.0)
+
+    def one_pass(
+        self, x: Tensor, context: Tensor | None, weights: list[Tensor], dropout: float = 0.0
+    ) -> Tensor:
+        """The outputs with the masked `weights` given: many passes need to mask them once."""
         h = x if context is None else torch.cat([x, context], 1)
-        for i, (layer, mask) in enumerate(zip(self.layers, self.masks(), strict=True)):
+        for i, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
             if i:
                 h = self.activation(h)
-                if self.dropout and self.training:
-                    h = F.dropout(h, self.dropout)
-            h = F.linear(h, layer.weight if self.full[i] else layer.weight * mask, layer.bias)
+                if dropout:
+                    h = F.dropout(h, dropout)
+            h = F.linear(h, weight, layer.bias)
         return h
+
+    def passes_pay(self, x: Tensor) -> bool:
+        """Whether D passes are faster than `fill` for this (B, D): on a GPU, while they are small.
+
+        There a call takes about ten microseconds however little it does, and a pass has half as
+        many calls as one coordinate of `fill`. It holds up to some 2e9 operations for each pass.
+        """
+        size = sum(mask.numel() for mask in self.masks())
+        return x.device.type == "cuda" and 2 * len(x) * size < 2e9
 
     def fill(
         self,

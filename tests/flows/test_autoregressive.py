@@ -69,11 +69,12 @@ def make(kind, D, C, device, **kwargs):
 @pytest.mark.parametrize("D", [1, 2, 3, 6, 33])
 @pytest.mark.parametrize("C", [0, 3])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_sampling_is_exactly_d_passes(kind, D, C, depth, device):
+def test_sampling_is_exactly_d_passes(kind, D, C, depth, device, monkeypatch):
     """Values and gradients, to every parameter, the noise and the context."""
     f, z, c = make(kind, D, C, device, depth=depth)
     leaves = [z.requires_grad_(), *f.parameters()] + ([c.requires_grad_()] if C else [])
     grads = []
+    monkeypatch.setattr(MADE, "passes_pay", lambda self, z: False)  # on a GPU too
     for run in (f.from_base, f.from_base_naive):
         x, logabsdet = run(z, c)
         grads.append(
@@ -115,6 +116,18 @@ def test_one_pass_short_is_not_the_inverse(device):
         x, _ = f.each_from_base(z, f.params(x, None))
     wrong = (x - f.from_base(z)[0]).abs().max(0).values > 1e-9
     assert wrong.nonzero().flatten().tolist() == [f.net.order[-1]]
+
+
+def test_neither_way_of_sampling_drops_units(device, monkeypatch):
+    """Dropout belongs to the density's pass in training; an inverse of another network is none."""
+    f, z, _ = make("masked", 5, 0, device, dropout=0.5)
+    f.train()
+    found = []
+    for pays in (False, True):
+        monkeypatch.setattr(MADE, "passes_pay", lambda self, z, pays=pays: pays)
+        found.append(f.from_base(z))
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(f.eval().to_base(found[0][0])[0], z)
 
 
 def test_sampling_after_a_step_of_training_uses_the_new_weights(device):
