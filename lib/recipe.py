@@ -251,6 +251,7 @@ def store(
         "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else cpu,
         "processes": run.processes,
         "precision": "bfloat16" if settings.get("amp") else "float32",
+        **({"compiled": True} if args.compile else {}),
         "curve": run.curve,
     }
     path = weights.save(name or args.recipe, run.model, card, folder=args.to)

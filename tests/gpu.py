@@ -63,18 +63,23 @@ def tests(jobs: int) -> int:
     """Tests with "cuda" among their parameters, several files at a time."""
     where = [f"tests/{name}" for name in TESTED if (ROOT / "tests" / name).is_dir()]
     where += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests").glob("test_*.py"))
-    command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--dist", "loadfile"]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:benchmark", "--tb=short"]
+    command += ["-n", str(jobs), "--dist", "loadfile", "-k", "cuda", *where]
+    counts, failed = dict.fromkeys(("PASSED", "FAILED", "ERROR", "SKIPPED"), 0), []
     start = time.monotonic()
-    ran = subprocess.run(
-        [*command, "-k", "cuda", "--durations=5", *where],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    print(ran.stdout[-6000:], flush=True)
-    last = ran.stdout.strip().splitlines()[-1]
-    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", last)}
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.M)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as ran:
+        for line in ran.stdout:
+            found = re.match(r"\[gw\d+\] \[ *\d+%\] (\w+) (\S+)", line)
+            if not found:
+                print(line, end="", flush=True)
+                continue
+            counts[found[1]] = counts.get(found[1], 0) + 1
+            if found[1] in ("FAILED", "ERROR"):
+                failed.append(found[2])
+                print(line, end="", flush=True)
+            if sum(counts.values()) % 200 == 0:
+                print(counts, f"{time.monotonic() - start:.0f} s", flush=True)
+    counts = {k.lower(): v for k, v in counts.items()}
     store("tests", counts | {"seconds": round(time.monotonic() - start), "which failed": failed})
     return ran.returncode
 
@@ -132,8 +137,8 @@ def rates(steps: int = 60) -> int:
         except Exception as error:  # data that is not here, memory
             found[name], failed = {"error": f"{type(error).__name__}: {error}"[:200]}, failed + 1
         print(name, found[name], flush=True)
+        store("rates", found)
         torch.cuda.empty_cache()
-    store("rates", found)
     return failed
 
 
