@@ -1,6 +1,6 @@
 """Every benchmark that has a peer, in one run, written to book/results/bench.json.
 
-usage: python -m tests.benchmarks [--quick] [--device cuda]       (make bench, make bench QUICK=1)
+usage: python -m tests.benchmarks [--quick] [--rounds N] [--device cuda]       (make bench, make bench QUICK=1)
 
 On a GPU the file is bench_cuda.json. `--quick` takes 3 rounds in place of each benchmark's own number. The file says so, and says whether
 other work kept the machine busy. `shapes`, `pages` and `live` have no peer and stay on their own.
@@ -31,6 +31,7 @@ BENCHMARKS = {flows: 15, ode: 15, samplers: 15, diffusion: 9}  # rounds
 def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     ask.add_argument("--quick", action="store_true", help="3 rounds")
+    ask.add_argument("--rounds", type=int, help="for every benchmark")
     ask.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     ask = ask.parse_args()
     torch.set_default_device(ask.device)
@@ -41,7 +42,7 @@ def main() -> int:
     start, loads, rows, failed = time.monotonic(), [os.getloadavg()[0]], [], []
     for benchmark, rounds in BENCHMARKS.items():
         try:
-            for row in benchmark.rows(rounds=3 if ask.quick else rounds):
+            for row in benchmark.rows(rounds=ask.rounds or (3 if ask.quick else rounds)):
                 print(row, flush=True)
                 rows.append(row.asdict())
         except Exception:  # the others are still worth their time
