@@ -20,11 +20,13 @@ def root() -> Path | None:
 def commit() -> str:
     """Short commit of the book's source, with + when lib or a chapter was changed since.
 
-    Outside git, what the environment variable BOOK_COMMIT says, else "release".
+    The environment variable BOOK_COMMIT has the last word, for a copy whose own git knows less;
+    "release" where nobody knows.
     """
-    outside = os.environ.get("BOOK_COMMIT") or "release"
+    if said := os.environ.get("BOOK_COMMIT"):
+        return said
     if root() is None:
-        return outside
+        return "release"
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root()), *words]
@@ -35,7 +37,7 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--", "lib", "chapters")
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return outside
+        return "release"
 
 
 def cache() -> Path:
