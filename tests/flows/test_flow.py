@@ -43,8 +43,9 @@ def test_a_monotone_flow_reaches_the_entropy_of_a_mixture(device):
     with torch.no_grad():
         gap = MIXTURE.log_prob(fresh[:, 0].cpu()) - flow.log_prob(fresh).cpu()  # its mean is a KL
     assert -4 * gap.std() / len(gap) ** 0.5 < gap.mean() < 0.02
-    samples = flow.sample(20_000)
-    assert abs(samples.mean() - x.mean()) < 0.05 and abs(samples.std() - x.std()) < 0.05
+    samples, error = flow.sample(20_000), fresh.std() / len(x) ** 0.5  # of what it has learnt from
+    assert abs(samples.mean() - fresh.mean()) < 4 * error
+    assert abs(samples.std() - fresh.std()) < 4 * error
 
 
 def test_rotations_and_monotone_maps_beat_the_best_gaussian_in_two_dimensions(device):

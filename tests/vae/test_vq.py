@@ -60,7 +60,10 @@ class TestGradients:
         decoder(out.z).square().sum().backward()
         code = vq.lookup(vq.indices(z)).detach().requires_grad_()
         decoder(code).square().sum().backward()
-        assert torch.equal(z.grad, code.grad) and z.grad.abs().min() > 0
+        if device.type == "cpu":  # a GPU may choose another algorithm for the second convolution
+            assert torch.equal(z.grad, code.grad)
+        torch.testing.assert_close(z.grad, code.grad, rtol=1e-12, atol=1e-14)
+        assert z.grad.abs().min() > 0
         assert decay is not None or vq.codebook.grad is None
 
     def test_commitment_pulls_latents_to_their_codes(self, device):
