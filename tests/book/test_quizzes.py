@@ -113,7 +113,7 @@ NUMBERS = [  # chapter, what its quiz says, the number by another route
     ("02", "= 0.29", 0.29, lambda: -math.log(0.75)),
     ("02", "2.3 times the squared mean", 2.3, lambda: _second_moment(0.5, 5)),
     ("02", "a third of the squared mean", 0.34, lambda: _second_moment(0.5, 0.3) - 1),
-    ("04", "= 2.84", 2.84, lambda: math.log(2 * math.pi * math.e)),
+    ("04", "= 1.84", 1.84, lambda: -math.log(_normal(0, 1) ** 2)),
     ("04", "about 31", 31, lambda: round(0.7**2 * 64)),
     ("06", "$0.6$", 0.6, _rank_one),
     ("06", "= 0.69", 0.69, lambda: -math.log(0.5)),
