@@ -104,7 +104,7 @@ def _gauss(J: np.ndarray) -> float:
 
 
 J = np.diag([1.0, 2.0, 3.0])
-SHEAR = np.array([[1.0, 5.0], [0.0, -1.0]])
+SHEAR = np.array([[2.0, 5.0], [0.0, -2.0]])
 NUMBERS = [  # chapter, what its quiz says, the number by another route
     ("01", "9.19", 9.19, lambda: 10 * quad(lambda t: 0.5 / t, 1, 2 * math.pi)[0]),
     ("01", "355", 355, lambda: round(64 * math.log(255))),
