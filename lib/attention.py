@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.utils import check_count
+
 
 class Attention(nn.Module):
     """Every pixel reads every other: x + attention(norm(x)), (B, C, H, W) -> the same.
@@ -24,6 +26,7 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_images(x, self.out.in_features)
         B, C, H, W = x.shape
         qkv = self.qkv(_pixels(self.norm(x)))
         qkv = qkv.view(B, H * W, 3, C // self.heads, self.heads).permute(2, 0, 3, 1, 4)
@@ -51,16 +54,23 @@ class CrossAttention(nn.Module):
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q, k, v = self.projections(x, context)
         B, C, H, W = x.shape
-        read = attend(*self.projections(x, context)).transpose(1, 2).reshape(B, H * W, C)
+        read = attend(q, k, v).transpose(1, 2).reshape(B, H * W, C)
         return x + self.out(read).view(B, H, W, C).permute(0, 3, 1, 2)
 
     def projections(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, N, H W, heads), keys and values (B, N, L, heads), N heads of `heads` channels."""
-        B, C = x.shape[:2]
-        n = C // self.heads
-        query = self.query(_pixels(self.norm(x))).view(B, -1, n, self.heads).transpose(1, 2)
-        key, value = self.key_value(context).view(B, -1, 2, n, self.heads).permute(2, 0, 3, 1, 4)
+        _check_images(x, self.query.in_features)
+        if context.ndim != 3 or context.shape[::2] != (len(x), self.key_value.in_features):
+            raise ValueError(
+                f"expected one sequence for each of the {len(x)} images, ({len(x)}, L, "
+                f"{self.key_value.in_features}), got {tuple(context.shape)}"
+            )
+        B, C, H, W = x.shape
+        n, L = C // self.heads, context.shape[1]
+        query = self.query(_pixels(self.norm(x))).view(B, H * W, n, self.heads).transpose(1, 2)
+        key, value = self.key_value(context).view(B, L, 2, n, self.heads).permute(2, 0, 3, 1, 4)
         return query, key, value
 
     def weights(self, x: Tensor, context: Tensor) -> Tensor:
@@ -82,8 +92,13 @@ def _pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def _check_images(x: Tensor, channels: int) -> None:
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"expected images (B, {channels}, H, W), got {tuple(x.shape)}")
+
+
 def _check_heads(channels: int, heads: int) -> None:
-    if channels % heads:
+    if channels % check_count(heads, "heads"):
         raise ValueError(f"heads of {heads} channels do not divide {channels} channels")
 
 

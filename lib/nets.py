@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -44,6 +45,25 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+def pixel_unshuffle(x: Tensor, side: int) -> Tensor:
+    """Blocks of side x side pixels to channels: (B, C, H, W) -> (B, C side^2, H / side, W / side).
+
+    torch's, and right for no images too, which torch hands back as they are.
+    """
+    if len(x):
+        return F.pixel_unshuffle(x, side)
+    _, C, H, W = x.shape
+    return x.reshape(0, C * side**2, H // side, W // side)
+
+
+def pixel_shuffle(x: Tensor, side: int) -> Tensor:
+    """The inverse of `pixel_unshuffle`: (B, C side^2, H, W) -> (B, C, side H, side W)."""
+    if len(x):
+        return F.pixel_shuffle(x, side)
+    _, C, H, W = x.shape
+    return x.reshape(0, C // side**2, side * H, side * W)
 
 
 def conv_net(

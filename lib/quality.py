@@ -43,9 +43,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def frechet_gaussians(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
     """The same for given means (F,) and covariances (F, F), which may be singular."""
     F = len(mean_a)
+    cov_a, cov_b = cov_a.view(F, F), cov_b.view(F, F)  # of one feature, torch's is a number
     # tr (A B)^(1/2) is the sum of the singular values of A^(1/2) B^(1/2). No root of the product,
     # which is not symmetric, is taken: its rounding errors can make it complex.
-    root_a, root_b = _root(cov_a.view(F, F)), _root(cov_b.view(F, F))
+    root_a, root_b = _root(cov_a), _root(cov_b)
     cross = torch.linalg.svdvals(root_a @ root_b).sum()
     value = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
     return max(value.item(), 0.0)
@@ -150,6 +151,8 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def accuracy(self, x: Tensor, labels: Tensor) -> float:
         """The share of images whose most probable label is right."""
+        if len(x) == 0:
+            raise ValueError("a share of images needs at least one of them")
         guess = torch.cat([self.logits(part).argmax(1) for part in x.split(500)])
         return (guess == labels).double().mean().item()
 

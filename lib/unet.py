@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attention import Attention, CrossAttention, zeroed
+from lib.nets import pixel_shuffle, pixel_unshuffle
 from lib.utils import check_count
 
 
@@ -158,7 +159,7 @@ class UNet(nn.Module):
         if self.fourier:
             waves = [x * (math.pi * 2**n) for n in self.fourier]
             x = torch.cat([x, *(f(w) for w in waves for f in (torch.sin, torch.cos))], 1)
-        h = self.first(F.pixel_unshuffle(x, self.patch))  # channels_last, because its weights are
+        h = self.first(pixel_unshuffle(x, self.patch))  # channels_last, because its weights are
         left = [h]
         for layer in self.down:
             h = layer(h, embedding, context)
@@ -169,13 +170,18 @@ class UNet(nn.Module):
             if isinstance(layer, Block):
                 h = torch.cat([h, left.pop()], 1)
             h = layer(h, embedding, context)
-        return F.pixel_shuffle(self.last(_silu(self.norm(h))), self.patch)
+        return pixel_shuffle(self.last(_silu(self.norm(h))), self.patch)
 
     def _check(self, x: Tensor, t: Tensor, context: Tensor | None) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"UNet expects a torch.Tensor, got {type(x).__name__}")
         if x.ndim != 4 or x.shape[1] != self.channels_in:
             raise ValueError(
                 f"UNet expects images (B, {self.channels_in}, H, W), got shape {tuple(x.shape)}"
             )
+        weights = self.first.weight.dtype
+        if x.dtype != weights and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"this UNet has {weights} weights, its input is {x.dtype}")
         H, W = x.shape[2:]
         factor = self.patch * 2**self.halvings
         if H % factor or W % factor:
@@ -209,6 +215,9 @@ class UNet(nn.Module):
                     f"the context must be {kind} of shape {shape}, "
                     f"got {context.dtype} of shape {tuple(context.shape)}"
                 )
+            if self.classes and context.device.type == "cpu":  # on a GPU, looking means waiting
+                if ((context < 0) | (context > self.null)).any():
+                    raise ValueError(f"labels go from 0 to {self.null}, got {context.tolist()}")
 
 
 class Block(nn.Module):

@@ -30,6 +30,19 @@ def std_normal_log_prob(z: Tensor) -> Tensor:
     return sum_dims(-0.5 * (z**2 + 1.8378770664093453))  # log(2 pi)
 
 
+def log_normal_interval(centre: Tensor, half: Tensor | float) -> Tensor:
+    """log P(centre - half < n < centre + half) of a standard normal n, elementwise, half > 0.
+
+    By symmetry the interval is taken on the left, where both values of the distribution function
+    are small. Far out their logarithms agree in all digits: the gap between them is then the one
+    that the density makes, which bounds it everywhere.
+    """
+    left = -centre.abs()
+    log_high, log_low = torch.special.log_ndtr(left + half), torch.special.log_ndtr(left - half)
+    gap = torch.fmin(log_low - log_high, 2 * half * left)  # fmin: -inf - (-inf) is NaN
+    return log_high + torch.log(-torch.expm1(gap))
+
+
 def bounded(raw: Tensor, limit: float = 3.0) -> Tensor:
     """A log-scale from a network's output: close to raw near 0, never past +-limit."""
     return limit * torch.tanh(raw / limit)
@@ -89,6 +102,14 @@ def check_finite(x: Tensor, name: str = "x") -> Tensor:
             f"the first at index {first}"
         )
     return x
+
+
+def known(condition: Tensor) -> bool:
+    """Whether a condition on values holds; False under vmap, which knows no single answer."""
+    try:
+        return bool(condition)
+    except RuntimeError:
+        return False
 
 
 def check_count(n: int, name: str = "n") -> int:

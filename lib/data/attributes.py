@@ -117,8 +117,8 @@ def labels(attributes: Attributes) -> Tensor:
 
 
 def one_hot(labels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """(B, 9) or its first five columns -> (B, 33) or (B, 18): a vector to condition on; 0 for -1."""
-    _check_labels(labels)
+    """(B, 9) or its first five columns -> (B, 34) or (B, 18): a vector to condition on; 0 for -1."""
+    check_labels(labels)
     counts = [len(NAMES[f.removesuffix(" 2")]) for f in FIELDS[: labels.shape[1]]]
     parts = [
         c[:, None] == torch.arange(k, device=c.device)
@@ -137,7 +137,7 @@ def from_labels(
     Raises:
         ValueError: an impossible label, or two shapes that are not both small, not on two sides.
     """
-    _check_labels(labels)
+    check_labels(labels)
     n, draw = len(labels), Draw(generator, labels.device, dtype)
     said = labels.new_full((n, 9), -1)
     said[:, : labels.shape[1]] = labels
@@ -192,6 +192,8 @@ def sample_attributes(
         second: probability of a second shape; both are small then, and on opposite sides.
         fixed: background, shape, colour, size or position by name, as in colour="red".
     """
+    if not 0 <= second <= 1:
+        raise ValueError(f"second is a probability, got {second}")
     draw = Draw(generator, device, dtype)
     wanted = torch.full((check_count(n), 9), -1, device=draw.to["device"])
     for name, value in fixed.items():
@@ -209,6 +211,8 @@ def sample_attributes(
 
 def canonical(labels: Tensor) -> Tensor:
     """(B, 9), the two shapes exchanged where needed: the left or the top one comes first."""
+    if labels.ndim != 2 or labels.shape[1] != len(FIELDS):
+        raise ValueError(f"labels must be (B, {len(FIELDS)}), not {tuple(labels.shape)}")
     first, second = labels[:, 4], labels[:, 8]
     swap = (first == 2) | (first == 4) | (second == 1) | (second == 3)
     swap &= (labels[:, 5:] >= 0).any(1)
@@ -233,7 +237,8 @@ def _choose(said: Tensor, u: Tensor, count: int) -> Tensor:
     return torch.where(said >= 0, said, (u * count).long())
 
 
-def _check_labels(labels: Tensor) -> None:
+def check_labels(labels: Tensor) -> None:
+    """Raise unless labels are (B, 9) or (B, 5) int64, each within its names or -1."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         raise TypeError(f"labels must be an int64 tensor, not {getattr(labels, 'dtype', labels)}")
     if labels.ndim != 2 or labels.shape[1] not in (5, 9):

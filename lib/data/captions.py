@@ -19,6 +19,7 @@ from .attributes import (
     SIZES,
     Attributes,
     canonical,
+    check_labels,
     labels,
 )
 
@@ -52,6 +53,7 @@ def caption(
         if name not in NAMES:
             raise ValueError(f"a caption can say {', '.join(NAMES)}, not {name!r}")
     rows = labels(shown) if isinstance(shown, Attributes) else shown
+    check_labels(rows)
     word = lambda name, k: NAMES[name][k] if k >= 0 and name in say else ""
 
     def thing(shape, colour, size, place):
@@ -116,6 +118,15 @@ def encode_captions(
 
 def decode_captions(tokens: Tensor) -> list[str]:
     """The captions that `encode_captions` was given: (B, length) -> B strings."""
+    if tokens.ndim != 2 or tokens.is_floating_point():
+        raise TypeError(
+            f"tokens are integers (B, length), got {tokens.dtype} {tuple(tokens.shape)}"
+        )
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(VOCABULARY):
+        raise ValueError(
+            f"tokens go from 0 to {len(VOCABULARY) - 1}, got {int(tokens.min())} to "
+            f"{int(tokens.max())}"
+        )
     return [" ".join(VOCABULARY[k] for k in row if k) for row in tokens.tolist()]
 
 

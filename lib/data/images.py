@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..utils import check_batch, check_finite
+from ..utils import check_batch, check_count, check_finite, known
 from . import files
 
 LEVELS = {"digits": 17, "mnist": 256, "fashion_mnist": 256, "cifar10": 256, "binarized_mnist": 2}
@@ -99,6 +99,7 @@ def dequantise(
     if not isinstance(levels, Tensor) or levels.is_floating_point() or levels.is_complex():
         kind = levels.dtype if isinstance(levels, Tensor) else type(levels).__name__
         raise TypeError(f"levels must be a tensor of integers, not {kind}")
+    _check_n_levels(n_levels)
     if levels.numel() and not 0 <= int(levels.min()) <= int(levels.max()) < n_levels:
         low, high = int(levels.min()), int(levels.max())
         raise ValueError(f"levels must lie in 0 .. {n_levels - 1}, but go from {low} to {high}")
@@ -115,6 +116,7 @@ def quantise(x: Tensor, n_levels: int) -> Tensor:
     Values outside [0, 1) take the nearest level, since a model's samples may leave the interval.
     """
     check_finite(check_batch(x))
+    _check_n_levels(n_levels)
     k = (x * n_levels).floor().clamp(0, n_levels - 1)
     # The product is rounded: put k right where x is not in [k / n, (k + 1) / n) as computed.
     k = k + ((k + 1) / n_levels <= x).to(x) - (k / n_levels > x).to(x)
@@ -123,7 +125,7 @@ def quantise(x: Tensor, n_levels: int) -> Tensor:
 
 def to_unit(levels: Tensor, n_levels: int, u: Tensor | float = 0.5) -> Tensor:
     """Level k to 2 (k + u - 1/2) / (n - 1) - 1: -1 to 1, and half a level beyond for u in [0, 1)."""
-    return (levels + (u - 0.5)) * (2 / (n_levels - 1)) - 1
+    return (levels + (u - 0.5)) * (2 / (_check_n_levels(n_levels) - 1)) - 1
 
 
 def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float:
@@ -135,7 +137,9 @@ def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float
     upper bound on the bits needed to store the levels (Theis et al. 2016). A uniform density has
     nll = 0, hence log2 n_levels bits: 8 for bytes.
     """
-    return (nll / dim + math.log(n_levels)) / math.log(2)
+    if dim < 1:
+        raise ValueError(f"bits per dimension need at least one dimension, got {dim}")
+    return (nll / dim + math.log(_check_n_levels(n_levels))) / math.log(2)
 
 
 def to_logit(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
@@ -145,7 +149,13 @@ def to_logit(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     and 0.05 for CIFAR-10.
     """
     check_batch(x, finite=False)
+    _check_margin(margin)
     log_s, log_rest = _logs(x, margin)
+    if known((~(log_s - log_rest).isfinite() & x.isfinite()).any()):
+        low, high = x.min().item(), x.max().item()
+        raise ValueError(
+            f"to_logit needs values in [0, 1], within it for margin 0; got {low:.4g} to {high:.4g}"
+        )
     logabsdet = (math.log1p(-2 * margin) - log_s - log_rest).flatten(1).sum(1)
     return log_s - log_rest, logabsdet
 
@@ -153,6 +163,7 @@ def to_logit(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
 def from_logit(y: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """The inverse of `to_logit`, and its own log|det dx/dy|: (B, ...) -> (B, ...), (B,)."""
     check_batch(y, finite=False)
+    _check_margin(margin)
     log = torch.nn.functional.logsigmoid
     x = (torch.sigmoid(y) - margin) / (1 - 2 * margin)
     return x, (log(y) + log(-y) - math.log1p(-2 * margin)).flatten(1).sum(1)
@@ -165,7 +176,7 @@ def logit_bits_per_dim(nll: Tensor, x: Tensor, n_levels: int, margin: float) -> 
     Written out, with s as in `to_logit` (Papamakarios et al. 2017, appendix E.2):
     nll / (D ln 2) - log2(1 - 2 margin) + log2 n_levels + mean(log2 s + log2(1 - s)).
     """
-    return bits_per_dim(nll - to_logit(x, margin)[1], x[0].numel(), n_levels)
+    return bits_per_dim(nll - to_logit(x, margin)[1], x.shape[1:].numel(), n_levels)
 
 
 def logit_constant(x: Tensor, n_levels: int, margin: float) -> float:
@@ -173,13 +184,24 @@ def logit_constant(x: Tensor, n_levels: int, margin: float) -> float:
 
     bits = nll / (D ln 2) + constant. About -0.5015 for MNIST's test set and 5.7414 for CIFAR-10's.
     """
+    if len(x) == 0:
+        raise ValueError("the mean over a data set needs at least one image")
     return float(logit_bits_per_dim(x.new_zeros(len(x)), x, n_levels, margin).double().mean())
+
+
+def _check_margin(margin: float) -> None:
+    if not 0 <= margin < 0.5:
+        raise ValueError(f"margin must be in [0, 0.5), not {margin}")
+
+
+def _check_n_levels(n_levels: int) -> int:
+    if check_count(n_levels, "n_levels") < 2:
+        raise ValueError(f"n_levels must be at least 2, not {n_levels}")
+    return n_levels
 
 
 def _logs(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """log s and log(1 - s); 1 - s from 1 - x, because s is rounded where it is close to 1."""
-    if not 0 <= margin < 0.5:
-        raise ValueError(f"margin must be in [0, 0.5), not {margin}")
     wide = 1 - 2 * margin
     return (margin + wide * x).log(), (margin + wide * (1 - x)).log()
 

@@ -41,6 +41,7 @@ def read_attributes(images: Tensor, threshold: float = 0.5) -> Attributes:
     if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] < 16:
         raise ValueError(f"images must have shape (B, 3, S, S) with S at least 16, not {shape}")
     images = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+    images = images.clamp(-9, 9)  # far outside [0, 1] there is nothing to read, only to overflow
     parts = [_read(part, threshold) for part in images.split(max(1, _CHUNK // shape[2] ** 2))]
     return _join(parts)
 

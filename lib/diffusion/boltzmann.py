@@ -67,11 +67,14 @@ class BoltzmannMachine(nn.Module):
         E_data[y_i y_j] - E_model[y_i y_j] off the diagonal, and E_data[y_i] - E_model[y_i].
         """
         check_batch(y, self.D, "y", finite=False)
+        if len(y) == 0:
+            raise ValueError("the gradient is a mean over examples and needs at least one of them")
         pair, mean = self.moments()
         return y.T @ y / len(y) - pair, y.mean(0) - mean
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n exact draws, (n, D)."""
+        check_count(n)
         p = (-self.energy(self.states())).softmax(0)
         return self.states()[p.multinomial(n, replacement=True, generator=generator)]

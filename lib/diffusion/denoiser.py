@@ -196,12 +196,12 @@ def denoising_loss(
     eps = torch.randn_like(x)
     x_hat, eps_hat = denoiser.split(alpha * x + sigma * eps, t, context)
     if weight == "eps":
-        return sum_dims((eps - eps_hat).square()) / x[0].numel()
+        return sum_dims((eps - eps_hat).square()) / x.shape[1:].numel()
     if weight == "x":
-        return sum_dims((x - x_hat).square()) / x[0].numel()
+        return sum_dims((x - x_hat).square()) / x.shape[1:].numel()
     if weight == "v":
         v = (alpha * (eps - eps_hat) - sigma * (x - x_hat)) * (alpha**2 + sigma**2).rsqrt()
-        return sum_dims(v.square()) / x[0].numel()
+        return sum_dims(v.square()) / x.shape[1:].numel()
     rate = denoiser.schedule.log_snr_rate(t.double()).to(x)
     return -0.5 * (1 - t_min) * rate * sum_dims((eps - eps_hat).square())
 

@@ -7,6 +7,7 @@ section 3; for any alpha and sigma, Kingma et al. (2021), section 3 and appendix
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,13 @@ from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import check_batch, check_count, expand_as_batch, sum_dims
+from lib.utils import (
+    check_batch,
+    check_count,
+    expand_as_batch,
+    log_normal_interval,
+    sum_dims,
+)
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -134,7 +141,7 @@ def _step_kl(denoiser, x, t, s, context, variance) -> Tensor:
     log = ratio.log() if isinstance(ratio, Tensor) else math.log(ratio)
     scale, spread = (schedule.alpha(s) / schedule.sigma(t) ** 2) ** 2 * v, ratio - 1 - log
     scale, spread = (a.to(x) if isinstance(a, Tensor) else a for a in (scale, spread))
-    return 0.5 * (x[0].numel() * spread + scale * error)
+    return 0.5 * (x.shape[1:].numel() * spread + scale * error)
 
 
 def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None = None) -> Tensor:
@@ -143,20 +150,19 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
     With `levels` n, x is 2 k / (n - 1) - 1 for a whole number k, and its bin is as wide as the
     levels are apart; below the first and above the last everything counts.
     """
+    if not std > 0:
+        raise ValueError(f"std must be above 0, got {std}")
     if levels is None:
         return sum_dims(-0.5 * (((x - x_hat) / std).square() + LOG_2PI) - math.log(std))
+    if levels < 2:
+        raise ValueError(f"a grid of levels has at least 2 of them, got {levels}")
     half = 1 / (levels - 1)
     k = ((x + 1) / (2 * half)).round()
-    if (k * 2 * half - 1 - x).abs().max() > 1e-3 * half or x.abs().max() > 1 + 1e-6:
+    if ((k * 2 * half - 1 - x).abs() > 1e-3 * half).any() or (x.abs() > 1 + 1e-6).any():
         raise ValueError(
             f"x must be {levels} levels spread evenly over [-1, 1], as 2 k / (n-1) - 1"
         )
-    upper, lower = (x + half - x_hat) / std, (x - half - x_hat) / std
-    # by symmetry take the tail in which both numbers are small: no cancellation near 1
-    flip = upper + lower > 0
-    upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
-    log_upper, log_lower = (torch.special.log_ndtr(a) for a in (upper, lower))
-    inner = log_upper + torch.log(-torch.expm1(log_lower - log_upper))
+    inner = log_normal_interval((x - x_hat) / std, half / std)
     first = torch.special.log_ndtr((x + half - x_hat) / std)
     last = torch.special.log_ndtr(-(x - half - x_hat) / std)
     return sum_dims(torch.where(k == 0, first, torch.where(k == levels - 1, last, inner)))
@@ -222,7 +228,7 @@ def chain_times(steps: int | Sequence[float]) -> list[float]:
         n = check_count(steps, "steps")
         return [k / n for k in range(n, 0, -1)]
     ts = [float(t) for t in steps]
-    if not ts or ts[-1] <= 0 or any(s >= t for t, s in zip(ts, ts[1:], strict=False)):
+    if not ts or not ts[-1] > 0 or not all(s < t for t, s in pairwise(ts)):
         raise ValueError("the chain's times must fall, from noise down to a time above 0")
     return ts
 

@@ -36,6 +36,11 @@ class CaptionEncoder(nn.Module):
                 f"a caption is a row of at most {self.length} integer tokens (B, L), "
                 f"got {tokens.dtype} of shape {tuple(tokens.shape)}"
             )
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.words:
+            raise ValueError(
+                f"tokens go from 0 to {self.words - 1}, got {int(tokens.min())} to "
+                f"{int(tokens.max())}"
+            )
         h = self.word(tokens) + self.place.weight[: tokens.shape[1]]
         for layer in self.layers:
             h = layer(h)
@@ -51,7 +56,9 @@ class ReadingLayer(nn.Module):
 
     def __init__(self, width: int, heads: int = 4):
         super().__init__()
-        self.heads = heads
+        if width % check_count(heads, "heads"):
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.heads, self.width = heads, width
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.think = nn.Sequential(
@@ -59,7 +66,11 @@ class ReadingLayer(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        qkv = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = (
+            self.qkv(self.norm1(h))
+            .unflatten(2, (3, self.heads, self.width // self.heads))
+            .permute(2, 0, 3, 1, 4)
+        )
         h = h + self.out(attend(*qkv).transpose(1, 2).flatten(2))
         return h + self.think(self.norm2(h))
 
@@ -102,6 +113,10 @@ class LatentDiffusion(nn.Module):
     def fit_scale(self, x: Tensor) -> "LatentDiffusion":
         """Set shift and scale by the latents of some images (B, C, H, W); returns itself."""
         z = self.autoencoder.latents(x)
+        if z.numel() < 2 or not z.std() > 0:
+            raise ValueError(
+                f"the scale of latents needs images whose latents differ, got {len(x)} of them"
+            )
         self.shift.copy_(z.mean())
         self.scale.copy_(z.std())
         return self

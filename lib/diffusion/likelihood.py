@@ -16,7 +16,7 @@ from lib.utils import check_count, std_normal_log_prob
 def base_log_prob(schedule: Schedule):
     """log N(z; 0, sigma(1)^2 I) in nats, (B, ...) -> (B,): the law that sampling starts from."""
     sigma = schedule.sigma(1.0)
-    return lambda z: std_normal_log_prob(z / sigma) - z[0].numel() * math.log(sigma)
+    return lambda z: std_normal_log_prob(z / sigma) - z.shape[1:].numel() * math.log(sigma)
 
 
 @torch.no_grad()
@@ -74,14 +74,14 @@ def flow_bits(
             c = None if context is None else context[part]
             y, nats = noised(denoiser, x[part], levels, c, decode_at, generator)
             total[part] += nats - flow_log_prob(denoiser, y, c, **how)[0]
-    return total / (draws * x[0].numel() * math.log(2))
+    return total / (draws * x.shape[1:].numel() * math.log(2))
 
 
 def _uniform(denoiser, x, levels, context, t, generator) -> tuple[Tensor, Tensor]:
     """x + u and log q of it, minus the logarithm of the width of a level in each dimension."""
     width = 2 / (levels - 1)
     u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) - 0.5
-    return x + width * u, x.new_full((len(x),), -x[0].numel() * math.log(width))
+    return x + width * u, x.new_full((len(x),), -x.shape[1:].numel() * math.log(width))
 
 
 def _gaussian(denoiser, x, levels, context, t, generator) -> tuple[Tensor, Tensor]:
@@ -89,6 +89,6 @@ def _gaussian(denoiser, x, levels, context, t, generator) -> tuple[Tensor, Tenso
     alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
     eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     x_t = alpha * x + sigma * eps
-    log_q = std_normal_log_prob(eps) - x[0].numel() * math.log(sigma)
+    log_q = std_normal_log_prob(eps) - x.shape[1:].numel() * math.log(sigma)
     x_hat = denoiser(x_t, t, context)
     return x_t, log_q - last_step_log_prob(x, x_hat, sigma / alpha, levels)

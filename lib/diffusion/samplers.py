@@ -33,7 +33,7 @@ def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
     """
     ts = [float(t) for t in ts]
     falls = {s < t if s != t else None for t, s in pairwise(ts)}
-    if falls not in ({True}, {False}):
+    if falls not in ({True}, {False}) or not all(map(math.isfinite, ts)):
         raise ValueError(
             "ts must be at least two times, falling from noise to data (or rising, to encode)"
         )

@@ -112,7 +112,7 @@ class VP(Schedule):
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
-        if not 0 < beta_min <= beta_max:
+        if not 0 < beta_min <= beta_max < math.inf:
             raise ValueError(f"0 < beta_min <= beta_max is needed; got {beta_min}, {beta_max}")
         self.beta_min, self.beta_max = beta_min, beta_max
 
@@ -146,7 +146,7 @@ class VE(Schedule):
     """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
-        if not 0 < sigma_min < sigma_max:
+        if not 0 < sigma_min < sigma_max < math.inf:
             raise ValueError(f"0 < sigma_min < sigma_max is needed; got {sigma_min}, {sigma_max}")
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
@@ -165,7 +165,7 @@ class Cosine(Schedule):
     """
 
     def __init__(self, limit: float = 15.0):
-        if not limit > 0:
+        if not 0 < limit < math.inf:
             raise ValueError(f"limit is the largest |log_snr|, above 0; got {limit}")
         self.start = math.atan(math.exp(-0.5 * limit))  # log_snr = -2 log tan u
         self.width = math.pi / 2 - 2 * self.start

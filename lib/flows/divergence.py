@@ -23,7 +23,7 @@ def rows(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]
 
 def directions(x: Tensor) -> Tensor:
     """The D unit vectors for each example: (B, ...) -> (D, B, ...)."""
-    D = x[0].numel()
+    D = x.shape[1:].numel()
     eye = torch.eye(D, dtype=x.dtype, device=x.device).view(D, 1, *x.shape[1:])
     return eye.expand(D, *x.shape)
 

@@ -11,23 +11,27 @@ from torch import Tensor, nn
 
 from lib.flows.flow import Flow
 from lib.train import Update, fit
+from lib.utils import check_batch, check_count
 
 Energy = Callable[[Tensor], Tensor]
 
 
 def U1(z: Tensor) -> Tensor:
     """Two arcs of a ring of radius 2."""
+    check_batch(z, 2, "z", finite=False)
     ring = 0.5 * ((torch.linalg.vector_norm(z, dim=1) - 2) / 0.4) ** 2
     return ring - _log_sum(z[:, 0] - 2, z[:, 0] + 2, 0.6, 0.6)
 
 
 def U2(z: Tensor) -> Tensor:
     """One period and a half of a sine wave."""
+    check_batch(z, 2, "z", finite=False)
     return 0.5 * ((z[:, 1] - _w1(z)) / 0.4) ** 2
 
 
 def U3(z: Tensor) -> Tensor:
     """The wave splits in two between z_1 = 0 and 2."""
+    check_batch(z, 2, "z", finite=False)
     down = z[:, 1] - _w1(z)
     w2 = 3 * torch.exp(-0.5 * ((z[:, 0] - 1) / 0.6) ** 2)
     return -_log_sum(down, down + w2, 0.35, 0.35)
@@ -35,6 +39,7 @@ def U3(z: Tensor) -> Tensor:
 
 def U4(z: Tensor) -> Tensor:
     """The wave forks at z_1 = 1."""
+    check_batch(z, 2, "z", finite=False)
     down = z[:, 1] - _w1(z)
     w3 = 3 * torch.sigmoid((z[:, 0] - 1) / 0.3)
     return -_log_sum(down, down + w3, 0.4, 0.35)
@@ -71,15 +76,19 @@ def grid(half: float = 4.0, n: int = 800, **kwargs) -> Tensor:
 
     kwargs are dtype (default float64) and device.
     """
-    axis = (torch.arange(n, **{"dtype": torch.float64, **kwargs}) + 0.5) * (2 * half / n) - half
+    if not half > 0:
+        raise ValueError(f"half a side of the square is above 0, got {half}")
+    axis = (torch.arange(check_count(n), **{"dtype": torch.float64, **kwargs}) + 0.5) * (
+        2 * half / n
+    ) - half
     return torch.cartesian_prod(axis, axis)
 
 
 @torch.no_grad()
 def log_z(energy: Energy, half: float = 4.0, n: int = 800, **kwargs) -> float:
     """log of the integral of exp(-U) over the square [-half, half]^2, by the midpoint rule, in nats."""
-    log_cell = 2 * math.log(2 * half / n)
-    return (torch.logsumexp(-energy(grid(half, n, **kwargs)), 0) + log_cell).item()
+    z = grid(half, n, **kwargs)
+    return (torch.logsumexp(-energy(z), 0) + 2 * math.log(2 * half / n)).item()
 
 
 class ReverseKL(nn.Module):
@@ -108,6 +117,8 @@ class ReverseKL(nn.Module):
     @torch.no_grad()
     def kl(self, noise: Tensor, log_z: float) -> tuple[float, float]:
         """KL(q || p) in nats and its standard error, from base draws (B, D)."""
+        if len(noise) < 2:
+            raise ValueError(f"a standard error needs at least 2 draws, got {len(noise)}")
         x, log_q = self.flow.sample_with_log_prob(len(noise), noise=noise)
         loss = (log_q + self.energy(x)).double()
         return loss.mean().item() + log_z, loss.std().item() / len(loss) ** 0.5

@@ -110,6 +110,7 @@ class ConvField(nn.Module):
 
     def __init__(self, channels: int, width: int = 64, depth: int = 3):
         super().__init__()
+        self.channels = check_count(channels, "channels")
         inner = [nn.Conv2d(width, width, 3, padding=1) for _ in range(check_count(depth, "depth"))]
         first = [
             nn.Conv2d(channels, width, 3, padding=1),
@@ -124,6 +125,11 @@ class ConvField(nn.Module):
         self.speeds = nn.ParameterList(torch.zeros(shape) for shape in shapes)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError(
+                f"ConvField expected images (B, {self.channels}, H, W) with H and W even, got "
+                f"{tuple(x.shape)}"
+            )
         for layer, speed in zip(self.layers[:-1], self.speeds, strict=False):
             x = torch.addcmul(layer(x), speed, t).tanh()
         return torch.addcmul(self.layers[-1](x), self.speeds[-1], t)

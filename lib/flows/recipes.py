@@ -72,6 +72,8 @@ def _recipe(
 
 def chessboard(dim: int = 64, flip: bool = False) -> Tensor:
     """The checkerboard of the 8 x 8 digits as a mask of vectors: bool (64,)."""
+    if dim % 8:
+        raise ValueError(f"rows of 8 pixels make a multiple of 8, got {dim}")
     return checkerboard(1, dim // 8, 8, flip).flatten()
 
 

@@ -7,7 +7,16 @@ one number for each example. The direction is in the name, because libraries dis
 
 from torch import Tensor, nn
 
-from lib.utils import check_batch
+from lib.utils import check_batch, known
+
+__all__ = [
+    "Compose",
+    "Inverse",
+    "Transform",
+    "check_context",
+    "check_input",
+    "known",
+]
 
 
 class Transform(nn.Module):
@@ -79,14 +88,6 @@ def check_context(module: nn.Module, x: Tensor, context: Tensor | None) -> None:
             f"{name} expected one row of context for each of the {len(x)} examples, got shape "
             f"{tuple(context.shape)}"
         )
-
-
-def known(condition: Tensor) -> bool:
-    """Whether a condition on values holds; False under vmap, which knows no single answer."""
-    try:
-        return bool(condition)
-    except RuntimeError:
-        return False
 
 
 class Compose(Transform):

@@ -9,16 +9,26 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.nets import Residual
+from lib.nets import Residual, pixel_shuffle, pixel_unshuffle
 from lib.utils import check_batch, check_count
 from lib.vae.elbo import Elbo, draw, kl_normal, normal_log_prob
 from lib.vae.vae import bounded
 
 
+class _Unshuffle(nn.PixelUnshuffle):
+    def forward(self, x):
+        return pixel_unshuffle(x, self.downscale_factor)
+
+
+class _Shuffle(nn.PixelShuffle):
+    def forward(self, x):
+        return pixel_shuffle(x, self.upscale_factor)
+
+
 def spatial_encoder(channels: int, features: int, width: int = 64) -> nn.Sequential:
     """(B, channels, H, W) -> (B, features, H/4, W/4): patches of 2 x 2, then a stride of 2."""
     return nn.Sequential(
-        nn.PixelUnshuffle(2),
+        _Unshuffle(2),
         nn.Conv2d(4 * channels, width, 3, padding=1),
         Residual(width, still=True),
         nn.SiLU(),
@@ -41,7 +51,7 @@ def spatial_decoder(latent: int, channels: int, width: int = 64) -> nn.Sequentia
         Residual(width, still=True),
         nn.SiLU(),
         nn.Conv2d(width, 4 * channels, 3, padding=1),
-        nn.PixelShuffle(2),
+        _Shuffle(2),
     ).to(memory_format=torch.channels_last)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.utils import std_normal_log_prob, sum_dims
+from lib.utils import check_count, std_normal_log_prob, sum_dims
 
 
 class Elbo(NamedTuple):
@@ -33,7 +33,8 @@ def normal_log_prob(x: Tensor, mean: Tensor | float, log_std: Tensor | float) ->
     costs 4.5 nats: the argument is the log of the standard deviation, not of the variance.
     """
     mean, log_std = _like(x, mean, "mean"), _like(x, log_std, "log_std")
-    return std_normal_log_prob((x - mean) * (-log_std).exp()) - sum_dims(log_std.expand_as(x))
+    white = (x - mean) * (-log_std).exp().clamp_max(torch.finfo(x.dtype).max)  # 0 stays 0
+    return std_normal_log_prob(white) - sum_dims(log_std.expand_as(x))
 
 
 def _like(x: Tensor, value: Tensor | float, name: str) -> Tensor:
@@ -61,7 +62,8 @@ def kl_normal(
     mean2, log_std2 = _like(mean, mean2, "mean2"), _like(mean, log_std2, "log_std2")
     log_r = log_std - log_std2
     spread = 0.5 * torch.expm1(2 * log_r) - log_r
-    return sum_dims(spread + 0.5 * ((mean - mean2) * (-log_std2).exp()) ** 2)
+    inverse = (-log_std2).exp().clamp_max(torch.finfo(mean.dtype).max)  # 0 times it stays 0
+    return sum_dims(spread + 0.5 * ((mean - mean2) * inverse) ** 2)
 
 
 def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
@@ -82,8 +84,11 @@ def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
 
 
 def _cholesky(C: Tensor, name: str) -> Tensor:
+    if C.ndim < 2 or C.shape[-1] != C.shape[-2]:
+        raise ValueError(f"{name} must be square matrices (..., D, D), got {tuple(C.shape)}")
     L, failed = torch.linalg.cholesky_ex(C)  # reads the lower triangle only
-    if failed.any() or ((C - C.mT).abs() > 1e-5 * C.abs().max()).any():
+    size = C.abs().amax((-2, -1), keepdim=True)
+    if failed.any() or not ((C - C.mT).abs() <= 1e-5 * size).all():
         raise ValueError(f"{name} must be symmetric and positive definite")
     return L
 
@@ -96,12 +101,15 @@ def draw(
     `noise` is eps, (n, B, ...), drawn if not given: the reparameterisation of Kingma and Welling
     (2014), section 2.4.
     """
+    log_std = _like(mean, log_std, "log_std")
+    check_count(n)
     if noise is None:
         noise = torch.randn(n, *mean.shape, dtype=mean.dtype, device=mean.device)
     elif noise.shape != (n, *mean.shape):
         raise ValueError(f"noise must have shape {(n, *mean.shape)}, got {tuple(noise.shape)}")
     z = mean + log_std.exp() * noise
-    log_q = std_normal_log_prob(noise.flatten(0, 1)).view(n, -1) - sum_dims(log_std.expand_as(mean))
+    log_q = std_normal_log_prob(noise.flatten(0, 1)).view(noise.shape[:2])
+    log_q = log_q - sum_dims(log_std.expand_as(mean))
     return z, log_q
 
 
@@ -180,6 +188,8 @@ def importance_bound(log_w: Tensor) -> Tensor:
     n = 1 is the ELBO; n to infinity is log p(x). Burda, Grosse and Salakhutdinov (2016), equation
     (8).
     """
+    if len(log_w) == 0:
+        raise ValueError("the bound is a mean over weights and needs at least one of them")
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 
 
@@ -198,4 +208,6 @@ def importance_stderr(log_w: Tensor) -> Tensor:
 
 def effective_sample_size(log_w: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2, (n, ...) -> (...): from 1 (one has it all) to n (equal). Kong (1992)."""
-    return (2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)).exp()
+    if len(log_w) == 0:
+        raise ValueError("an effective number of weights needs at least one of them")
+    return 1 / torch.softmax(log_w, 0).square().sum(0)  # no difference of two large logarithms

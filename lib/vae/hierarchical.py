@@ -140,7 +140,7 @@ class HierarchicalVAE(LatentModel):
         features = [h.expand(n, *h.shape).flatten(0, 1) for h in self.features(x)]
         state, _, _, log_ratio = self.infer(features)
         many = x.expand(n, *x.shape).flatten(0, 1)
-        return (self.likelihood.log_prob(many, self.decoder(state)) + log_ratio).view(n, -1)
+        return (self.likelihood.log_prob(many, self.decoder(state)) + log_ratio).view(n, len(x))
 
     @torch.no_grad()
     def sample(
@@ -213,7 +213,7 @@ def diffusion_bound(
     p(x | z_1) = N(x_hat, (sigma_1 / alpha_1)^2). Returns recon and the T divergences, top first, as
     `HierarchicalVAE.bound` does: (B,) each, in nats, one sample.
     """
-    if len(alpha) != len(sigma) or not alpha or min(*alpha, *sigma) <= 0:
+    if len(alpha) != len(sigma) or not alpha or not all(v > 0 for v in (*alpha, *sigma)):
         raise ValueError("alpha and sigma must be equally many numbers above 0, one per level")
     z = alpha[-1] * x + sigma[-1] * torch.randn_like(x)
     top_std = x.new_tensor(sigma[-1]).log().expand_as(x)

@@ -112,7 +112,8 @@ class Gaussian(Likelihood):
 
     def _log_prob(self, x, split):
         log_std = self.log_std(split)
-        white = (x - split[:, 0]) * (-log_std).exp()
+        inverse = (-log_std).exp().clamp_max(torch.finfo(x.dtype).max)  # 0 times it stays 0
+        white = (x - split[:, 0]) * inverse
         return -0.5 * (white**2 + math.log(2 * math.pi)) - log_std
 
     def mean(self, params):

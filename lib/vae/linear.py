@@ -121,12 +121,13 @@ class LinearGaussian(nn.Module):
     def log_weights(self, x: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
         """log p(x, z) - log q(z | x) for n samples of q: (B, D) -> (n, B)."""
         mean, factor = self.q(x)
+        check_count(n)
         if noise is None:
             noise = torch.randn(n, *mean.shape, dtype=x.dtype, device=x.device)
         z = mean + noise @ factor.T
         log_q = -0.5 * (noise**2 + math.log(2 * math.pi)).sum(-1) - self.log_std.sum()
         log_joint = self.log_joint(x.expand(n, *x.shape).flatten(0, 1), z.flatten(0, 1))
-        return log_joint.view(n, -1) - log_q
+        return log_joint.view(n, len(x)) - log_q
 
     # closed-form maximum likelihood
 

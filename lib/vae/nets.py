@@ -7,11 +7,25 @@ from torch import nn
 from lib.nets import Residual, mlp
 
 
+class _Flatten(nn.Flatten):
+    """(B, *shape) -> (B, D), and a sentence for anything else."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x):
+        if tuple(x.shape[1:]) != self.shape:
+            want = ", ".join(map(str, ("B", *self.shape)))
+            raise ValueError(f"this encoder reads ({want}), got {tuple(x.shape)}")
+        return super().forward(x)
+
+
 def mlp_encoder(
     shape: tuple[int, ...], features: int, width: int = 256, depth: int = 2
 ) -> nn.Sequential:
     """(B, *shape) -> (B, features); a VAE with `latent` dimensions wants 2 * latent features."""
-    return nn.Sequential(nn.Flatten(), mlp(math.prod(shape), features, width, depth))
+    return nn.Sequential(_Flatten(shape), mlp(math.prod(shape), features, width, depth))
 
 
 def mlp_decoder(

@@ -188,13 +188,13 @@ class VAE(LatentModel):
         if context is not None:
             context = context.expand(n, *context.shape).flatten(0, 1)
         z, logabsdet = self.posterior_flow.from_base(z.flatten(0, 1), context)
-        return z.view(n, *mean.shape), log_q - logabsdet.view(n, -1)
+        return z.view(n, *mean.shape), log_q - logabsdet.view(n, len(mean))
 
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) for n samples: (B, ...), (n, B, d) -> (n, B)."""
         n = len(z)
         params = self.decode(z.flatten(0, 1))
-        return self.likelihood.log_prob(x.expand(n, *x.shape).flatten(0, 1), params).view(n, -1)
+        return self.likelihood.log_prob(x.expand(n, *x.shape).flatten(0, 1), params).view(n, len(x))
 
     def elbo(self, x: Tensor, context: Tensor | None = None, n: int = 1) -> Elbo:
         """The bound on log p(x) with n samples: (B, ...) -> Elbo of (B,).
@@ -207,7 +207,7 @@ class VAE(LatentModel):
         recon = self._log_likelihood(x, z).mean(0)
         if self.posterior_flow is None:
             return Elbo(recon, kl_normal(mean, log_std))
-        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, -1)
+        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, len(x))
         return Elbo(recon, (log_q - log_p).mean(0))
 
     def kl_dims(self, x: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class VAE(LatentModel):
     def log_weights(self, x: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
         """log p(x | z) + log p(z) - log q(z | x) for n samples of q: (B, ...) -> (n, B)."""
         z, log_q = self.posterior(x, n, noise)
-        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, -1)
+        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, len(x))
         return self._log_likelihood(x, z) + log_p - log_q
 
     # pictures

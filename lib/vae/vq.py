@@ -103,7 +103,7 @@ class VectorQuantizer(nn.Module):
             self.place(flat.detach()[order[: self.codes].to(flat.device)], n / self.codes)
         indices = self._nearest(flat.detach())
         indices = indices.view(len(z), *z.shape[2:])
-        code = self.lookup(indices)
+        code = self._codes(indices)
         wide = z.to(code.dtype)
         loss = self.commitment * sum_dims((wide - code.detach()).square())
         if self.decay is None:
@@ -122,6 +122,14 @@ class VectorQuantizer(nn.Module):
         """The codes with these indices: (B, ...) -> (B, C, ...)."""
         if indices.is_floating_point():
             raise TypeError(f"indices must be integers, not {indices.dtype}")
+        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < self.codes:
+            raise ValueError(
+                f"indices go from 0 to {self.codes - 1}, got {int(indices.min())} to "
+                f"{int(indices.max())}"
+            )
+        return self._codes(indices)
+
+    def _codes(self, indices: Tensor) -> Tensor:
         return self.codebook[indices].movedim(-1, 1)
 
     @torch.no_grad()

@@ -92,13 +92,22 @@ def load(name: str, model: nn.Module, folder: Path | str = FOLDER) -> dict:
 
 def card(name: str, folder: Path | str = FOLDER) -> dict:
     """What is known of stored weights: metrics, recipe, seconds, seed, device, versions, date."""
-    return json.loads((Path(folder) / f"{name}.json").read_text())
+    path = Path(folder) / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no card {path.name} in {folder}")
+    return json.loads(path.read_text())
 
 
 @torch.no_grad()
 def round_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Module:
-    """Replace each weight by its nearest in `dtype`, in place: what `save` will store."""
-    for v in model.state_dict().values():
-        if v.is_floating_point():
-            v.copy_(v.to(dtype))
+    """Replace each weight by its nearest in `dtype`, in place: what `save` will store.
+
+    Raises ValueError if a weight is too large for it, and leaves all of them as they were.
+    """
+    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
+    for k, v in state.items():
+        if (v.isfinite() & ~v.to(dtype).isfinite()).any():
+            raise ValueError(f"{k} holds {v.abs().max():.3g}, too large for {dtype}")
+    for v in state.values():
+        v.copy_(v.to(dtype))
     return model
