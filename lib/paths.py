@@ -13,12 +13,19 @@ def root() -> Path | None:
 
     Only the folder around lib counts. A virtual environment inside a checkout has the book's
     `_toc.yml` somewhere above it too, and must not write there.
+
+    >>> root() is None or (root() / '_toc.yml').is_file()
+    True
     """
     return _LIB.parent if (_LIB.parent / "_toc.yml").is_file() else None
 
 
 def commit() -> str:
-    """Short commit of the book's source, with + when lib or a chapter was changed since; "release" outside git."""
+    """Short commit of the book's source, with + when lib or a chapter was changed since; "release" outside git.
+
+    >>> isinstance(commit(), str)
+    True
+    """
     if root() is None:
         return "release"
 
@@ -42,6 +49,9 @@ def cache() -> Path:
 
     Raises:
         PermissionError: the folder cannot be created or written; the message names it.
+
+    >>> cache().is_dir()
+    True
     """
     if chosen := os.environ.get("BOOK_CACHE"):
         folder = Path(chosen).expanduser()
@@ -63,6 +73,9 @@ def data_dir() -> Path:
     """The folder that holds data sets: the environment variable BOOK_DATA, else `data` in `cache()`.
 
     Not created, and it need not exist: a loader says which of its files is missing.
+
+    >>> isinstance(data_dir(), Path)
+    True
     """
     chosen = os.environ.get("BOOK_DATA")
     return Path(chosen).expanduser() if chosen else cache() / "data"
@@ -73,6 +86,11 @@ def write_atomic(path: Path | str, content: bytes | str) -> Path:
 
     The content goes to a new file in the same folder (a rename across disks would be a copy) and
     takes the name at the end. If anything fails, an older file under that name stays as it was.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomic(Path(folder) / "a.txt", "text").read_text()
+    'text'
     """
     path = Path(path)
     if isinstance(content, str):

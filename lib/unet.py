@@ -21,6 +21,9 @@ def time_embedding(t: Tensor, width: int, scale: float = 1000.0, longest: float 
 
     Raises:
         ValueError: `width` is odd, or t is not a vector.
+
+    >>> time_embedding(torch.tensor([0.0, 1.0]), 4)[0]
+    tensor([1., 1., 0., 0.])
     """
     check_count(width, "width")
     if width % 2:
@@ -67,6 +70,10 @@ class UNet(nn.Module):
 
     Sources: Ronneberger et al. (2015); Ho et al. (2020), appendix B; Dhariwal and Nichol (2021),
     section 3; fourier is Kingma et al. (2021), appendix C.
+
+    >>> net = UNet(1, width=8, multipliers=(1, 2), classes=10)
+    >>> net(torch.ones(2, 1, 8, 8), torch.ones(2), torch.tensor([3, net.null])).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -224,6 +231,10 @@ class Block(nn.Module):
     """Two convolutions, each after a norm and SiLU, around them the identity; attention behind them.
 
     (B, c_in, H, W), (B, embedding) and, with `tokens`, (B, L, tokens) -> (B, c_out, H, W).
+
+    >>> block = Block(2, 4, embedding=3, dropout=0.0, heads=0)
+    >>> block(torch.ones(1, 2, 8, 8), torch.ones(1, 3)).shape
+    torch.Size([1, 4, 8, 8])
     """
 
     def __init__(
@@ -250,7 +261,11 @@ class Block(nn.Module):
 
 
 class Down(nn.Conv2d):
-    """Half the resolution, by a convolution with stride 2: (B, C, H, W) -> (B, C, H/2, W/2)."""
+    """Half the resolution, by a convolution with stride 2: (B, C, H, W) -> (B, C, H/2, W/2).
+
+    >>> Down(2)(torch.ones(1, 2, 8, 8), torch.ones(1, 3)).shape
+    torch.Size([1, 2, 4, 4])
+    """
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, 3, stride=2, padding=1)
@@ -264,6 +279,9 @@ class Up(nn.Conv2d):
 
     The convolution comes before the pixels are repeated, where it costs a quarter; what it cannot
     smooth, the blocks that follow do.
+
+    >>> Up(2)(torch.ones(1, 2, 4, 4), torch.ones(1, 3)).shape
+    torch.Size([1, 2, 8, 8])
     """
 
     def __init__(self, channels: int):

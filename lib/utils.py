@@ -5,7 +5,11 @@ from torch import Tensor
 
 
 def sum_dims(x: Tensor) -> Tensor:
-    """Sum everything but the batch dimension: (B, ...) -> (B,)."""
+    """Sum everything but the batch dimension: (B, ...) -> (B,).
+
+    >>> sum_dims(torch.ones(2, 3, 4))
+    tensor([12., 12.])
+    """
     return x.flatten(1).sum(1) if x.ndim > 1 else x
 
 
@@ -13,6 +17,9 @@ def expand_as_batch(t: Tensor | float, x: Tensor) -> Tensor:
     """Shape a number or a (B,) tensor so that it multiplies x (B, ...): -> () or (B, 1, ..., 1).
 
     The result has the dtype and device of x.
+
+    >>> expand_as_batch(torch.tensor([1.0, 2.0]), torch.ones(2, 3, 4)).shape
+    torch.Size([2, 1, 1])
     """
     t = t.to(x) if isinstance(t, Tensor) else x.new_tensor(t)
     if t.ndim == 0:
@@ -26,7 +33,11 @@ def expand_as_batch(t: Tensor | float, x: Tensor) -> Tensor:
 
 
 def std_normal_log_prob(z: Tensor) -> Tensor:
-    """log N(z; 0, I) in nats: (B, ...) -> (B,)."""
+    """log N(z; 0, I) in nats: (B, ...) -> (B,).
+
+    >>> std_normal_log_prob(torch.zeros(1, 2))
+    tensor([-1.8379])
+    """
     return sum_dims(-0.5 * (z**2 + 1.8378770664093453))  # log(2 pi)
 
 
@@ -36,6 +47,9 @@ def log_normal_interval(centre: Tensor, half: Tensor | float) -> Tensor:
     By symmetry the interval is taken on the left, where both values of the distribution function
     are small. Far out their logarithms agree in all digits: the gap between them is then the one
     that the density makes, which bounds it everywhere.
+
+    >>> log_normal_interval(torch.tensor([0.0, -40.0]), 1.0)
+    tensor([-3.8172e-01, -7.6508e+02])
     """
     left = -centre.abs()
     log_high, log_low = torch.special.log_ndtr(left + half), torch.special.log_ndtr(left - half)
@@ -44,7 +58,11 @@ def log_normal_interval(centre: Tensor, half: Tensor | float) -> Tensor:
 
 
 def bounded(raw: Tensor, limit: float = 3.0) -> Tensor:
-    """A log-scale from a network's output: close to raw near 0, never past +-limit."""
+    """A log-scale from a network's output: close to raw near 0, never past +-limit.
+
+    >>> bounded(torch.tensor([0.1, 100.0]))
+    tensor([0.1000, 3.0000])
+    """
     return limit * torch.tanh(raw / limit)
 
 
@@ -65,6 +83,11 @@ def check_batch(
     Raises:
         TypeError: not a tensor, or not floating point.
         ValueError: wrong shape, an unequal number of rows, or a value that is not finite.
+
+    >>> check_batch(torch.ones(2, 3), 4)
+    Traceback (most recent call last):
+        ...
+    ValueError: x must have shape (B, 4), not (2, 3)
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}")
@@ -93,7 +116,13 @@ def check_batch(
 
 
 def check_finite(x: Tensor, name: str = "x") -> Tensor:
-    """Return x if it has no NaN and no infinity; else a ValueError that says how many and where."""
+    """Return x if it has no NaN and no infinity; else a ValueError that says how many and where.
+
+    >>> check_finite(torch.tensor([1.0, float('nan')]))
+    Traceback (most recent call last):
+        ...
+    ValueError: x has 1 of 2 values that are NaN or infinite, the first at index (1,)
+    """
     bad = ~torch.isfinite(x)
     if bad.any():
         first = tuple(bad.nonzero()[0].tolist())
@@ -105,7 +134,11 @@ def check_finite(x: Tensor, name: str = "x") -> Tensor:
 
 
 def known(condition: Tensor) -> bool:
-    """Whether a condition on values holds; False under vmap, which knows no single answer."""
+    """Whether a condition on values holds; False under vmap, which knows no single answer.
+
+    >>> known(torch.tensor(2.0) > 1)
+    True
+    """
     try:
         return bool(condition)
     except RuntimeError:
@@ -113,7 +146,13 @@ def known(condition: Tensor) -> bool:
 
 
 def check_count(n: int, name: str = "n") -> int:
-    """Return n if it is a positive whole number; else explain."""
+    """Return n if it is a positive whole number; else explain.
+
+    >>> check_count(0, 'steps')
+    Traceback (most recent call last):
+        ...
+    ValueError: steps must be at least 1, not 0
+    """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"{name} must be an int, not {type(n).__name__}")
     if n < 1:

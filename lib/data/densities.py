@@ -35,7 +35,12 @@ __all__ = [
 
 
 def two_gaussians(distance: float = 3.0, std: float = 0.5, weight: float = 0.35) -> GaussianMixture:
-    """Two round components at (-distance/2, 0) and (distance/2, 0), unequal: the first has `weight`."""
+    """Two round components at (-distance/2, 0) and (distance/2, 0), unequal: the first has `weight`.
+
+    >>> two_gaussians().means
+    tensor([[-1.5000,  0.0000],
+            [ 1.5000,  0.0000]], dtype=torch.float64)
+    """
     means = [[-distance / 2, 0.0], [distance / 2, 0.0]]
     return GaussianMixture([weight, 1 - weight], means, std**2 * torch.eye(2, dtype=torch.float64))
 
@@ -43,14 +48,22 @@ def two_gaussians(distance: float = 3.0, std: float = 0.5, weight: float = 0.35)
 def eight_gaussians(
     radius: float = 4 / 1.414, std: float = 0.5 / 1.414, k: int = 8
 ) -> GaussianMixture:
-    """k round components on a ring, component i at the angle 2 pi i / k. FFJORD's by default."""
+    """k round components on a ring, component i at the angle 2 pi i / k. FFJORD's by default.
+
+    >>> eight_gaussians(k=4).means.norm(dim=1).round(decimals=3)
+    tensor([2.8290, 2.8290, 2.8290, 2.8290], dtype=torch.float64)
+    """
     angle = 2 * math.pi * torch.arange(check_count(k, "k"), dtype=torch.float64) / k
     means = radius * torch.stack([angle.cos(), angle.sin()], -1)
     return GaussianMixture([1 / k] * k, means, std**2 * torch.eye(2, dtype=torch.float64))
 
 
 def grid_gaussians(side: int = 5, spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
-    """side x side round components, centred on the origin, row by row."""
+    """side x side round components, centred on the origin, row by row.
+
+    >>> len(grid_gaussians(side=3).means)
+    9
+    """
     line = spacing * (torch.arange(check_count(side, "side"), dtype=torch.float64) - (side - 1) / 2)
     means = torch.cartesian_prod(line, line).flip(1)
     return GaussianMixture(
@@ -59,7 +72,11 @@ def grid_gaussians(side: int = 5, spacing: float = 1.0, std: float = 0.1) -> Gau
 
 
 def anisotropic_gaussians() -> GaussianMixture:
-    """Three elongated components, unequal and turned: nothing about them is zero, one or aligned."""
+    """Three elongated components, unequal and turned: nothing about them is zero, one or aligned.
+
+    >>> anisotropic_gaussians().moments()[0].round(decimals=2)
+    tensor([-0.2900,  0.0500], dtype=torch.float64)
+    """
     angles = torch.tensor([0.4, 1.3, 2.5], dtype=torch.float64)
     stds = torch.tensor([[1.1, 0.25], [0.7, 0.3], [0.9, 0.2]], dtype=torch.float64)
     c, s = angles.cos(), angles.sin()

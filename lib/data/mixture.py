@@ -22,6 +22,10 @@ class GaussianMixture(Density):
 
     Everything is done along the axes of the covariances (C = Q diag(v) Q^T), found once: isotropic
     noise changes v and leaves Q alone.
+
+    >>> p = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[0.25]])
+    >>> p.score(torch.tensor([[0.0]])), p.noised(0.6, 0.8).variances.flatten()
+    (tensor([[-0.]]), tensor([0.7300, 0.7300], dtype=torch.float64))
     """
 
     def __init__(self, weights, means, covs):
@@ -152,7 +156,12 @@ class GaussianMixture(Density):
 
 
 class Posterior(NamedTuple):
-    """A Gaussian mixture for each of B examples."""
+    """A Gaussian mixture for each of B examples.
+
+    >>> p = GaussianMixture([1.0], [[0.0]], [[1.0]])
+    >>> p.posterior(torch.tensor([[2.0]]), 1.0, 1.0).mean()
+    tensor([[1.]])
+    """
 
     log_weights: Tensor  # (B, K)
     means: Tensor  # (B, K, D)

@@ -12,6 +12,10 @@ class Rings(Density):
 
     Integrating over the angle gives a Bessel function: on a circle of radius R,
     p(x) = exp(-(r^2 + R^2) / (2 s^2)) I0(r R / s^2) / (2 pi s^2), with r = |x|.
+
+    >>> Rings([2.0], [1.0], 0.1).moments()[1].round(decimals=2)
+    tensor([[2.0100, 0.0000],
+            [0.0000, 2.0100]], dtype=torch.float64)
     """
 
     def __init__(self, radii, weights, std: float):
@@ -57,10 +61,18 @@ class Rings(Density):
 
 
 def circles() -> Rings:
-    """Two circles, of radius 3 and 1.5."""
+    """Two circles, of radius 3 and 1.5.
+
+    >>> circles()
+    Rings([3.0, 1.5], std=0.24)
+    """
     return Rings([3.0, 1.5], [0.5, 0.5], 0.24)
 
 
 def rings() -> Rings:
-    """Four circles, of radius 3, 2.25, 1.5 and 0.75."""
+    """Four circles, of radius 3, 2.25, 1.5 and 0.75.
+
+    >>> rings()
+    Rings([3.0, 2.25, 1.5, 0.75], std=0.08)
+    """
     return Rings([3.0, 2.25, 1.5, 0.75], [0.25] * 4, 0.08)

@@ -27,6 +27,10 @@ class Smeared(Density):
         nodes, weights: (K, 2), (K,): the sum.
         place: draws points of the skeleton, `place(n, draw) -> (n, 2)`.
         side, std: of the square and of the noise. One of them may be zero.
+
+    >>> p = moons().noised(0.6, 0.8)
+    >>> p.log_prob(torch.zeros(1, 2)).round(decimals=3)
+    tensor([-2.2520])
     """
 
     def __init__(self, name: str, nodes, weights, place: Callable, side: float, std: float):
@@ -105,7 +109,11 @@ def _check_noise(noise: float, least: float) -> None:
 
 
 def moons(noise: float = 0.1) -> Smeared:
-    """Two interleaving half circles, twice the size of scikit-learn's, moved by (-1, -0.2)."""
+    """Two interleaving half circles, twice the size of scikit-learn's, moved by (-1, -0.2).
+
+    >>> moons()
+    moons(side=0, std=0.2)
+    """
 
     _check_noise(noise, 0.04)
 
@@ -125,7 +133,11 @@ def moons(noise: float = 0.1) -> Smeared:
 
 
 def swissroll(noise: float = 1.0) -> Smeared:
-    """(t cos t, t sin t) / 5 with t uniform on [1.5 pi, 4.5 pi]; the noise is divided by 5 too."""
+    """(t cos t, t sin t) / 5 with t uniform on [1.5 pi, 4.5 pi]; the noise is divided by 5 too.
+
+    >>> swissroll()
+    swissroll(side=0, std=0.2)
+    """
 
     _check_noise(noise, 0.5)
 
@@ -143,6 +155,9 @@ def spirals(noise: float = 0.1) -> Smeared:
 
     On the first arm (-t cos t, t sin t) / 3, where t / (3 pi) is the square root of a uniform
     number, plus uniform on [0, 1/6]^2, which moves its centre by 1/12.
+
+    >>> spirals()
+    spirals(side=0.167, std=0.1)
     """
 
     _check_noise(noise, 0.06)
@@ -162,7 +177,11 @@ def spirals(noise: float = 0.1) -> Smeared:
 
 
 class Checkerboard(Smeared):
-    """Uniform on the eight black cells of a 4 x 4 board of side 8."""
+    """Uniform on the eight black cells of a 4 x 4 board of side 8.
+
+    >>> Checkerboard().log_prob(torch.tensor([[-3.0, -3.0], [-3.0, -1.0]]))
+    tensor([-3.4657,    -inf])
+    """
 
     def __init__(self):
         cells = torch.tensor(
@@ -200,5 +219,9 @@ class Checkerboard(Smeared):
 
 
 def checkerboard() -> Checkerboard:
-    """Eight black cells of side 2; its noised versions are smooth and exact too."""
+    """Eight black cells of side 2; its noised versions are smooth and exact too.
+
+    >>> checkerboard().entropy() == math.log(32)
+    True
+    """
     return Checkerboard()

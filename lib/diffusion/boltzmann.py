@@ -13,6 +13,10 @@ class BoltzmannMachine(nn.Module):
 
     W is symmetric with a zero diagonal; its D (D - 1) / 2 free entries are the parameter `upper`.
     Ackley, Hinton and Sejnowski (1985), with spins of +-1.
+
+    >>> model = BoltzmannMachine(3, scale=1.0)
+    >>> model.log_prob(model.states()).exp().sum().detach().round(decimals=5)
+    tensor(1.)
     """
 
     def __init__(self, D: int, scale: float = 0.0, generator: torch.Generator | None = None):

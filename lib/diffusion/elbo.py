@@ -31,6 +31,11 @@ def transition(schedule: Schedule, t: Time, s: Time) -> tuple[Time, Time]:
 
     a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2: what the noise of x_s, shrunk by a,
     leaves to be added. In DDPM's chain and for neighbours, a^2 = 1 - beta and v = beta.
+
+    >>> from lib.diffusion import VP
+    >>> a, v = transition(VP(), 0.6, 0.4)
+    >>> round(a**2 + v, 6)
+    1.0
     """
     a = schedule.alpha(t) / schedule.alpha(s)
     return a, schedule.sigma(t) ** 2 - (a * schedule.sigma(s)) ** 2
@@ -46,6 +51,11 @@ def posterior(
 
     Args:
         t, s: floats, or one of each for each example, (B,).
+
+    >>> from lib.diffusion import VP
+    >>> mean, variance = posterior(VP(), torch.ones(1, 2), torch.zeros(1, 2), 0.6, 0.4)
+    >>> mean.shape, round(variance, 4)
+    (torch.Size([1, 2]), 0.7154)
     """
     if not torch.all(torch.as_tensor(s) < torch.as_tensor(t)):
         raise ValueError("the posterior goes to a time with less noise: s < t is needed")
@@ -56,7 +66,11 @@ def posterior(
 
 
 class Bound(NamedTuple):
-    """-ELBO of each example in nats, in its three parts, (B,) each."""
+    """-ELBO of each example in nats, in its three parts, (B,) each.
+
+    >>> Bound(*torch.tensor([[0.1], [2.0], [0.7]])).total
+    tensor([2.8000])
+    """
 
     prior: Tensor  # KL(q(x_T | x) || p(x_T))
     steps: Tensor  # sum of E KL(q(x_s | x_t, x) || p(x_s | x_t)) over the chain
@@ -101,6 +115,13 @@ def chain_elbo(
 
     The prior is N(0, sigma(t_T)^2); the last step's Gaussian has the standard deviation
     sigma / alpha at t_1. Each expectation is one draw: unbiased, with a spread.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> p = two_gaussians()
+    >>> bound = chain_elbo(ExactDenoiser(p, VP()), p.sample(500), steps=50)
+    >>> bool(bound.total.mean() > p.entropy())
+    True
     """
     check_batch(x, context=context)
     ts, schedule = chain_times(steps), denoiser.schedule
@@ -149,6 +170,10 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
 
     With `levels` n, x is 2 k / (n - 1) - 1 for a whole number k, and its bin is as wide as the
     levels are apart; below the first and above the last everything counts.
+
+    >>> levels = torch.tensor([[-1.0], [0.0], [1.0]])
+    >>> last_step_log_prob(levels, torch.zeros(3, 1), 0.3, 3).exp().sum()
+    tensor(1.)
     """
     if not std > 0:
         raise ValueError(f"std must be above 0, got {std}")
@@ -180,6 +205,11 @@ def continuous_steps(
 
     1/2 of the integral of E |eps - eps_hat|^2 over the log signal-to-noise ratio (Kingma et al.
     2021, equations 14 to 18), by one point in each of `draws` equal parts of it: unbiased.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> continuous_steps(ExactDenoiser(two_gaussians(), VP()), torch.zeros(2, 2), 1e-3).shape
+    torch.Size([2])
     """
     check_batch(x, context=context)
     schedule, n = denoiser.schedule, check_count(draws, "draws")
@@ -205,6 +235,11 @@ def path_log_weight(
 
     Its mean is the ELBO by definition, with nothing simplified; the mean of its exponential is
     p(x), so that many draws give log p(x) by importance sampling. Density of x, posterior variance.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> path_log_weight(ExactDenoiser(two_gaussians(), VP()), torch.zeros(2, 2), steps=10).shape
+    torch.Size([2])
     """
     check_batch(x, context=context)
     ts, schedule = chain_times(steps)[::-1], denoiser.schedule
@@ -223,7 +258,11 @@ def path_log_weight(
 
 
 def chain_times(steps: int | Sequence[float]) -> list[float]:
-    """T -> the times k / T from 1 down to 1 / T; a list of falling times is checked and returned."""
+    """T -> the times k / T from 1 down to 1 / T; a list of falling times is checked and returned.
+
+    >>> chain_times(4)
+    [1.0, 0.75, 0.5, 0.25]
+    """
     if isinstance(steps, int):
         n = check_count(steps, "steps")
         return [k / n for k in range(n, 0, -1)]

@@ -21,6 +21,10 @@ class CaptionEncoder(nn.Module):
     An embedding of the word plus one of its place, then transformer layers in which each word reads
     all others, so that "red" can know which of two shapes it speaks of. Padding is a word like any
     other: the empty caption is a sequence of it. Vaswani et al. (2017).
+
+    >>> encoder = CaptionEncoder(words=20, length=5, width=8)
+    >>> encoder(torch.tensor([[3, 1, 0]])).shape
+    torch.Size([1, 3, 8])
     """
 
     def __init__(self, words: int, length: int, width: int, layers: int = 1):
@@ -52,6 +56,9 @@ class ReadingLayer(nn.Module):
 
     Norms come before, not after (Xiong et al. 2020). torch's own TransformerEncoderLayer computes
     the same; on a CPU in bfloat16 its gradient is slow.
+
+    >>> ReadingLayer(8)(torch.ones(2, 3, 8)).shape
+    torch.Size([2, 3, 8])
     """
 
     def __init__(self, width: int, heads: int = 4):
@@ -76,7 +83,13 @@ class ReadingLayer(nn.Module):
 
 
 class Captioned(nn.Module):
-    """A network whose context is captions: net(x, t, tokens (B, L)) by way of a `CaptionEncoder`."""
+    """A network whose context is captions: net(x, t, tokens (B, L)) by way of a `CaptionEncoder`.
+
+    >>> from lib.unet import UNet
+    >>> net = Captioned(UNet(1, width=8, multipliers=(1,), tokens=8), CaptionEncoder(20, 5, 8))
+    >>> net(torch.ones(2, 1, 4, 4), torch.ones(2), torch.zeros(2, 5, dtype=torch.int64)).shape
+    torch.Size([2, 1, 4, 4])
+    """
 
     def __init__(self, net: nn.Module, encoder: CaptionEncoder):
         super().__init__()
@@ -95,6 +108,14 @@ class LatentDiffusion(nn.Module):
     Args:
         shape: of one image's latents, (c, h, w).
         drop, null, weight, t_min: as for `Diffusion`.
+
+    >>> from lib.diffusion import VP, Denoiser
+    >>> from lib.unet import UNet
+    >>> from lib.vae.autoencoder import KLAutoencoder
+    >>> net = UNet(2, width=8, multipliers=(1,))
+    >>> model = LatentDiffusion(KLAutoencoder(3, 2, width=8), Denoiser(net, VP()), 2, 4, 4)
+    >>> model.fit_scale(torch.rand(4, 3, 16, 16)).sample(2, steps=2).shape
+    torch.Size([2, 3, 16, 16])
     """
 
     def __init__(self, autoencoder: Autoencoder, denoiser: BaseDenoiser, *shape: int, **options):

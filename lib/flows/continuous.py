@@ -45,6 +45,11 @@ class Continuous(Transform):
     Attributes:
         how: the settings; `set_solver(flow, rtol=1e-7)` changes some.
         evaluations: of the field in the last solve (those of backward passes left out).
+
+    >>> flow = Continuous(FieldNet(2, width=8), rtol=1e-6, atol=1e-6)
+    >>> x = torch.ones(3, 2)
+    >>> bool((flow.from_base(flow.to_base(x)[0])[0] - x).abs().max() < 1e-4)
+    True
     """
 
     def __init__(self, field: nn.Module, **how):
@@ -94,7 +99,11 @@ class Continuous(Transform):
 
 
 def set_solver(model: nn.Module, **how) -> nn.Module:
-    """Change the settings of every continuous part, as in set_solver(flow, rtol=1e-7, atol=1e-7)."""
+    """Change the settings of every continuous part, as in set_solver(flow, rtol=1e-7, atol=1e-7).
+
+    >>> set_solver(Continuous(FieldNet(2)), solver='rk4', steps=5).how.steps
+    5
+    """
     parts = [m for m in model.modules() if isinstance(m, Continuous)]
     if not parts:
         raise ValueError(f"this {type(model).__name__} has no Continuous part")
@@ -112,6 +121,9 @@ class RegularisedFlow(Flow):
 
     Attributes:
         costs: (kinetic, jacobian) of the last training batch, means, before their weights.
+
+    >>> RegularisedFlow(Continuous(FieldNet(2, width=8)), 2)(torch.ones(3, 2)).shape
+    torch.Size([3])
     """
 
     def __init__(self, transform: Transform, *shape: int, kinetic=0.01, jacobian=0.01, base=None):

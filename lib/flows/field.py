@@ -20,6 +20,11 @@ class FieldNet(nn.Module):
     Args:
         context: length of a row of context; then call `field.with_context(c)`, a field of (t, x).
         last: the last layer's weights start at `last` times their usual size.
+
+    >>> field = FieldNet(2, width=8)
+    >>> v, divergence = field.with_divergence(torch.tensor(0.5), torch.ones(3, 2))
+    >>> v.shape, divergence.shape
+    (torch.Size([3, 2]), torch.Size([3]))
     """
 
     def __init__(
@@ -96,7 +101,11 @@ class FieldNet(nn.Module):
 
 
 def slope(a: Tensor) -> Tensor:
-    """The derivative of tanh where its value is a."""
+    """The derivative of tanh where its value is a.
+
+    >>> slope(torch.tensor([0.0, 0.5]))
+    tensor([1.0000, 0.7500])
+    """
     return torch.addcmul(a.new_ones(()), a, a, value=-1)
 
 
@@ -104,6 +113,9 @@ class ConvField(nn.Module):
     """A field of images, the time an extra input of every layer: (B, C, H, W) -> the same.
 
     Down to half the size, `depth` convolutions there, and up again; H and W are even.
+
+    >>> ConvField(1, width=4)(torch.tensor(0.5), torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     takes_context = False

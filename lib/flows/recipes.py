@@ -71,7 +71,12 @@ def _recipe(
 
 
 def chessboard(dim: int = 64, flip: bool = False) -> Tensor:
-    """The checkerboard of the 8 x 8 digits as a mask of vectors: bool (64,)."""
+    """The checkerboard of the 8 x 8 digits as a mask of vectors: bool (64,).
+
+    >>> chessboard(16).view(2, 8).int()
+    tensor([[1, 0, 1, 0, 1, 0, 1, 0],
+            [0, 1, 0, 1, 0, 1, 0, 1]], dtype=torch.int32)
+    """
     if dim % 8:
         raise ValueError(f"rows of 8 pixels make a multiple of 8, got {dim}")
     return checkerboard(1, dim // 8, 8, flip).flatten()

@@ -88,7 +88,11 @@ def measure(model: Autoencoder, x: Tensor, shown: shapes.Attributes) -> tuple[fl
 
 
 def levels(x: Tensor) -> Tensor:
-    """[-1, 1] -> 0 .. 255."""
+    """[-1, 1] -> 0 .. 255.
+
+    >>> levels(torch.tensor([-1.0, 0.0, 1.0, 3.0]))
+    tensor([  0, 128, 255, 255], dtype=torch.uint8)
+    """
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 

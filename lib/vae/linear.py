@@ -21,6 +21,11 @@ class LinearGaussian(nn.Module):
     With a diagonal S it can do so where the columns of W are orthogonal, and as p(x) does not
     change when W is rotated, its maximum over W is the same (Lucas et al. 2019). The bound is
     exact: no sampling.
+
+    >>> model = LinearGaussian(3, 1).fit_closed_form(torch.randn(200, 3))
+    >>> x = model.sample(5)
+    >>> torch.allclose(model.elbo(x).total, model.log_prob(x), atol=1e-3)  # q is the posterior
+    True
     """
 
     takes_context = False

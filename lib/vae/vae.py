@@ -24,7 +24,11 @@ from lib.vae.likelihoods import Likelihood
 
 
 class Estimate(NamedTuple):
-    """log p(x) by importance sampling, its standard error, effective number of samples: (B,) each."""
+    """log p(x) by importance sampling, its standard error, effective number of samples: (B,) each.
+
+    >>> Estimate(*torch.zeros(3, 5)).log_prob.shape
+    torch.Size([5])
+    """
 
     log_prob: Tensor
     stderr: Tensor
@@ -32,12 +36,23 @@ class Estimate(NamedTuple):
 
 
 def bounded(raw: Tensor, limit: float = 6.0) -> Tensor:
-    """A log standard deviation from a network's output: close to raw near 0, never past +-limit."""
+    """A log standard deviation from a network's output: close to raw near 0, never past +-limit.
+
+    >>> bounded(torch.tensor([0.1, 100.0]))
+    tensor([0.1000, 6.0000])
+    """
     return utils.bounded(raw, limit)
 
 
 class LatentModel(nn.Module):
-    """What every model with a bound and log-weights can do. Subclasses write those two."""
+    """What every model with a bound and log-weights can do. Subclasses write those two.
+
+    >>> from lib.vae.likelihoods import Bernoulli
+    >>> from lib.vae.nets import mlp_decoder, mlp_encoder
+    >>> model = VAE(mlp_encoder((6,), 4), mlp_decoder(2, (6,)), Bernoulli(), 2)
+    >>> model.estimate(torch.ones(5, 6), samples=10).ess.shape
+    torch.Size([5])
+    """
 
     takes_context = False
     shape = None
@@ -121,6 +136,12 @@ class VAE(LatentModel):
             penalty. Below them the divergence has no gradient, so that a dimension is not given up
             before the decoder has learnt to use it. Kingma et al. (2016), appendix C.8.
         samples: K of the importance-weighted training loss.
+
+    >>> from lib.vae.likelihoods import Bernoulli
+    >>> from lib.vae.nets import mlp_decoder, mlp_encoder
+    >>> model = VAE(mlp_encoder((6,), 4), mlp_decoder(2, (6,)), Bernoulli(), 2)
+    >>> model(torch.ones(5, 6)).shape, model.sample(3).shape
+    (torch.Size([5]), torch.Size([3, 6]))
     """
 
     def __init__(
