@@ -145,6 +145,15 @@ def known(condition: Tensor) -> bool:
         return False
 
 
+def can_look(x: Tensor) -> bool:
+    """Whether values can be checked for nothing: on a CPU (a GPU would be waited for), not compiled.
+
+    >>> can_look(torch.ones(2))
+    True
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def check_count(n: int, name: str = "n") -> int:
     """Return n if it is a positive whole number; else explain.
 

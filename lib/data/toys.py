@@ -103,8 +103,8 @@ def _legendre(edges: list[float], counts: list[int]) -> tuple[Tensor, Tensor]:
 def _check_noise(noise: float, least: float) -> None:
     if not noise >= least:
         raise ValueError(
-            f"the sum over the curve that stands for the integral needs noise of {least} or more, "
-            f"got {noise}"
+            f"a curve alone has no density, and the sum that stands for the integral along it needs "
+            f"noise of {least} or more; got {noise}"
         )
 
 

@@ -90,7 +90,7 @@ def test_normal_interval(batch, half):
         torch.testing.assert_close(wide[flat], want[flat], rtol=1e-4, atol=1e-4)
 
 
-@covers(utils.known)
+@covers(utils.known, utils.can_look)
 @given(batches(MODEST))
 def test_known(batch):
     x = batch.draw(2)
@@ -100,6 +100,7 @@ def test_known(batch):
         torch.ones(2, 2)
     )
     assert looks == [False]
+    assert utils.can_look(x) and not utils.can_look(x.to("meta"))
 
 
 @covers(nets.pixel_unshuffle, nets.pixel_shuffle)
