@@ -9,10 +9,10 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book offline pdf test lab demo slides record results tidy lint clean
+.PHONY: help setup book offline pdf test colab lab demo class slides record results mutants bench tidy lint publish-as clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.12 (3.11 to 3.13), TORCH_INDEX=https://download.pytorch.org/whl/cpu (a smaller torch)"
 
 setup: $(STAMP)  ## a virtual environment in .venv with everything the book needs
@@ -34,11 +34,17 @@ test: $(STAMP)  ## every test: lib, the chapters under nbval, the rendered pages
 	-@$(PY) book/tools/build.py
 	@$(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) tests $(wildcard chapters)
 
+colab: $(STAMP)  ## every chapter alone in an environment like Colab's (ENV=oldest: the oldest versions lib claims; ONLY="01 04")
+	@env -u TQDM_DISABLE $(PY) book/tools/colab.py --env $(or $(ENV),colab) $(ONLY)
+
 lab: $(STAMP)  ## JupyterLab at the chapters
 	@env -u TQDM_DISABLE $(PY) -m jupyterlab chapters
 
 demo: $(STAMP)  ## the explorable figures, live and full screen (Voila); ONLY="09 10" for some chapters
 	@env -u TQDM_DISABLE $(PY) book/tools/demo.py $(ONLY)
+
+class: $(STAMP)  ## load test: N=12 students on a real JupyterHub on this machine (needs npm); not part of make test
+	@$(PY) tests/benchmarks/classroom.py $(or $(N),12)
 
 slides: $(STAMP)  ## a deck of slides for each chapter, in _build/slides
 	@$(PY) book/tools/slides.py $(ONLY)
@@ -49,6 +55,12 @@ record: $(STAMP)  ## execute the chapters and store the prints that the tests co
 results: $(STAMP)  ## train every model of the book three times and write chapter 13's table (half an hour of two cores)
 	@$(PY) -m lib.results $(ARGS)
 
+mutants: $(STAMP)  ## plant faults in lib and in the chapters, count what the checks catch (hours; ONLY="lib/flows/coupling.py 04" SAMPLE=200: minutes)
+	@$(PY) -m tests.mutants --only "$(ONLY)" $(if $(SAMPLE),--sample $(SAMPLE) --cells $(SAMPLE))
+
+bench: $(STAMP)  ## time lib beside zuko, nflows, normflows, torchdiffeq and diffusers (QUICK=1: three rounds)
+	@$(PY) -m tests.benchmarks $(if $(QUICK),--quick)
+
 tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; executes nothing
 	@$(PY) -m ruff format -q .
 	@$(PY) book/tools/tidy.py
@@ -58,6 +70,9 @@ lint: $(STAMP)  ## what tidy would change, and which chapter breaks which rule
 	@$(PY) -m ruff format --check -q .
 	@$(PY) book/tools/tidy.py --check
 	@$(PY) book/tools/policy.py
+
+publish-as: $(STAMP)  ## say where the book is published, everywhere: URL=https://github.com/me/book [REF=v1]
+	@$(PY) book/tools/publish_as.py $(URL) $(REF)
 
 clean:  ## remove what was built and keep .venv
 	rm -rf _build .pytest_cache .ruff_cache

@@ -72,7 +72,8 @@ def cache() -> Path:
 def data_dir() -> Path:
     """The folder that holds data sets: the environment variable BOOK_DATA, else `data` in `cache()`.
 
-    Not created, and it need not exist: a loader says which of its files is missing.
+    Not created, and it need not exist. A folder that BOOK_DATA names is only read; into our own,
+    `lib.data.files` downloads what is missing.
 
     >>> isinstance(data_dir(), Path)
     True

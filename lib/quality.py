@@ -9,8 +9,7 @@ its numbers hold for that network only. Ours come from networks of 60,000 to 80,
 are stored here; they compare models with each other and with real images, and with nothing else.
 """
 
-import argparse
-import time
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from lib.data import images
 from lib.data.images import LEVELS, to_unit
+from lib.recipe import Recipe, store, train
 from lib.utils import check_batch, check_count
 
 SIZES = {"mnist": 28, "fashion_mnist": 28, "digits": 8}
@@ -203,47 +203,33 @@ def scaled(levels: Tensor, n_levels: int, noise: torch.Generator | None = None) 
     return to_unit(levels, n_levels, torch.rand(levels.shape, generator=noise).to(levels.device))
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train a classifier, store its weights and a card with its test accuracy."""
-    from lib import weights
-    from lib.train import fit
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("name", choices=SIZES)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--to", default=str(weights.FOLDER), help="folder for weights and card")
-    args = parser.parse_args(argv)
-    torch.manual_seed(args.seed)
-    parts = {s: getattr(images, args.name)(s) for s in ("train", "valid", "test")}
-    n_levels, steps = LEVELS[args.name], args.steps or (1_500 if args.name == "digits" else 4_000)
+def classifier_recipe(name: str, steps: int | None = None, seed: int = 0) -> Recipe:
+    """The training of `classifier(name)`."""
+    torch.manual_seed(seed)
+    levels, labels = getattr(images, name)("train")
+    n_levels, steps = LEVELS[name], steps or (1_500 if name == "digits" else 4_000)
 
     def draw(n: int) -> tuple[Tensor, Tensor]:
-        levels, labels = parts["train"]
         i = torch.randint(len(levels), (n,))
         return scaled(levels[i], n_levels), labels[i]
 
-    model, begun = Classifier(SIZES[args.name]), time.process_time()
-    held = (scaled(parts["valid"][0], n_levels), parts["valid"][1])
-    settings = dict(steps=steps, batch_size=64, lr=2e-3, ema=0.998, seed=args.seed)
-    for u in fit(model, draw, **settings, valid=held, valid_every=500):
-        if u.valid is not None:
-            print(u.step, f"{u.loss:.4f} {u.valid:.4f} {u.seconds:.0f} s", flush=True)
-    seconds = time.process_time() - begun
-    weights.round_weights(model)
-    accuracy = {
-        f"accuracy, {split}": model.accuracy(scaled(parts[split][0], n_levels), parts[split][1])
-        for split in ("valid", "test")
-    }
-    card = {
-        "recipe": f"python -m lib.quality {args.name} --steps {steps}",
-        "seed": args.seed,
-        "data": args.name,
-        "metrics": accuracy,
-        "seconds": round(seconds, 1),
-        "device": "cpu, one thread",
-    }
-    print(accuracy, weights.save(f"classifier_{args.name}", model, card, folder=args.to))
+    model = Classifier(SIZES[name])
+    held, kinds = getattr(images, name)("valid")
+    settings = dict(steps=steps, batch_size=64, lr=2e-3, ema=0.998, seed=seed, valid_every=500)
+    return Recipe(model, draw, settings | dict(valid=(scaled(held, n_levels), kinds)))
+
+
+RECIPES = {name: partial(classifier_recipe, name) for name in SIZES}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train a classifier, store its weights and a card with its test accuracy."""
+    run = train(RECIPES, main.__doc__, argv)
+    name, few, accuracy = run.args.recipe, 64 if run.quick else None, {}
+    for split in ("valid", "test"):
+        levels, labels = (v[:few].to(run.args.device) for v in getattr(images, name)(split))
+        accuracy[f"accuracy, {split}"] = run.model.accuracy(scaled(levels, LEVELS[name]), labels)
+    store(run, "lib.quality", name, accuracy, run.processor, f"classifier_{name}")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,17 @@ def test_cross_attention_head_by_head(device):
     torch.testing.assert_close(got - x, layer.out(read).transpose(1, 2).view_as(x))
 
 
+def test_self_attention_head_by_head(device):
+    layer = randomise(Attention(6, 3)).to(device, F64)
+    x = torch.randn(3, 6, 2, 4, dtype=F64, device=device)
+    query, key, value = layer.qkv(layer.norm(x).flatten(2).transpose(1, 2)).chunk(3, 2)
+    for b, got in enumerate(layer(x)):
+        some = [a[b].detach().cpu() for a in (query, key, value)]
+        heads = [loops(*(a[:, h : h + 3] for a in some)) for h in (0, 3)]
+        read = layer.out(torch.cat(heads, 1).to(device)).T.view(6, 2, 4)
+        torch.testing.assert_close(got, x[b] + read)
+
+
 def test_order_of_the_sequence_and_of_the_pixels():
     """No vector of the sequence has a place of its own; a pixel's answer moves with the pixel."""
     layer = randomise(CrossAttention(6, 2, 5)).double()

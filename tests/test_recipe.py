@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from lib import weights
-from lib.recipe import Recipe, store, train
+from lib.recipe import Log, Recipe, store, train
 from lib.train import fit
+from lib.train.state import Run
 
 
 class Line(nn.Module):
@@ -55,3 +56,91 @@ def test_the_curve_is_in_the_unit_asked_for():
     assert [k for k, _ in half.curve] == [1, 2]
     for (_, a), (_, b) in zip(plain.curve, half.curve, strict=True):
         assert a == pytest.approx(2 * b, abs=2e-4)
+
+
+def with_valid(steps: int = 400, seed: int = 0) -> Recipe:
+    recipe = line(steps, seed)
+    more = dict(valid=(torch.zeros(100, 2), None), batch_size=64, valid_every=100)
+    return recipe._replace(fit=recipe.fit | more)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BOOK_MODE", raising=False)
+    return tmp_path / "cache"
+
+
+def test_quick_is_a_rehearsal_kept_apart_from_what_is_measured(cache, monkeypatch):
+    run = train({"line": with_valid}, "", ["line", "--device", "cpu"])
+    assert run.quick and run.recipe.fit["steps"] == 20 and run.recipe.fit["batch_size"] == 16
+    assert len(run.recipe.fit["valid"][0]) == 64 and [k for k, *_ in run.curve] == [10, 20]
+    path = store(run, "lib.lines", "points", {"error": 1.0}, 1.0)
+    assert path.parent == cache / "quick" and weights.card("line", path.parent)["mode"] == "quick"
+    monkeypatch.setenv("BOOK_MODE", "full")
+    assert not train({"line": line}, "", ["line", "--device", "cpu"]).quick
+    monkeypatch.setenv("BOOK_MODE", "fast")
+    with pytest.raises(ValueError, match="BOOK_MODE must be 'quick' or 'full', not 'fast'"):
+        train({"line": line}, "", ["line", "--device", "cpu"])
+
+
+def test_full_keeps_a_checkpoint_of_its_own_until_the_card_is_written(cache, tmp_path):
+    words = ["line", "--mode", "full", "--device", "cpu", "--to", str(tmp_path)]
+    run = train({"line": with_valid}, "", words)
+    assert run.recipe.fit["batch_size"] == 64
+    kept = list((cache / "checkpoints").iterdir())
+    assert {file.name for file in kept} == {"line-0.pt", "line-0.log.json"}
+    again = train({"line": with_valid}, "", words)  # complete: nothing is trained, all is known
+    assert again.curve == run.curve and again.wall >= run.wall
+    assert torch.equal(again.model.at, run.model.at)
+    store(again, "lib.lines", "points", {"error": 1.0}, 1.0)
+    assert list((cache / "checkpoints").iterdir()) == []
+
+
+def test_a_resumed_run_ends_with_the_whole_curve_and_all_seconds(tmp_path, monkeypatch):
+    words = ["line", "--device", "cpu", "--steps", "40", "--checkpoint", str(tmp_path / "run.pt")]
+    whole = train({"line": line}, "", [*words[:-1], str(tmp_path / "whole.pt")], every=10)
+
+    def stopped(self, point, write, add=Log.add):
+        if point[0] == 30:  # a hundred seconds later
+            self.start = self.start[0] - 100.0, self.start[1] - 50.0
+        add(self, point, write)
+        if point[0] == 30:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Log, "add", stopped)
+        patch.setattr(Run, "finish", lambda self, path: self.save(path))
+        train({"line": line}, "", words, every=10)
+    run = train({"line": line}, "", words, every=10)
+    assert [k for k, _ in run.curve] == [10, 20, 30, 40] and run.curve[-1] == whole.curve[-1]
+    assert run.wall >= 100 and run.processor >= 50
+    kept = store(run, "lib.lines", "points", {"error": 1.0}, run.wall, name="resumed")
+    assert kept.exists() and (tmp_path / "run.pt").exists()  # asked for by name: stays
+
+
+def test_precision_is_what_the_recipe_asks_for_where_the_hardware_has_it(monkeypatch):
+    half = lambda steps=2, seed=0: line(steps, seed)._replace(
+        fit=line(steps, seed).fit | {"amp": torch.bfloat16}
+    )
+    words = ["line", "--device", "cpu"]
+    for recipe, option, has, want in (
+        (half, "auto", True, torch.bfloat16),
+        (half, "auto", False, None),
+        (half, "fp32", True, None),
+        (line, "auto", True, None),
+        (line, "bf16", False, torch.bfloat16),
+    ):
+        monkeypatch.setattr("lib.recipe.has_bfloat16", lambda device, has=has: has)
+        run = train({"line": recipe}, "", [*words, "--amp", option])
+        assert run.recipe.fit.get("amp") == want
+
+
+def test_batch_size_and_parts_are_options(tmp_path):
+    words = ["line", "--steps", "6", "--device", "cpu", "--to", str(tmp_path)]
+    whole = train({"line": line}, "", [*words, "--batch-size", "12"], every=2)
+    parts = train({"line": line}, "", [*words, "--batch-size", "12", "--parts", "3"], every=2)
+    assert whole.recipe.fit["batch_size"] == 12
+    torch.testing.assert_close(parts.model.at, whole.model.at, rtol=1e-3, atol=0)
+    store(whole, "lib.lines", "points", {"error": 1.0}, 1.0)
+    assert weights.card("line", tmp_path)["recipe"] == "lib.lines.line(steps=6, batch_size=12)"

@@ -9,6 +9,7 @@ tables and the quiz stay as they are.
 from __future__ import annotations
 
 import re
+import unicodedata
 from html import escape
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def read_terms(path: Path) -> list[dict]:
 
 def anchor(term: str) -> str:
     """The target of a term on the glossary page."""
-    return "term-" + re.sub(r"\W+", "-", term.lower()).strip("-")
+    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", term.lower()))  # no accents
+    return "term-" + re.sub(r"\W+", "-", plain).strip("-")
 
 
 def pattern(entries: list[dict]) -> re.Pattern:

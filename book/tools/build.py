@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import api
@@ -31,7 +32,10 @@ from course import Course
 from execute import ANSI, Job, execute
 from extras import join
 from extras import pages as made_pages
+from hub import computed_page, measured_page
 from notebooks import ROOT, chapters, dump, execution_key, read
+from proof import TABLES as PROOF
+from recipes import table as recipes
 from sheets import page as run_sheets
 from tidy import clean
 
@@ -147,7 +151,7 @@ def _number(x: float | None) -> str:
 
 def ledger_table(paths: list[Path]) -> str:
     """Every check that the last execution made: the two routes and how well they agree."""
-    parts = []
+    parts, sums = [], Counter()
     for path in paths:
         lines = (EXECUTED / path.stem / "ledger.jsonl").read_text(encoding="utf8").splitlines()
         entries = [json.loads(line) for line in lines]
@@ -156,6 +160,7 @@ def ledger_table(paths: list[Path]) -> str:
         good = [e for e in entries if not e.get("expect_failure")]
         bad = len(entries) - len(good)
         identities = len({e["label"] for e in good})
+        sums.update(identities=identities, checks=len(good), failures=bad)
         parts += [
             f"{identities} identities, {len(good)} checks"
             + (f", and {bad} failure{'s' * (bad > 1)} on purpose." if bad else "."),
@@ -177,7 +182,11 @@ def ledger_table(paths: list[Path]) -> str:
                 )
             )
         parts.append("")
-    return "\n".join(parts)
+    total = (
+        f"**{sums['identities']} identities in {len(paths)} chapters, {sums['checks']} checks, and "
+        f"{sums['failures']} failures on purpose.**\n"
+    )
+    return "\n".join([total, *parts])
 
 
 def status_table(paths: list[Path]) -> str:
@@ -236,6 +245,10 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
         ("book/ledger.md", "<!-- ledger -->", ledger_table),
         ("book/status.md", "<!-- status -->", status_table),
         ("book/run_sheets.md", "<!-- run sheets -->", run_sheets),
+        ("book/classroom.md", "<!-- class measured -->", measured_page),
+        ("book/classroom.md", "<!-- class computed -->", computed_page),
+        ("book/training.md", "<!-- recipes -->", recipes),
+        *((f"book/{page}.md", f"<!-- {name} -->", table) for name, (page, table) in PROOF.items()),
     ):
         if name in files:
             text = files[name].decode()

@@ -58,7 +58,11 @@ def sentences(text: str) -> list[str]:
     parts, start = [], 0
     for match in SENTENCE.finditer(text):
         part = text[start : match.end()].strip()
-        if part.count("$") % 2 == 0 and part.count("*") % 2 == 0 and not ABBREVIATION.search(part):
+        if (
+            part.count("$") % 2 == 0
+            and part.count("**") % 2 == 0 == part.count("*") % 2
+            and not ABBREVIATION.search(part)
+        ):
             parts.append(part)
             start = match.end()
     return [*parts, text[start:].strip()] if text[start:].strip() else parts

@@ -32,11 +32,18 @@ print(_j.dumps({"versions": {"python": _p.python_version(), **_v}, "device": _d}
 
 @dataclass
 class Job:
-    """One notebook to run, and what came of it."""
+    """One notebook to run, and what came of it.
+
+    `env` is added to the variables that every chapter gets; `alone`: it is all that there is. `python`
+    runs the kernel.
+    """
 
     name: str
     nb: dict
     env: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+    alone: bool = False
+    cell_seconds: int = CELL_SECONDS
     executed: nbformat.NotebookNode | None = None
     seconds: float = 0.0
     about: dict = field(default_factory=dict)
@@ -84,7 +91,8 @@ async def _run(job: Job) -> None:
     with tempfile.TemporaryDirectory(prefix="book-") as folder, tempfile.TemporaryFile() as log:
         client = NotebookClient(
             nb,
-            timeout=CELL_SECONDS,
+            timeout=job.cell_seconds,
+            startup_timeout=120,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             record_timing=True,
@@ -92,15 +100,16 @@ async def _run(job: Job) -> None:
             coalesce_streams=True,
             on_cell_start=starting,
         )
-        # The kernel of this very environment, whatever kernelspecs the user has.
+        # The kernel of that very environment, whatever kernelspecs the user has.
         client.create_kernel_manager()
-        client.km.kernel_spec.argv[0] = sys.executable
+        client.km.kernel_spec.argv[0] = job.python
+        env = job.env if job.alone else _environment(job.env)
         try:
-            await client.async_execute(env=_environment(job.env), reset_kc=True, stderr=log)
+            await client.async_execute(env=env, reset_kc=True, stderr=log)
         except CellExecutionError:
             job.error = "stopped"
         except CellTimeoutError:
-            job.error = f"{_where(job, at)}\n  took more than {CELL_SECONDS} s and was stopped"
+            job.error = f"{_where(job, at)}\n  took more than {job.cell_seconds} s and was stopped"
         except DeadKernelError:
             log.seek(0)
             said = log.read().decode(errors="replace")[-2000:]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import statistics
 import sys
 from collections import Counter
@@ -135,12 +136,8 @@ def plain_markdown(ch: Chapter) -> list[str]:
 @rule
 def setup_cell(ch: Chapter) -> list[str]:
     """The first code cell is the one that all chapters share."""
-    sys.path.insert(0, str(ch.root / "lib" / "teach"))
-    try:
-        from setup_cell import SETUP_CELL
-    finally:
-        sys.path.pop(0)
-    if not ch.code or source(ch.code[0][1]).strip() != SETUP_CELL.strip():
+    cell = runpy.run_path(str(ch.root / "lib" / "teach" / "setup_cell.py"))["SETUP_CELL"]
+    if not ch.code or source(ch.code[0][1]).strip() != cell.strip():
         return ["the first code cell is not the text in lib/teach/setup_cell.py"]
     return []
 

@@ -1,7 +1,8 @@
 """Images as integer grey levels, and the way from levels to densities and back to bits.
 
-`digits` ships with scikit-learn. The other sets are read from a local folder (`lib.paths.data_dir`,
-the environment variable BOOK_DATA) by `lib.data.files` and checked against a SHA-256.
+`digits` ships with scikit-learn. The other sets come through `lib.data.files`: from a local folder (the
+environment variable BOOK_DATA), else downloaded once to `lib.paths.data_dir()`, and always checked
+against a SHA-256.
 
 All functions return `(levels, labels)`: levels (N, C, H, W) uint8 from 0 to LEVELS[name] - 1,
 labels (N,) int64. `split` is "train", "valid" or "test"; the first two never overlap, the test
@@ -81,9 +82,7 @@ def binarized_mnist(split: str = "train", device: torch.device | str | None = No
     in nats comparable between papers.
     """
     _check_split(split)
-    rows = files.packed_rows("binarized-mnist/binarized_mnist.npz", split)
-    pixels = np.unpackbits(rows, axis=1).reshape(-1, 1, 28, 28)
-    return torch.from_numpy(pixels).to(device)
+    return torch.from_numpy(files.binarized(split).reshape(-1, 1, 28, 28)).to(device)
 
 
 def dequantise(

@@ -126,10 +126,12 @@ def measure_bits(
     return found
 
 
-def measure(model: Diffusion, pixels: LabelledPixels, bits: int = 0) -> dict[str, Any]:
+def measure(
+    model: Diffusion, pixels: LabelledPixels, bits: int = 0, n: int = 1_000, steps: int = 50
+) -> dict[str, Any]:
     """All of it; sample quality where there is a classifier, bits of `bits` test images if any."""
-    found = measure_samples(model, pixels) if pixels.name in SIZES else {}
-    found["seconds for 16 images in 50 steps"] = round(seconds_for(model), 2)
+    found = measure_samples(model, pixels, n, steps) if pixels.name in SIZES else {}
+    found[f"seconds for 16 images in {steps} steps"] = round(seconds_for(model, 16, steps), 2)
     return found | (_bits(model, pixels, bits) if bits else {})
 
 

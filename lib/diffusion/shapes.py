@@ -6,10 +6,10 @@
 
 From the command line, which keeps the weights, each made for one core that has bfloat16 (AMX):
 
-    python -m lib.diffusion.shapes autoencoder_shapes     (first: the latent model needs it)
-    python -m lib.diffusion.shapes latent_shapes
-    python -m lib.diffusion.shapes pixel_shapes
-    python -m lib.diffusion.shapes ddpm_shapes
+    python -m lib.train autoencoder_shapes --mode full     (first: the latent model needs it)
+    python -m lib.train latent_shapes --mode full
+    python -m lib.train pixel_shapes --mode full
+    python -m lib.train ddpm_shapes --mode full
 """
 
 from typing import Any
@@ -164,12 +164,16 @@ def share_right(model: Diffusion, n: int = 400, steps: int = 20, seed: int = 0) 
 
 
 @torch.no_grad()
-def measure(model: nn.Module, n: int = 2_000) -> dict[str, Any]:
-    """What stands on the cards: errors of an autoencoder, or how well captions are followed."""
+def measure(model: nn.Module, n: int = 2_000, captions: int = 60) -> dict[str, Any]:
+    """What stands on the cards: errors of an autoencoder, or how well captions are followed.
+
+    n images for the first, 5 samples for each of so many captions for the second.
+    """
     if isinstance(model, Diffusion) and model.null:
-        return {"share of 400 samples with the shape asked for": share_right(model)}
+        count = min(400, n)
+        return {f"share of {count} samples with the shape asked for": share_right(model, count)}
     if not isinstance(model, Autoencoder):
-        rows = [obedience(model, w, captions=60, each=5) for w in (1.0, 2.0, 3.0, 4.0)]
+        rows = [obedience(model, w, captions=captions, each=5) for w in (1.0, 2.0, 3.0, 4.0)]
         return {f"w = {row.w:g}": row._asdict() for row in rows}
     generator = torch.Generator().manual_seed(10_000)
     x, shown = data.sample(n, generator=generator, second=SECOND)
@@ -187,7 +191,8 @@ def main(argv: list[str] | None = None) -> None:
     upright_only = run.args.recipe == "ddpm_shapes"
     kind = "large, upright, one an image" if upright_only else "a quarter of them two"
     learnt = f"generated shapes, 32 x 32, {kind}"
-    store(run, "lib.diffusion.shapes", learnt, measure(run.model), run.processor)
+    metrics = measure(run.model, 16, 2) if run.quick else measure(run.model)
+    store(run, "lib.diffusion.shapes", learnt, metrics, run.processor)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from lib.flows.flow import Flow
 from lib.flows.recipes import Pixels
 from lib.flows.transform import Compose, Transform
 from lib.recipe import Recipe
+from lib.train import Draws
 from lib.vae.likelihoods import Bernoulli, DiscretisedLogistic
 from lib.vae.nets import mlp_decoder, mlp_encoder
 from lib.vae.vae import VAE
@@ -28,8 +29,8 @@ from lib.vae.vae import VAE
 
 def _moons(build: Callable[[], Transform], seed: int, **settings) -> Recipe:
     """Endless draws of the two moons, whose entropy `moons().entropy()` is the best loss."""
-    density, noise = moons(), torch.Generator().manual_seed(seed)
-    draw = lambda n: density.sample(n, generator=noise).float()
+    density = moons()
+    draw = Draws(lambda n, generator: density.sample(n, generator=generator).float(), seed)
     valid = draw(4000)
     torch.manual_seed(seed)
     model = Flow(Compose(Affine(2).init_from(valid), build()), 2)

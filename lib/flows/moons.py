@@ -1,17 +1,18 @@
-"""A RealNVP of two moons small enough to run inside a page: `python -m lib.flows.moons` stores its weights."""
+"""A RealNVP of two moons small enough to run inside a page.
 
-import time
+`python -m lib.train moons_realnvp --mode full` stores its weights.
+"""
 
 import torch
 from torch import nn
 
-from lib import weights
 from lib.data.densities import moons
 from lib.flows.builders import realnvp
 from lib.flows.coupling import AffineCoupling
 from lib.flows.flow import Flow
 from lib.flows.transform import Compose, Transform
-from lib.train import fit
+from lib.recipe import Recipe, store, train
+from lib.train import Draws
 
 NAME, LAYERS, WIDTH = "moons_realnvp", 8, 24
 
@@ -104,33 +105,28 @@ class Near(nn.Module):
         return 0.02 * far - self.flow.base.log_prob(between) - total
 
 
-def keep_moons(steps: int = 4000, seed: int = 0) -> None:
+def moons_realnvp(steps: int = 4_000, seed: int = 0) -> Recipe:
+    """Two moons by eight couplings, kept near the plane: half a minute of one core; stored."""
+    density = moons()
+    draws = Draws(lambda n, generator: density.sample(n, generator=generator).float(), seed)
+    settings = dict(steps=steps, batch_size=512, lr=3e-3, clip=5.0, ema=0.99, seed=seed)
+    return Recipe(Near(moons_flow(seed)), draws, settings)
+
+
+def main(argv: list[str] | None = None) -> None:
     """Train on fresh draws, round, measure on 50,000 others, store."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    data, model = moons(), moons_flow(seed)
-    draws = torch.Generator().manual_seed(seed)
-    batch = lambda n: data.sample(n, generator=draws).float()  # noqa: E731
-    for _ in fit(Near(model), batch, steps=steps, batch_size=512, lr=3e-3, clip=5.0, ema=0.99, seed=seed,
-                 progress=False):  # fmt: skip
-        pass
-    weights.round_weights(model)
-    x = data.sample(50_000, generator=torch.Generator().manual_seed(seed + 1)).double()
+    run = train({NAME: moons_realnvp}, main.__doc__, argv)
+    run, density = run._replace(model=run.model.flow.cpu()), moons()
+    generator = torch.Generator().manual_seed(run.args.seed + 1)
+    x = density.sample(50_000, generator=generator).double()
     with torch.no_grad():
-        nll = float(model.double()(x).mean())
-    seconds = {"wall": time.perf_counter() - wall, "processor": time.process_time() - cpu}
-    card = {
-        "recipe": f"lib.flows.moons.keep_moons(steps={steps})",
-        "seed": seed,
-        "data": "moons",
-        "metrics": {
-            "part": "50,000 fresh draws", "unit": "nats",
-            "nll": round(nll, 4), "entropy": round(float(data.entropy()), 4),
-        },
-        "seconds": {k: round(v, 1) for k, v in seconds.items()},
-        "device": f"cpu, {torch.get_num_threads()} thread",
-    }  # fmt: skip
-    print(card, weights.save(NAME, model.float(), card), flush=True)
+        nll = float(run.model.double()(x).mean())
+    run.model.float()
+    metrics = {"part": "50,000 fresh draws", "unit": "nats", "nll": round(nll, 4)}
+    metrics["entropy"] = round(float(density.entropy()), 4)
+    seconds = {"wall": run.wall, "processor": run.processor}
+    store(run, "lib.flows.moons", "moons", metrics, seconds)
 
 
 if __name__ == "__main__":
-    keep_moons()
+    main()

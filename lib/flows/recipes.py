@@ -5,9 +5,9 @@
         ...
     bits = measure(recipe.model, recipe.train.part("test"))
 
-On a GPU the full-size recipes run from the command line, and keep their weights:
+From the command line, which keeps the weights; `mnist_...` and `cifar10_...` are for a GPU:
 
-    BOOK_DATA=... python -m lib.flows.recipes mnist_glow --device cuda
+    BOOK_DATA=... python -m lib.train mnist_glow --mode full
 """
 
 from collections.abc import Callable
@@ -148,16 +148,18 @@ def measure(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train one of the full-size recipes, measure it on the test part, store weights and card."""
-    from lib.flows.autoregressive_recipes import mnist_maf  # which imports from this file
+    """Train one of the recipes of images, measure it on the test part, store weights and card."""
+    from lib.flows import autoregressive_recipes as more  # which imports from this file
 
-    recipes = RECIPES | {"mnist_maf": mnist_maf}
+    recipes = {f.__name__: f for f in (digits_realnvp, digits_glow)} | RECIPES
+    recipes |= {f.__name__: f for f in (more.digits_maf, more.digits_spline, more.mnist_maf)}
     bits = lambda recipe, nats: bits_per_dim(
         nats, recipe.train.train[0].numel(), recipe.train.n_levels
     )
     run = train(recipes, main.__doc__, argv, unit=bits)
     pixels = run.recipe.train
-    mean, error = measure(run.model, pixels.part("test"), pixels.n_levels, draws=4)
+    test = pixels.part("test")[: 32 if run.quick else None]
+    mean, error = measure(run.model, test, pixels.n_levels, draws=4)
     module = recipes[run.args.recipe].__module__.replace("__main__", "lib.flows.recipes")
     data = f"{pixels.name}, {pixels.n_levels} levels, uniform dequantisation"
     metrics = {"part": "test", "unit": "bits per dimension", "bits": mean, "stderr": error}

@@ -23,7 +23,7 @@ from lib.flows.continuous import Continuous, set_solver
 from lib.results.nets import VectorNet
 from lib.results.prior import DiffusionPrior
 from lib.results.protocol import Reading
-from lib.results.training import Spent, Trained, average, counted, finish, in_parts, train
+from lib.results.training import Clock, Trained, average, counted, finish, in_parts, train
 from lib.utils import sum_dims
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
 from lib.vae.likelihoods import Gaussian
@@ -48,8 +48,9 @@ def flow_reading(flow: Flow, calls: int | Callable[[], int] = 1) -> Reading:
 
 def gaussian(seed: int, share: float = 1.0) -> Trained:
     """One Gaussian with a full covariance, in closed form."""
+    clock = Clock()
     flow = Flow(Compose(LULinear(2).init_from(points(seed)(max(1_000, round(share * 40_000))))), 2)
-    return finish(flow, {"gaussian": flow_reading(flow)}, Spent(0.0, 0.0, 0))
+    return finish(flow, {"gaussian": flow_reading(flow)}, clock.spent(0))
 
 
 def _flow(name: str, build: Callable[[], Transform], seed: int, share: float, calls=1, **more):
@@ -208,5 +209,7 @@ def latent(seed: int, share: float = 1.0) -> Trained:
     second = train(model, draw, share, **SETTINGS, steps=2_000, seed=seed)
     times = schedule.log_snr_times(CHAIN - 1, LAST)
     nats = lambda x: model.bound(x, times).total
+    plain = lambda x: model.standard_bound(x).total
     reading = counted([net.net, vae.decoder], nats, lambda n: model.sample(n, times), "bound")
+    reading = reading._replace(standard=plain)
     return finish(model, {"latent": reading}, first, second)

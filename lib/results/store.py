@@ -1,16 +1,18 @@
 """The results file: what is in it, how it is written whole or not at all, and how it is read.
 
-    {"schema": 1,
+    {"schema": 2,
      "made":      {device, threads, python, torch, numpy, scikit-learn, date, commit, code},
      "protocol":  {data sets, counts, units, rule of training},
      "models":    {name: {title, family, chapter, training}},
      "rows":      [{model, data, seed, parameters, steps, train_seconds, train_wall_seconds,
-                    kind, cost, cost_stderr, [tighter, tighter_stderr,] score_seconds,
+                    kind, cost, cost_stderr, [tighter, tighter_stderr,]
+                    [standard, standard_stderr,] score_seconds,
                     sample_seconds, one_sample_seconds, evaluations, sliced_wasserstein, mmd,
                     mmd_stderr, precision, recall, frechet, class_error}],
      "reference": [{data, seed, and the last seven: of real examples in the place of samples}],
      "drawn":     {data: {model: some samples of the first seed, `protocol.pictures` reads them}},
-     "sha256":    of the rest, so that an edited number is noticed}
+     "images":    {model: [for each seed the cost of every digit of the test set, 1/1000 bit]},
+     "sha256":    of the rest, so that an edit by accident is noticed}
 
 `cost` is bits per dimension for digits and nats above the truth for the plane (`protocol.likelihood`);
 seconds are the processor's, for one example where they are not of training.
@@ -31,7 +33,7 @@ from lib import paths
 from lib.results import protocol
 from lib.results.models import MODELS, SEEDS
 
-SCHEMA = 1
+SCHEMA = 2
 PATH = Path(__file__).parent / "all_models.json"  # beside the code: chapters are made anew with it
 MAKERS = ("digits", "models", "nets", "plane", "prior", "protocol", "training")  # of the numbers
 QUALITY = (
@@ -56,7 +58,7 @@ NUMBERS = (
     "evaluations",
     *QUALITY,
 )
-TIGHTER = ("tighter", "tighter_stderr")
+OPTIONAL = ("tighter", "tighter_stderr", "standard", "standard_stderr")
 Results = dict[str, Any]
 
 
@@ -83,6 +85,7 @@ def blank() -> Results:
         "rows": [],
         "reference": [],
         "drawn": {data: {} for data in protocol.DATA},
+        "images": {},
     }
 
 
@@ -137,7 +140,7 @@ def write(results: Results, path: Path) -> Path:
     for key, value in results.items():
         if isinstance(value, list):
             text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if value else "[]"
-        elif key == "drawn":
+        elif key in ("drawn", "images"):
             text = json.dumps(value)
         else:
             text = json.dumps(value, indent=1).replace("\n", "\n ")
@@ -176,11 +179,12 @@ def check_row(row: dict[str, Any]) -> None:
     >>> check_row(read()['rows'][0])  # nothing to say
     """
     names = {"model", "data", "seed", "kind", *NUMBERS}
-    if set(row) - set(TIGHTER) != names or len(set(row) & set(TIGHTER)) == 1:
+    pairs = [set(OPTIONAL[:2]), set(OPTIONAL[2:])]
+    if set(row) - set(OPTIONAL) != names or any(len(set(row) & pair) == 1 for pair in pairs):
         raise ValueError(f"a row has {sorted(set(row) ^ names)} too much or too little")
     if row["model"] not in MODELS or row["data"] not in protocol.DATA:
         raise ValueError(f"no such model or data: {row['model']!r}, {row['data']!r}")
-    for name in (*NUMBERS, *(n for n in TIGHTER if n in row)):
+    for name in (*NUMBERS, *(n for n in OPTIONAL if n in row)):
         if isinstance(row[name], bool) or not isinstance(row[name], int | float):
             raise ValueError(f"{name} of {row['model']} is {row[name]!r}, not a number")
         if not math.isfinite(row[name]):
@@ -201,7 +205,8 @@ def missing(results: Results) -> list[tuple[str, str, int]]:
 def add(results: Results, rows: list[dict[str, Any]]) -> Results:
     """With these rows in their places, in the order of the models, and no other of their kind.
 
-    Samples that they bring ("drawn") are kept apart, for the first seed only.
+    What they bring beside numbers is kept apart: samples ("drawn") for the first seed only, and what
+    each test image costs ("images").
 
     >>> add(blank(), read()['rows'])['rows'] == read()['rows']
     True
@@ -210,9 +215,18 @@ def add(results: Results, rows: list[dict[str, Any]]) -> Results:
     for row in rows:
         if "drawn" in row and row["seed"] == SEEDS[0]:
             drawn[row["data"]][row["model"]] = row["drawn"]
-    rows = [{k: v for k, v in row.items() if k != "drawn"} for row in rows]
+    images = {model: list(costs) for model, costs in results["images"].items()}
+    for row in rows:
+        if "images" in row:
+            mine = images.setdefault(row["model"], [None] * len(SEEDS))
+            mine[SEEDS.index(row["seed"])] = row["images"]
+    rows = [{k: v for k, v in row.items() if k not in ("drawn", "images")} for row in rows]
     key = lambda row: (row["data"], row["model"], row["seed"])
     kept = {key(row): row for row in results["rows"]} | {key(row): row for row in rows}
     order = list(MODELS)
     place = lambda k: (protocol.DATA.index(k[0]), order.index(k[1]), k[2])
-    return results | {"rows": [kept[k] for k in sorted(kept, key=place)], "drawn": drawn}
+    return results | {
+        "rows": [kept[k] for k in sorted(kept, key=place)],
+        "drawn": drawn,
+        "images": images,
+    }

@@ -32,8 +32,8 @@ METRICS = {
     "mmd": Metric("squared MMD", "1000 MMD²", -1, 1, 1e3),
     "precision": Metric("precision", "precision", 1, 2),
     "recall": Metric("recall (coverage)", "recall", 1, 2),
-    "frechet": Metric("Frechet distance", "Frechet", -1, 2),
-    "class_error": Metric("error of class shares", "classes", -1, 2),
+    "frechet": Metric("Fréchet distance", "Fréchet", -1, 2),
+    "class_error": Metric("error of class shares", "class err", -1, 2),
     "parameters": Metric("parameters", "parameters", 0, 0, log=True),
     "train_seconds": Metric("seconds of training", "training, s", 0, 0, log=True),
     "score_seconds": Metric("seconds to score one", "score, µs", -1, 0, 1e6, log=True),
@@ -85,7 +85,7 @@ def rows(results: Results, data: str, model: str) -> list[dict]:
 
 
 def table(results: Results, data: str, metrics: Iterable[str] = METRICS) -> dict:
-    """{model: {metric: Cell}} in the order of the chapters; `tighter` where a model has it.
+    """{model: {metric: Cell}} in the order of the chapters; `tighter`, `standard` where it has them.
 
     >>> from lib.results.store import read
     >>> len(table(read(), 'plane', ['cost'])) == len(MODELS)
@@ -95,8 +95,9 @@ def table(results: Results, data: str, metrics: Iterable[str] = METRICS) -> dict
     for model in MODELS:
         mine = rows(results, data, model)
         out[model] = {m: cell(r[m] for r in mine) for m in metrics}
-        if "tighter" in mine[0]:
-            out[model]["tighter"] = cell(r["tighter"] for r in mine)
+        for other in ("tighter", "standard"):
+            if other in mine[0]:
+                out[model][other] = cell(r[other] for r in mine)
     return out
 
 
@@ -142,6 +143,17 @@ def apart(a: Cell, b: Cell) -> float:
     """
     error = math.sqrt(a.std**2 / a.n + b.std**2 / b.n)
     return math.inf if error == 0 else abs(a.mean - b.mean) / error
+
+
+def paired(results: Results, a: str, b: str) -> Cell:
+    """Cost of b minus cost of a, image by image of the digits' test set, each the mean of its seeds.
+
+    The cell's values are the images: `std / sqrt(n)` is the error that another test set would make.
+    """
+    mean = lambda model: [
+        statistics.fmean(costs) / 1_000 for costs in zip(*results["images"][model], strict=True)
+    ]
+    return cell(y - x for x, y in zip(mean(a), mean(b), strict=True))
 
 
 def show(results: Results, data: str, metrics: Iterable[str]) -> str:

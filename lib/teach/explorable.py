@@ -46,7 +46,7 @@ class Slider:
     max: float
     value: float
     step: float = 0.01
-    play: bool = False
+    play: bool | float = False
     shown: tuple[str, ...] = ()
     kind: str = "slider"
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m lib.vae.sweep
 
-trains both from fixed seeds, measures them on the test digits, and stores the numbers and pictures
+(the plane alone: `python -m lib.train digits_plane --mode full`) trains both from fixed seeds, measures them on the test digits, and stores the numbers and pictures
 that the figures show in `lib/weights`: `digits_beta` (measurements and pictures, no weights) and
 `digits_plane` (a model). The steps and the learning rate of the sweep were chosen on the validation part, at beta 1,
 after a first sweep of 600 steps, measured on the test part as well, had turned out too short.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lib import weights
 from lib.data.images import LEVELS, digits
-from lib.recipe import Recipe
+from lib.recipe import Recipe, store, train
 from lib.train import fit
 from lib.utils import check_count
 from lib.vae.likelihoods import DiscretisedLogistic
@@ -127,36 +127,33 @@ def _grey(levels: Tensor) -> Tensor:
     return (levels[:, 0] / (LEVELS["digits"] - 1) * 255).clamp(0, 255).round().to(torch.uint8)
 
 
-def keep_plane() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Train, round, measure and store `digits_plane`."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    model = weights.round_weights(_trained(digits_plane()))
-    found = measure_bound(model, digits("test")[0].float())
-    _keep("digits_plane", model, "lib.vae.sweep.digits_plane()", found, wall, cpu)
+    run = train({"digits_plane": digits_plane}, main.__doc__, argv)
+    found = measure_bound(run.model, digits("test")[0].float().to(run.args.device))
+    seconds = {"wall": run.wall, "processor": run.processor}
+    metrics = {"part": "test", "unit": "nats"} | found
+    store(run, "lib.vae.sweep", "digits", metrics, seconds)
 
 
 def keep_sweep() -> None:
     """Train, measure and store `digits_beta`."""
     wall, cpu = time.perf_counter(), time.process_time()
     sweep = beta_sweep()
+    seconds = {"wall": time.perf_counter() - wall, "processor": time.process_time() - cpu}
     names = ("betas", "rate", "distortion", "elbo", "active")
     found = {name: [round(v, 4) for v in getattr(sweep, name).tolist()] for name in names}
-    _keep("digits_beta", sweep, "lib.vae.sweep.beta_sweep()", found, wall, cpu, torch.float32)
-
-
-def _keep(name, model, recipe, found, wall, cpu, dtype=torch.float16) -> None:
-    seconds = {"wall": time.perf_counter() - wall, "processor": time.process_time() - cpu}
     card = {
-        "recipe": recipe,
+        "recipe": "lib.vae.sweep.beta_sweep()",
         "seed": 0,
         "data": "digits",
         "metrics": {"part": "test", "unit": "nats"} | found,
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "device": f"cpu, {torch.get_num_threads()} thread",
     }
-    print(card, weights.save(name, model, card, dtype=dtype), flush=True)
+    print(card, weights.save("digits_beta", sweep, card, dtype=torch.float32), flush=True)
 
 
 if __name__ == "__main__":
-    keep_plane()
+    main(["--mode", "full"])
     keep_sweep()

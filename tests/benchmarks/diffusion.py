@@ -1,28 +1,27 @@
 """Our U-Net against diffusers' UNet2DModel: same parameters, channels and resolution, one thread.
 
-usage: python tests/benchmarks/diffusion.py [name] [rounds]        (pip install diffusers)
+usage: python -m tests.benchmarks.diffusion [name] [rounds]        (pip install diffusers)
 
-Both take their turn in every round (A B A B ...), so that a busy machine slows both; a figure is the
-median over rounds of our processor time divided by theirs in the same round. A training step is the
-mean squared error of the output, backward and Adam (fused, the same for both). "contiguous" is ours
-without its channels_last memory; "bfloat16" is under autocast, on both sides of the ratio where it
-says so. On a GPU, where there is one, a plain float32 loop of ours against bfloat16, channels_last
+Processor time, in rounds (`rounds.py`). A training step is the mean squared error of the output,
+backward and Adam (fused, the same for both). "contiguous" is ours without its channels_last memory;
+"bfloat16" is under autocast, on both sides of the ratio. On a GPU, where there is one, a plain float32 loop of ours against bfloat16, channels_last
 and torch.compile: milliseconds for each image. Nothing here is an assertion.
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lib.unet import UNet
+
+from .rounds import Row, measure, row, show
 
 
 class Case(NamedTuple):
@@ -90,48 +89,37 @@ def task(
     return run
 
 
-def measure(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Processor seconds per call in each round, one after the other."""
-    times = {name: [] for name in runs}
-    for run in runs.values():
-        run(), run()
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
-    return times
+def rows(only: str = "", rounds: int = 9) -> Iterator[Row]:
+    """Every comparison whose case's name contains `only`."""
+    for case in CASES:
+        if only.lower() in case.name.lower():
+            yield from compare(case, rounds)
 
 
-def ratio(times: dict[str, list[float]], a: str, b: str) -> str:
-    return f"{statistics.median(x / y for x, y in zip(times[a], times[b], strict=True)):.2f}"
-
-
-def compare(case: Case, rounds: int) -> None:
+def compare(case: Case, rounds: int) -> Iterator[Row]:
+    """Ours against theirs in float32, and in bfloat16; ours against ours in contiguous memory."""
     torch.manual_seed(0)
     x, t = torch.randn(case.batch, case.channels, case.size, case.size), torch.rand(case.batch)
     mine, other = ours(case), theirs(case)
     plain = ours(case).to(memory_format=torch.contiguous_format)
     count = [sum(p.numel() for p in net.parameters()) for net in (mine, other)]
-    print(f"{case.name}, {case.size} x {case.size}, batch {case.batch}; parameters {count}")
+    note = f"parameters {count[0]}, theirs {count[1]}"
+    about = ("U-Net", f"{case.name}, {case.size} x {case.size}, batch {case.batch}")
     our_call, their_call = lambda net: net(x, t), lambda net: net(x, 1000 * t).sample
     for name in ("forward", "train"):
         runs = {
             "ours": task(name, mine, our_call, x),
-            "theirs": task(name, other, their_call, x),
-            "contiguous": task(name, plain, our_call, x),
+            "diffusers": task(name, other, their_call, x),
+            "ours, contiguous": task(name, plain, our_call, x),
             "ours, bfloat16": task(name, mine, our_call, x, True),
-            "theirs, bfloat16": task(name, other, their_call, x, True),
+            "diffusers, bfloat16": task(name, other, their_call, x, True),
         }
-        times = measure(runs, rounds)
-        print(
-            f"  {name:8}{1e3 * statistics.median(times['ours']):8.1f} ms   "
-            f"ours / theirs {ratio(times, 'ours', 'theirs')}   "
-            f"both bfloat16 {ratio(times, 'ours, bfloat16', 'theirs, bfloat16')}   "
-            f"ours bfloat16 / theirs {ratio(times, 'ours, bfloat16', 'theirs')}   "
-            f"ours contiguous / theirs {ratio(times, 'contiguous', 'theirs')}",
-            flush=True,
-        )
+        times = measure(runs, rounds, "processor")
+        for a, b in (("ours", "diffusers"), ("ours, bfloat16", "diffusers, bfloat16")):
+            label = name if a == "ours" else f"{name}, bfloat16"
+            yield row((*about, label), "diffusers", times[a], times[b], "processor", note)
+        mark = (*about, name)
+        yield row(mark, "ours, contiguous", times["ours"], times["ours, contiguous"], "processor")
 
 
 def gpu(rounds: int, batch: int = 128) -> None:
@@ -170,13 +158,7 @@ def gpu(rounds: int, batch: int = 128) -> None:
 
 def main(only: str = "", rounds: int = 9) -> None:
     torch.set_num_threads(1)
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread")
-    print(
-        "our milliseconds for the batch, then ours / theirs in the same round, medians of", rounds
-    )
-    for case in CASES:
-        if only.lower() in case.name.lower():
-            compare(case, rounds)
+    show(rows(only, rounds))
     if torch.cuda.is_available():
         gpu(rounds)
 

@@ -1,24 +1,22 @@
 """Flows against zuko, nflows and normflows: equal architecture, batch 1024, one thread, one run.
 
-usage: python tests/benchmarks/flows.py [name] [rounds]      (pip install zuko nflows normflows)
+usage: python -m tests.benchmarks.flows [name] [rounds]      (pip install zuko nflows normflows)
 
-Each library takes its turn in every round (A B C D A B C D ...), so that a busy machine slows all of
-them; a figure is the median over rounds of our time divided by theirs in the same round. A training
-step is log_prob, backward and Adam (fused, the same for all). Parameters are printed beside the
-name: a library whose count differs is doing other work. Nothing here is an assertion.
+Wall time, in rounds (`rounds.py`). A training step is log_prob, backward and Adam (fused, the same
+for all). A library whose count of parameters differs is doing other work. Nothing here is an
+assertion.
 """
 
 from __future__ import annotations
 
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from .rounds import Row, measure, row, show
 
 BATCH = 1024
 
@@ -269,28 +267,8 @@ def task(peer: Peer, name: str, x: Tensor) -> Callable[[], None]:
     return run
 
 
-def measure(runs: dict[str, Callable], rounds: int, at_least: float = 0.02) -> dict[str, list]:
-    """Seconds per call in each round, library by library in turn."""
-    repeats = {}
-    for name, run in runs.items():
-        run()
-        start = time.perf_counter()
-        run()
-        repeats[name] = max(1, round(at_least / (time.perf_counter() - start)))
-    times = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                run()
-            times[name].append((time.perf_counter() - start) / repeats[name])
-    return times
-
-
-def main(only: str = "", rounds: int = 15) -> None:
-    torch.set_num_threads(1)
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread")
-    print(f"batch {BATCH}; our milliseconds, then our time / theirs, medians of {rounds} rounds\n")
+def rows(only: str = "", rounds: int = 15) -> Iterator[Row]:
+    """Every comparison whose case's name contains `only`."""
     for case in CASES:
         if only.lower() not in case.name.lower():
             continue
@@ -301,14 +279,18 @@ def main(only: str = "", rounds: int = 15) -> None:
             sizes = {
                 n: sum(p.numel() for p in peer.module.parameters()) for n, peer in peers.items()
             }
-            print(f"{case.name}, D = {D}; parameters", sizes)
             for name in case.tasks:
-                times = measure({n: task(p, name, x) for n, p in peers.items()}, rounds)
-                line = f"  {name:10}{1e3 * statistics.median(times['ours']):8.2f} ms"
+                runs = {n: task(p, name, x) for n, p in peers.items()}
+                times = measure(runs, rounds, at_least=0.02)
+                about = ("flows", f"{case.name}, D = {D}", name)
                 for peer in list(peers)[1:]:
-                    ratio = [a / b for a, b in zip(times["ours"], times[peer], strict=True)]
-                    line += f"   / {peer} {statistics.median(ratio):.2f}"
-                print(line, flush=True)
+                    note = f"parameters {sizes['ours']}, theirs {sizes[peer]}"
+                    yield row(about, peer, times["ours"], times[peer], "wall", note)
+
+
+def main(only: str = "", rounds: int = 15) -> None:
+    torch.set_num_threads(1)
+    show(rows(only, rounds))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,17 @@
 """Continuous flows against torchdiffeq used as FFJORD does, and zuko: equal network and tolerance.
 
-usage: python tests/benchmarks/ode.py [name] [rounds]        (pip install zuko)
+usage: python -m tests.benchmarks.ode [name] [rounds]        (pip install zuko)
 
-3 x 64 tanh, batch 512, dopri5 at 1e-5, one thread. Each library takes its turn in every round, so
-that a busy machine slows all of them; a figure is the median over rounds of our processor time
-divided by theirs in the same round. A training step is log_prob, backward and Adam (fused, the same
-for all). "ffjord" has our weights; zuko's network is its own, of the same size. Nothing here is an
-assertion.
+3 x 64 tanh, batch 512, dopri5 at 1e-5, one thread; processor time, in rounds (`rounds.py`). A
+training step is log_prob, backward and Adam (fused, the same for all). "ffjord" is torchdiffeq as
+its authors use it, with our weights; zuko's network is its own, of the same size. Ratios to
+other ways of ours ("ours, any field") say what these cost. Nothing here is an assertion.
 """
 
 from __future__ import annotations
 
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -25,6 +21,8 @@ from torch import Tensor, nn
 from lib.flows import Flow
 from lib.flows.continuous import Continuous, FieldNet
 from lib.utils import std_normal_log_prob
+
+from .rounds import Row, measure, row, show
 
 BATCH, WIDTH, TOLERANCE, LOUD = 512, 64, 1e-5, 1.5
 
@@ -182,39 +180,30 @@ def task(name: str, module: nn.Module, log_prob: Callable, x: Tensor) -> Callabl
     return run
 
 
-def measure(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Seconds of processor time of each call, library by library in turn."""
-    times = {name: [] for name in runs}
-    for k in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if k:  # the first is for warming up
-                times[name].append(time.process_time() - start)
-    return times
-
-
-def main(only: str = "", rounds: int = 15) -> None:
-    torch.set_num_threads(1)
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread")
-    print(f"batch {BATCH}; our milliseconds, then our time / theirs, medians of {rounds} rounds\n")
+def rows(only: str = "", rounds: int = 15) -> Iterator[Row]:
+    """Every comparison whose trace and dimension ("exact 2") contain `only`."""
     for trace, D in CASES:
         if only.lower() not in f"{trace} {D}":
             continue
         torch.manual_seed(1)
         x = torch.randn(BATCH, D)
         peers = {name: build(D, trace) for name, build in PEERS.items()}
-        print(f"{trace} trace, D = {D}")
         for name in ("log_prob", "train"):
             some = {n: p for n, p in peers.items() if name == "train" or "adjoint" not in n}
-            times = measure({n: task(name, p[0], p[1], x) for n, p in some.items()}, rounds)
-            print(f"  {name:9}{1e3 * statistics.median(times['ours']):8.1f} ms")
+            runs = {n: task(name, p[0], p[1], x) for n, p in some.items()}
+            times = measure(runs, rounds, "processor")
+            about = ("continuous flows", f"{trace} trace, D = {D}", name)
             for peer, (_, log_prob, evaluations) in some.items():
                 with torch.no_grad():
                     value = -log_prob(x).mean().item()
-                ratio = [a / b for a, b in zip(times["ours"], times[peer], strict=True)]
-                line = f"    / {peer:20}{statistics.median(ratio):6.2f}"
-                print(f"{line}   {evaluations()} evaluations, {value:.5f} nats", flush=True)
+                note = f"{evaluations()} evaluations, {value:.5f} nats"
+                if peer != "ours":
+                    yield row(about, peer, times["ours"], times[peer], "processor", note)
+
+
+def main(only: str = "", rounds: int = 15) -> None:
+    torch.set_num_threads(1)
+    show(rows(only, rounds))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,19 @@
 """What a sampler's step costs outside the network, against diffusers' schedulers.
 
-usage: python tests/benchmarks/samplers.py [rounds]        (pip install diffusers)
+usage: python -m tests.benchmarks.samplers [name] [rounds]        (pip install diffusers)
 
-The network returns a tensor computed beforehand, so what is left is the arithmetic of the step. Both
-libraries take their turn in every round, so that a busy machine slows both; a figure is the median
-over rounds of our processor time divided by theirs. DDPM draws noise, which costs the same in both;
+The network returns a tensor computed beforehand, so what is left is the arithmetic of the step;
+processor time, in rounds (`rounds.py`). DDPM draws noise, which costs the same in both;
 the line "noise given" replaces it in ours and theirs by a tensor. `simulate` is our loop with its
 check for finite states, the same step. Nothing here is an assertion.
 """
 
 from __future__ import annotations
 
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
-import diffusers
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -29,15 +25,14 @@ from diffusers.schedulers import scheduling_ddpm
 
 from lib.diffusion import Chain, Denoiser, ancestral, dpm_solver_multi, heun, simulate
 
+from .rounds import Row, measure, row, show
+
 SHAPES = {(1024, 2): 300, (64, 3, 32, 32): 30}
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    run()
-    begin = time.process_time()
+def several(run: Callable[[], object], repeats: int) -> None:
     for _ in range(repeats):
         run()
-    return (time.process_time() - begin) / repeats
 
 
 def peers(cls, steps: int, **config):
@@ -94,24 +89,24 @@ def cases(x: torch.Tensor) -> dict[str, tuple[Callable, Callable]]:
 
 
 @torch.no_grad()
-def main(rounds: int = 15) -> None:
-    torch.set_num_threads(1)
+def rows(only: str = "", rounds: int = 15) -> Iterator[Row]:
+    """Every comparison whose sampler's name contains `only`."""
     torch.manual_seed(0)
-    print(
-        f"{platform.machine()}, torch {torch.__version__}, diffusers {diffusers.__version__}, one thread"
-    )
     for shape, repeats in SHAPES.items():
-        print(f"{' x '.join(map(str, shape))}: our microseconds, theirs, ours / theirs")
-        pairs = cases(torch.randn(shape))
-        times = {name: [] for name in pairs}
-        for _ in range(rounds):
-            for name, (ours, theirs) in pairs.items():
-                times[name].append((seconds(ours, repeats), seconds(theirs, repeats)))
-        for name, rows in times.items():
-            a, b = (1e6 * statistics.median(column) for column in zip(*rows, strict=True))
-            ratio = statistics.median(x / y for x, y in rows)
-            print(f"  {name:20s} {a:7.1f} {b:7.1f}   {ratio:.2f}")
+        for name, (ours, theirs) in cases(torch.randn(shape)).items():
+            if only.lower() in name.lower():
+                runs = {"ours": partial(several, ours, repeats)}
+                runs["diffusers"] = partial(several, theirs, repeats)
+                times = measure(runs, rounds, "processor")
+                a, b = ([s / repeats for s in seconds] for seconds in times.values())
+                about = ("samplers", " x ".join(map(str, shape)), name)
+                yield row(about, "diffusers", a, b, "processor")
+
+
+def main(only: str = "", rounds: int = 15) -> None:
+    torch.set_num_threads(1)
+    show(rows(only, rounds))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*sys.argv[1:2], *map(int, sys.argv[2:3]))

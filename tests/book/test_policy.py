@@ -214,9 +214,5 @@ def test_size(tmp_path):
 def test_setup_cell(tmp_path):
     (tmp_path / "lib/teach").mkdir(parents=True)
     (tmp_path / "lib/teach/setup_cell.py").write_text("SETUP_CELL = 'a'\n")
-    sys.modules.pop("setup_cell", None)
-    try:
-        assert RULES["setup_cell"](_chapter(tmp_path, _py("b")))
-        assert not RULES["setup_cell"](_chapter(tmp_path, _py("a")))
-    finally:
-        sys.modules.pop("setup_cell", None)
+    assert RULES["setup_cell"](_chapter(tmp_path, _py("b")))
+    assert not RULES["setup_cell"](_chapter(tmp_path, _py("a")))

@@ -219,6 +219,22 @@ def test_the_model_trains_drops_labels_and_samples(device):
     assert torch.equal(*twice)
 
 
+def test_a_sample_is_the_guess_at_the_last_time():
+    """After the last step stands the denoiser itself, at the time that the steps have reached."""
+    seen = []
+
+    class Net(nn.Linear):
+        def forward(self, x, t, context):
+            seen.append(t)
+            return super().forward(x)
+
+    model = Diffusion(Denoiser(Net(2, 2), VP(), "x"), 2, t_min=0.03)
+    model.sample(1, steps=4)
+    times = [float(torch.as_tensor(t).flatten()[0]) for t in seen]
+    assert times == pytest.approx(model.denoiser.schedule.times(4, 0.03))
+    assert times[-1] == pytest.approx(0.03)
+
+
 def test_samples_of_the_exact_denoiser_have_the_data_s_moments():
     """The whole path from noise to data, with unit-variance noise scaled by the model."""
     for schedule in (VP(), VE(0.01, 30.0)):

@@ -49,6 +49,23 @@ def test_ddim_is_exact_for_one_point():
     torch.testing.assert_close(step(x_t, 0.9, 0.2), want)
 
 
+@pytest.mark.parametrize("eta", [0.3, 0.7, 1.0])
+def test_fresh_noise_of_a_generalised_step(eta):
+    """Song, Meng and Ermon (2021), equation 12, with a fresh noise of ones and of zeros."""
+    schedule, t, s = VP(), 0.9, 0.2
+    x, eps = torch.randn(2, 5, 2, dtype=torch.float64)
+    denoiser = Denoiser(lambda x_t, t, c: x, schedule, "x")
+    x_t = schedule.alpha(t) * x + schedule.sigma(t) * eps
+    alpha, sigma = schedule.alpha(t) / schedule.alpha(s), schedule.sigma(s)
+    v = eta**2 * sigma**2 * (1 - (alpha * sigma / schedule.sigma(t)) ** 2)
+    for fresh in (0.0, 1.0):
+        got = ancestral(denoiser, eta=eta, noise=lambda x, k=fresh: torch.full_like(x, k))(
+            x_t, t, s
+        )
+        want = schedule.alpha(s) * x + math.sqrt(sigma**2 - v) * eps + math.sqrt(v) * fresh
+        torch.testing.assert_close(got, want)
+
+
 def test_one_point_by_every_exponential_integrator():
     """The linear part of the flow is solved exactly, so these take one step of any length too."""
     schedule, point = VP(), torch.tensor([[0.7, -1.2]], dtype=torch.float64)

@@ -128,6 +128,9 @@ def _whole(rows, training):
     assert [r["model"] for r in rows] == [m for m, e in MODELS.items() if e.training == training]
     for row in rows:
         assert row.pop("drawn")
+        if row["data"] == "digits":  # the mean of what each image costs is the row's cost
+            images = torch.tensor(row.pop("images")).double() / 1_000
+            assert images.mean().item() == pytest.approx(row["cost"], abs=1e-3)
         store.check_row(row)
 
 

@@ -50,6 +50,7 @@ WRONG = {
         ((Z, 1 - EQUAL), "sign"),
         ((Z, EQUAL / 2), "one of the two"),
         ((Z, 0.5), "two of the four"),
+        ((5.35, 0.83), "three digits of it"),
         ((1.0, EQUAL), "sum of exp"),
         (Z, "shape"),
         ("x", "number"),

@@ -133,3 +133,41 @@ def test_more_evaluations_reach_the_floor():
     assert runs["DDIM", "equal in t", 8][1] < runs["Heun", "equal in t", 8][1]
     x, _ = runs["Heun", "equal in t", 64]
     assert x.shape == (ch11.DRAWN, 2)
+
+
+def test_without_the_half_the_figure_shows_what_the_answers_say():
+    """The numbers that the page gives below figure 11.2, for draw 1."""
+    scene = ch11.noise().scene
+    wrong = lambda **values: scene(half=False, **values).alt  # noqa: E731
+    assert "deviation 0.16, exact is 1.00" in wrong(t=0.8)
+    assert "deviation 0.02, exact is 1.02" in wrong(t=0.5)
+    assert "deviation 1.07, exact is 1.18; 0.26 of" in wrong(churn=1.0)
+    assert "0.19 of the histogram is misplaced" in wrong(churn=1.6)
+
+
+def test_what_400_true_points_misplace():
+    """Half the L1 distance between their histogram and the density: about 0.07."""
+    rng, off = np.random.default_rng(0), []
+    edges = np.linspace(-ch11.REACH, ch11.REACH, ch11.BINS + 1)
+    width, p = edges[1] - edges[0], ch11.line_law(0.0, (edges[1:] + edges[:-1]) / 2)[0]
+    for _ in range(400):
+        centre = np.where(rng.random(400) < ch11.WEIGHTS[0], *ch11.MEANS)
+        x = centre + ch11.VAR**0.5 * rng.normal(size=400)
+        height = np.histogram(x, edges)[0] / (400 * width)
+        off.append(0.5 * np.abs(height - p).sum() * width)
+    assert abs(np.mean(off) - 0.074) < 4 * np.std(off) / 20
+
+
+def test_the_first_paths_start_where_they_are_told():
+    given = ch11.run(0.0, 7, True, (0.3, -0.2))
+    assert given[0, :2].tolist() == [0.3, -0.2]
+    np.testing.assert_array_equal(given[:, 2:], ch11.run(0.0, 7, True)[:, 2:])
+
+
+def test_draws_are_fresh_for_each_seed_and_shared_by_the_samplers():
+    """A seed fixes data, start and noise, whoever else is asked; another seed gives another distance."""
+    one = ch11.draws(4, ("DDIM", "ODE, Euler"), seeds=(5, 6))
+    again = ch11.draws(4, ("DDIM",), seeds=(6,))
+    key = ("DDIM", "equal in t")
+    assert one[key].shape == (2,) and one[key][0] != one[key][1]
+    torch.testing.assert_close(one[key][1:], again[key], rtol=0, atol=0)

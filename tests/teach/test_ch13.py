@@ -32,7 +32,7 @@ def paired(a, b):
 
 
 RIGHT = {
-    "13.1": [(1204 + 2310) / (784 * LN2) + 8],
+    "13.1": [(1204 - 4620) / (784 * LN2) + 8],
     "13.2": [0.5 * math.log(17) - LN2, torch.tensor(0.7235)],
     "13.3": [levels_bits],
     "13.4": [w2],
@@ -42,11 +42,11 @@ RIGHT = {
 WRONG = {
     "13.1": [
         (1204 / (784 * LN2) + 8, "change of variables"),
-        ((1204 - 2310) / (784 * LN2) + 8, "sign"),
-        ((1204 + 2310) / (784 * LN2), "log2 256 is missing"),
-        ((1204 + 2310) / 784 + 8, "ln 2"),
-        ((1204 + 2310) / (784 * LN2) - 8, "not subtracted"),
-        ((1204 + 2310) / LN2 + 8, "per dimension"),
+        ((1204 + 4620) / (784 * LN2) + 8, "sign"),
+        ((1204 - 4620) / (784 * LN2), "log2 256 is missing"),
+        ((1204 - 4620) / 784 + 8, "ln 2"),
+        ((1204 - 4620) / (784 * LN2) - 8, "not subtracted"),
+        ((1204 - 4620) / LN2 + 8, "per dimension"),
         (1.0, "D ln 2"),
     ],
     "13.2": [
@@ -85,9 +85,10 @@ WRONG = {
         (lambda a, b, c: mmd2(a, b, c) + c.mean(), "factor 2"),
         (lambda a, b, c: mmd2(a, b, c) + 4 * c.mean(), "subtracted"),
         (
-            lambda a, b, c: (a.sum() - 7) / 49 + (b.sum() - 9) / 81 - 2 * c.mean(),
+            lambda a, b, c: (a.sum() - a.trace()) / 49 + (b.sum() - b.trace()) / 81 - 2 * c.mean(),
             "n (n - 1)",
         ),
+        (lambda a, b, c: (a.sum() - 7) / 42 + (b.sum() - 9) / 72 - 2 * c.mean(), "need not be n"),
         (lambda a, b, c: c.mean(), "twice the mean"),
     ],
     "13.6": [

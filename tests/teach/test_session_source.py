@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 
@@ -36,8 +37,8 @@ def test_old_python_gets_one_sentence(monkeypatch):
 
 
 def test_setup_cell_is_short():
-    assert len([line for line in SETUP_CELL.splitlines() if line.strip()]) <= 9
-    ast.parse("\n".join(line for line in SETUP_CELL.splitlines() if "!" not in line))
+    assert len(SETUP_CELL.splitlines()) <= 8
+    ast.parse(re.sub(r"!.*", "pass", SETUP_CELL))
 
 
 def test_source_is_the_files_own_without_docstrings():

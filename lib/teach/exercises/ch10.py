@@ -23,7 +23,9 @@ def two_spins(answer: Any) -> None:
     close(got[0], Z, "Z is the sum of exp(-E) over the four states", rtol=1e-3)
     require(abs(got[1] - math.exp(-0.8) / (up + math.exp(-0.8))) > 1e-3, "the sign: equal spins have the *lower* energy")  # fmt: skip
     require(abs(got[1] - up / Z) > 1e-3, "that is the probability of one of the two equal states")
-    close(got[1], 2 * up / Z, "two of the four states have equal spins", rtol=1e-3)
+    equal = 2 * up / Z
+    require(not 1e-3 * equal < abs(got[1] - equal) < 5e-3, "Z is right; P is rounded too far: give three digits of it")  # fmt: skip
+    close(got[1], equal, "two of the four states have equal spins", rtol=1e-3)
 
 
 @exercise("10.2")

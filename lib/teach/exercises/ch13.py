@@ -15,22 +15,22 @@ LN2 = math.log(2)
 @exercise("13.1")
 def bits_from_logits(answer: Any) -> None:
     got = number(answer)
-    nats, change, n, D = 1204.0, 2310.0, 256, 784
-    right = (nats + change) / (D * LN2) + math.log2(n)
+    nats, change, n, D = 1204.0, 4620.0, 256, 784
+    right = (nats - change) / (D * LN2) + math.log2(n)
     known(
         got,
         {
             "the change of variables is missing: y is a function of the pixels": nats / (D * LN2) + 8,
-            "the sign: log p(x) = log p(y) + log|det dy/dx|, so minus it is added to -log p(y)": (
-                nats - change
+            "the sign: log p(x) = log p(y) + log|det dy/dx|, so it is taken from -log p(y)": (
+                nats + change
             ) / (D * LN2) + 8,
             "a density on [0, 1] is not yet a probability of a level: log2 256 is missing": (
-                nats + change
+                nats - change
             ) / (D * LN2),
-            "nats, not bits: divide by ln 2": (nats + change) / D + 8,
-            "log2 256 is added, not subtracted: a level is a small cell": (nats + change)
+            "nats, not bits: divide by ln 2": (nats - change) / D + 8,
+            "log2 256 is added, not subtracted: a level is a small cell": (nats - change)
             / (D * LN2) - 8,
-            "per dimension: divide by 784": (nats + change) / LN2 + 8,
+            "per dimension: divide by 784": (nats - change) / LN2 + 8,
         },
     )  # fmt: skip
     close(got, right, "(-log p(y) - log|det|) / (D ln 2) + log2 256", rtol=1e-3)
@@ -104,7 +104,7 @@ def one_dimensional_distance(answer: Any) -> None:
 @exercise("13.5")
 def unbiased_mmd(answer: Any) -> None:
     x, y = seeded(3, 7, 2), seeded(4, 9, 2) + 1.0
-    k = lambda a, b: torch.exp(-0.5 * torch.cdist(a, b) ** 2)
+    k = lambda a, b: 1.7 * torch.exp(-0.5 * torch.cdist(a, b) ** 2)  # k(x, x) is not 1
     kxx, kyy, kxy = k(x, x), k(y, y), k(x, y)
     got = number(call(answer, kxx, kyy, kxy))
     off = lambda m: (m.sum() - m.trace()) / (len(m) * (len(m) - 1))
@@ -119,6 +119,12 @@ def unbiased_mmd(answer: Any) -> None:
             "without the diagonal there are n (n - 1) pairs, not n^2": (kxx.sum() - kxx.trace())
             / 49
             + (kyy.sum() - kyy.trace()) / 81
+            - 2 * kxy.mean(),
+            "what a point has with itself is the diagonal's sum, which need not be n": (
+                kxx.sum() - 7
+            )
+            / 42
+            + (kyy.sum() - 9) / 72
             - 2 * kxy.mean(),
             "the cross term is subtracted": off(kxx) + off(kyy) + 2 * kxy.mean(),
         },

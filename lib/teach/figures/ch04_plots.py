@@ -30,7 +30,8 @@ def chessboards(maps: dict, side: int = 8, half: float = 2.0) -> None:
             for j in range(side):
                 field = f(step * (walk + torch.tensor([i, j])) - half)
                 dark = style.colour(0) if (i + j) % 2 else "#dfe9f3"
-                ax.fill(field[:, 0], field[:, 1], color=dark, lw=0)
+                # A dash of the style's cycle on a line of no width: matplotlib 3.10 refuses to draw it.
+                ax.fill(field[:, 0], field[:, 1], color=dark, lw=0, ls="-")
         ax.set(title=name, aspect="equal", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2))
         ax.set(xlabel="first coordinate", ylabel="second coordinate" if ax is axes[0] else "")
     plt.show()

@@ -117,10 +117,10 @@ def one_digit() -> Explorable:
         sees = "the digit" if errors[k] < 0.25 else "a digit" if errors[k] < 0.42 else "a blur"
         return Scene(
             [*panels, right],
-            f"Digit {digit} at t = {t:.2f}: {share:.0%} of the variance of the picture is signal. The guess "
+            f"Digit {digit} at t = {t:.2f}: {share:.0%} of the signal's variance is left. The guess "
             f"is off by {errors[k]:.2f} for a pixel, root mean square, and shows {sees}.",
             {
-                "signal": f"{share:.3f}",
+                "signal left": f"{share:.3f}",
                 "log signal-to-noise": f"{schedule.log_snr(t):.2f}",
                 "error of the guess": f"{errors[k]:.3f}",
             },

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +58,13 @@ def _normals(seed: int) -> np.ndarray:
     return np.concatenate([r * np.cos(angle), r * np.sin(angle)]).reshape(STEPS + 1, POINTS)
 
 
-def run(churn: float, seed: int, half: bool) -> np.ndarray:
-    """States (STEPS + 1, POINTS) from t = 1 to 0, Euler-Maruyama with the exact score."""
+def run(churn: float, seed: int, half: bool, first: Sequence[float] = ()) -> np.ndarray:
+    """States (STEPS + 1, POINTS) from t = 1 to 0, Euler-Maruyama with the exact score.
+
+    first: where the first paths start, instead of at random.
+    """
     z, h = _normals(seed), 1 / STEPS
-    states = [z[0]]
+    states = [np.concatenate([np.asarray(first), z[0][len(first) :]])]
     for k in range(STEPS):
         t, x = 1 - k * h, states[-1]
         beta = BETA[0] + t * (BETA[1] - BETA[0])
@@ -141,33 +146,56 @@ COUNTS = (4, 6, 8, 12, 16, 22, 32, 46, 64)  # 2^2 to 2^6 by half powers, even fo
 POWERS = np.arange(4, 13) / 2
 
 
+def _distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    return sliced_wasserstein(x, y, generator=torch.Generator().manual_seed(1)).item()
+
+
+def _cloud(
+    name: str, grid: str, n: int, start: torch.Tensor, fresh: torch.Generator
+) -> torch.Tensor:
+    """What a sampler makes of the start with n evaluations, eight Gaussians, exact score."""
+    (make, cost), schedule = FLOWS[name], VP()
+    quiet = lambda x: torch.randn(x.shape, generator=fresh, dtype=x.dtype)  # noqa: E731
+    draws = {} if cost == 2 or "2M" in name else {"noise": quiet}
+    ts = getattr(schedule, GRIDS[grid])(n // cost, T_MIN)
+    *_, x = simulate(make(ExactDenoiser(eight_gaussians(), schedule), **draws), start, ts)
+    return x
+
+
 @cache
 def table() -> tuple[dict[tuple[str, str, int], tuple[np.ndarray, float]], tuple[float, float]]:
     """Samples (DRAWN, 2) and error of each sampler, grid and number of evaluations.
 
     And the floor: the least and the largest distance of twenty pairs of true samples.
     """
-    truth, schedule = eight_gaussians(), VP()
+    truth = eight_gaussians()
     draw = torch.Generator().manual_seed(0)
-    denoiser = ExactDenoiser(truth, schedule)
     data = truth.sample(MEASURED, draw, dtype=torch.float32)
     start = torch.randn(MEASURED, 2, generator=draw, dtype=torch.float32)
-    distance = lambda x, y=data: sliced_wasserstein(x, y, generator=torch.Generator().manual_seed(1)).item()  # noqa: E731, E501  # fmt: skip
     out = {}
-    for name, (make, cost) in FLOWS.items():
-        for grid, method in GRIDS.items():
-            for n in COUNTS:
-                fresh = torch.Generator().manual_seed(2)
-                quiet = lambda x, fresh=fresh: torch.randn(x.shape, generator=fresh, dtype=x.dtype)  # noqa: E731
-                draws = {} if cost == 2 or "2M" in name else {"noise": quiet}
-                ts = getattr(schedule, method)(n // cost, T_MIN)
-                *_, x = simulate(make(denoiser, **draws), start, ts)
-                out[name, grid, n] = x[:DRAWN].numpy(), distance(x)
+    for name, grid, n in product(FLOWS, GRIDS, COUNTS):
+        x = _cloud(name, grid, n, start, torch.Generator().manual_seed(2))
+        out[name, grid, n] = x[:DRAWN].numpy(), _distance(x, data)
     pairs = [
-        distance(*truth.sample(2 * MEASURED, draw, dtype=torch.float32).split(MEASURED))
+        _distance(*truth.sample(2 * MEASURED, draw, dtype=torch.float32).split(MEASURED))
         for _ in range(20)
     ]
     return out, (min(pairs), max(pairs))
+
+
+def draws(
+    n: int, names: Sequence[str], seeds: Sequence[int] = range(100, 108)
+) -> dict[tuple[str, str], torch.Tensor]:
+    """Distances (len(seeds),) of each sampler and grid with n evaluations, over fresh data and starts."""
+    out = {key: [] for key in product(names, GRIDS)}
+    for seed in seeds:
+        draw = torch.Generator().manual_seed(seed)
+        data = eight_gaussians().sample(MEASURED, draw, dtype=torch.float32)
+        start = torch.randn(MEASURED, 2, generator=draw, dtype=torch.float32)
+        for name, grid in out:
+            x = _cloud(name, grid, n, start, torch.Generator().manual_seed(seed + 1000))
+            out[name, grid].append(_distance(x, data))
+    return {key: torch.tensor(values) for key, values in out.items()}
 
 
 def steps() -> Explorable:

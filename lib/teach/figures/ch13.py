@@ -16,15 +16,17 @@ from ..explorable import Choice, Explorable, Panel, Scene, Slider, Toggle, explo
 HERE = Path(__file__).parent
 SHOWN = (
     "cost", "sliced_wasserstein", "mmd", "frechet", "precision", "recall", "class_error",
-    "parameters", "train_seconds", "score_seconds", "sample_seconds", "evaluations",
+    "parameters", "train_seconds", "score_seconds", "sample_seconds", "one_sample_seconds",
+    "evaluations",
 )  # fmt: skip
 NAMES = {
-    "gaussian": "Gaussian", "vae": "VAE", "hvae": "h-VAE", "vae_iaf": "VAE+IAF",
+    "gaussian": "Gaussian", "vae": "VAE", "hvae": "hier. VAE", "vae_iaf": "VAE+IAF",
     "realnvp": "RealNVP", "spline": "spline", "maf": "MAF", "maf_spline": "spline MAF",
     "iaf": "IAF", "planar": "planar", "cnf": "ODE flow", "ffjord": "FFJORD", "ddpm": "DDPM",
     "sde": "SDE", "ode": "prob. flow", "latent": "latent",
 }  # fmt: skip
 DATA = {"digits": "digits, 64 dimensions", "plane": "eight Gaussians, 2 dimensions"}
+FEW = 5  # models: the ranks of fewer say nothing
 PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
 
 
@@ -42,7 +44,7 @@ def numbers() -> dict[str, Any]:
     out["family"] = [FAMILIES.index(MODELS[m].family) for m in NAMES]
     for data in DATA:
         cells = table(results, data, SHOWN)
-        place = lambda metric, v: math.log10(max(v, 1e-9)) if METRICS[metric].log else v
+        place = lambda metric, v: math.log10(v) if METRICS[metric].log else v
         out["data"][DATA[data]] = {
             "bound": [kind(results, data, m) != "exact" for m in NAMES],
             "axes": {
@@ -139,14 +141,16 @@ def compare() -> Explorable:
             at, family = (x0 + u * (x1 - x0), y0 + v * (y1 - y0)), shared["family"][i]
             panel.text(*at, word, family, align=align, size=0.85)
         px, py = ([a["at"][i][0] for i in keep] for a in (ax, ay))
-        rho = f"{spearman(px, py):.2f}".replace("-0.00", "0.00")
+        sign = (ax["better"] or -1) * (ay["better"] or -1)  # of a price, less is better
+        rho = f"{sign * spearman(px, py):.2f}".replace("-0.00", "0.00")
+        rho = rho if len(keep) >= FEW else "–"
         first = _best(py, ay["better"])
         who = "none" if first is None else shared["names"][keep[first]]
         return Scene(
             [panel],
-            f"{len(keep)} models on {data}: {y} against {x}. The ranks of the two correlate by "
+            f"{len(keep)} models on {data}: {y} against {x}. Agreement of the two orders of merit: "
             f"{rho}; the best of those shown by the vertical axis: {who}.",
-            {"models shown": f"{len(keep)}", "rank correlation": rho, "best vertically": who},
+            {"models shown": f"{len(keep)}", "agreement of ranks": rho, "best vertically": who},
         )
 
     return explore(
@@ -160,7 +164,12 @@ def compare() -> Explorable:
             Toggle("spread", "ends over three seeds", True),
         ],
         twin=HERE / "ch13_compare.js",
-        data={"numbers": shared, "families": list(FAMILIES), "places": [list(p) for p in PLACES]},
+        data={
+            "numbers": shared,
+            "families": list(FAMILIES),
+            "places": [list(p) for p in PLACES],
+            "few": FEW,
+        },
     )
 
 
@@ -190,7 +199,7 @@ ARROWS = (
     ("DDPM", "hierarchical VAE", "13.12", "is a hierarchical VAE whose encoder only adds noise"),
     ("DDPM", "score SDE", "13.13", "becomes the reverse SDE as its steps become small"),
     ("score SDE", "probability flow", "13.14", "has the marginals of an ODE without fresh noise"),
-    ("probability flow", "continuous flow", "13.15", "is a continuous flow whose field is a score"),
+    ("probability flow", "continuous flow", "13.15", "is a continuous flow with the field f x - g² score / 2"),
     ("DDIM", "probability flow", "13.16", "is Euler's method for it, in the right variables"),
     ("latent diffusion", "VAE", "13.17", "is a VAE whose prior is a diffusion of the latents"),
 )  # fmt: skip
@@ -205,9 +214,18 @@ def ends(a: str, b: str) -> tuple[float, float, float, float]:
     return xa + s * dx, ya + s * dy, (e - s) * dx, (e - s) * dy
 
 
+def beside(x: float, y: float, u: float, v: float) -> tuple[float, float]:
+    """Where the number of an arrow goes: at its middle, to its left."""
+    far = 0.2 / math.hypot(u, v)
+    return x + 0.5 * u - far * v, y + 0.5 * v + far * u
+
+
 def family_map() -> Explorable:
     """The map of special cases; one arrow in bold, with what it says."""
-    arrows = [[*map(_five, ends(a, b)), a, b, eq, says] for a, b, eq, says in ARROWS]
+    arrows = [
+        [*map(_five, (*ends(a, b), *beside(*ends(a, b)))), a, b, eq, says]
+        for a, b, eq, says in ARROWS
+    ]
 
     def scene(arrow: float) -> Scene:
         chosen = round(arrow) - 1
@@ -215,8 +233,10 @@ def family_map() -> Explorable:
         for k, (x, y, u, v, *_) in enumerate(arrows):
             if k != chosen:
                 panel.arrows([x], [y], [u], [v], -1, width=1.2)
-        x, y, u, v, a, b, eq, says = arrows[chosen]
+        x, y, u, v, _, _, a, b, eq, says = arrows[chosen]
         panel.arrows([x], [y], [u], [v], 1, width=4.0)
+        for k, (*_, nx, ny, _a, _b, _eq, _says) in enumerate(arrows):
+            panel.text(nx, ny, str(k + 1), -1, size=1.2 if k == chosen else 0.8)
         for word, (nx, ny, family) in NODES.items():
             panel.text(nx, ny, word, family, size=1.25 if word in (a, b) else 1.0)
         return Scene(
@@ -229,7 +249,7 @@ def family_map() -> Explorable:
     return explore(
         "The map of special cases",
         scene,
-        [Slider("arrow", "arrow", 1, len(ARROWS), 7, 1, play=True)],
+        [Slider("arrow", "arrow", 1, len(ARROWS), 7, 1, play=3.0)],
         twin=HERE / "ch13_map.js",
         data={"arrows": arrows, "nodes": [[w, *n] for w, n in NODES.items()]},
     )

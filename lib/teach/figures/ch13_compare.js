@@ -45,12 +45,13 @@
   placed(unit, words).forEach(([u, v, align], k) => items.push({
     t: "text", s: N.family[keep[k]], x: x0 + u * (x1 - x0), y: y0 + v * (y1 - y0), text: words[k], align, size: 0.85,
   }));
-  const px = keep.map((i) => ax.at[i][0]), py = keep.map((i) => ay.at[i][0]), rho = spearman(px, py);
+  const px = keep.map((i) => ax.at[i][0]), py = keep.map((i) => ay.at[i][0]), sign = (ax.better || -1) * (ay.better || -1);
+  const rho = sign * spearman(px, py);
   const first = !py.length || ay.better === 0 ? -1 : py.indexOf(ay.better < 0 ? Math.min(...py) : Math.max(...py));
-  const who = first < 0 ? "none" : N.names[keep[first]], said = rho.toFixed(2).replace(/^-(0\.00)$/, "$1");
+  const who = first < 0 ? "none" : N.names[keep[first]], said = keep.length < data.few ? "\u2013" : rho.toFixed(2).replace(/^-(0\.00)$/, "$1");
   return {
     panels: [{ xlim: [x0, x1], ylim: [y0, y1], title: "", xlabel: ax.label, ylabel: ay.label, equal: false, axes: true, aspect: 1.7, grow: 1, items }],
-    alt: `${keep.length} models on ${p.data}: ${p.y} against ${p.x}. The ranks of the two correlate by ${said}; the best of those shown by the vertical axis: ${who}.`,
-    readouts: { "models shown": `${keep.length}`, "rank correlation": said, "best vertically": who },
+    alt: `${keep.length} models on ${p.data}: ${p.y} against ${p.x}. Agreement of the two orders of merit: ${said}; the best of those shown by the vertical axis: ${who}.`,
+    readouts: { "models shown": `${keep.length}`, "agreement of ranks": said, "best vertically": who },
   };
 }

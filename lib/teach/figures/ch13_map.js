@@ -3,8 +3,10 @@
   data.arrows.forEach(([x, y, u, v], k) => {
     if (k !== chosen) items.push({ t: "arrows", s: -1, x: [x], y: [y], u: [u], v: [v], w: 1.2 });
   });
-  const [x, y, u, v, from, to, eq, says] = data.arrows[chosen];
+  const [x, y, u, v, , , from, to, eq, says] = data.arrows[chosen];
   items.push({ t: "arrows", s: 1, x: [x], y: [y], u: [u], v: [v], w: 4 });
+  data.arrows.forEach(([, , , , nx, ny], k) =>
+    items.push({ t: "text", s: -1, x: nx, y: ny, text: `${k + 1}`, align: "center", size: k === chosen ? 1.2 : 0.8 }));
   for (const [word, nx, ny, family] of data.nodes)
     items.push({ t: "text", s: family, x: nx, y: ny, text: word, align: "center", size: word === from || word === to ? 1.25 : 1 });
   return {

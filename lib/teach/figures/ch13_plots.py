@@ -63,25 +63,6 @@ def qualities(results: Results, data: str, metrics: Sequence[str]) -> None:
     plt.show()
 
 
-def family_map() -> None:
-    """The map of special cases; the numbers at the arrows are those of the list below it."""
-    fig, ax = plt.subplots(figsize=(9.6, 4.3))
-    for k, (a, b, *_) in enumerate(ch13.ARROWS, 1):
-        x, y, u, v = ch13.ends(a, b)
-        ax.annotate(
-            "", (x + u, y + v), (x, y), arrowprops={"arrowstyle": "-|>", "color": style.INK}
-        )
-        ax.text(
-            x + 0.5 * u, y + 0.5 * v, str(k), fontsize=8.5, ha="center", va="center",
-            bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": style.INK, "lw": 0.8},
-        )  # fmt: skip
-    for word, (x, y, f) in ch13.NODES.items():
-        ax.text(x, y, word, color=style.colour(f), ha="center", va="center", fontsize=11)
-    ax.set(xlim=(0, 10), ylim=(0.2, 4.9))
-    ax.set_axis_off()
-    plt.show()
-
-
 def samples(drawn: dict, real) -> None:
     """Rows of pictures, levels (N, 1, 8, 8), by name; the last row is real."""
     rows = drawn | {"test images": real}
@@ -95,7 +76,9 @@ def samples(drawn: dict, real) -> None:
     plt.show()
 
 
-def trust(curves: dict[str, dict[int, Cell]], floor: dict[int, Cell], widths: dict) -> None:
+def trust(
+    curves: dict[str, dict[int, Cell]], floor: dict[int, Cell], widths: dict[str, dict[float, Cell]]
+) -> None:
     """Left: a distance against the number of samples. Right: MMD against its kernel's width."""
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.3))
     for j, (name, curve) in enumerate({"truth against truth": floor, **curves}.items()):
@@ -108,8 +91,10 @@ def trust(curves: dict[str, dict[int, Cell]], floor: dict[int, Cell], widths: di
     axes[0].legend(fontsize=8.5)
     for j, (name, curve) in enumerate(widths.items()):
         h = list(curve)
-        axes[1].plot(h, [curve[k] for k in h], color=style.colour(j), ls=style.dash(j),
+        axes[1].plot(h, [curve[k].mean for k in h], color=style.colour(j), ls=style.dash(j),
                      marker=style.marker(j), ms=4, label=name)  # fmt: skip
+        axes[1].fill_between(h, [curve[k].low for k in h], [curve[k].high for k in h],
+                             color=style.colour(j), alpha=0.15, lw=0)  # fmt: skip
     axes[1].axhline(2, color=style.INK, ls=":", lw=1)
     axes[1].set(xscale="log", xlabel="width of the kernel", ylabel="MMD² in standard errors")
     axes[1].legend(fontsize=8.5)
@@ -117,20 +102,20 @@ def trust(curves: dict[str, dict[int, Cell]], floor: dict[int, Cell], widths: di
 
 
 def published(rows: Sequence[tuple]) -> None:
-    """Bits per dimension of papers, (model, year, bits, family, ...), over the years."""
+    """Bits per dimension of papers, (model, year, bits, family, "=" or "≤", ...), over the years."""
     fig, ax = plt.subplots(figsize=(9.6, 3.6))
-    for f, family in enumerate(
-        ("autoregressive", "flow", "latent variables", "diffusion", "baseline")
-    ):
-        mine = [r for r in rows if r[3] == family]
-        ax.plot([r[1] for r in mine], [r[2] for r in mine], style.marker(f), ms=6,
-                color=style.colour(f), ls="none", label=family)  # fmt: skip
-        for name, year, bits, *_ in mine:
+    for family in dict.fromkeys(r[3] for r in rows):
+        f = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
+        colour = style.colour(f)
+        ax.plot([], [], style.marker(f), ms=6, color=colour, ls="none", label=family)
+        for name, year, bits, _, sign, *_ in (r for r in rows if r[3] == family):
+            ax.plot(year, bits, style.marker(f), ms=6, color=colour, ls="none",
+                    mfc=colour if sign == "=" else "white")  # fmt: skip
             near = [r[2] for r in rows if r[1] == year and 0 < r[2] - bits < 0.15]
             ax.annotate(name, (year, bits), (5, -8 if near else 2), textcoords="offset points",
-                        fontsize=7.5, color=style.colour(f))  # fmt: skip
+                        fontsize=7.5, color=colour)  # fmt: skip
     ax.set(
-        xlim=(2015.7, 2024.2), xlabel="year of publication", ylabel="bits per dimension, CIFAR-10"
+        xlim=(2015.7, 2023.9), xlabel="year of publication", ylabel="bits per dimension, CIFAR-10"
     )
     ax.legend(fontsize=8.5)
     plt.show()

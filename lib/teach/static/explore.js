@@ -71,12 +71,13 @@
             if (timer) return stop();
             b.textContent = "Pause"; b.setAttribute("aria-pressed", "true");
             if (state[c.name] >= c.max) set({ [c.name]: c.min });
-            const inc = Math.max(c.step, (c.max - c.min) / 120);
+            const inc = Math.max(c.step, (c.max - c.min) / 120), steps = (c.max - c.min) / inc;
+            const pace = typeof c.play === "number" ? 1000 * c.play : Math.min(400, 4800 / steps);
             timer = setInterval(() => {
               const v = Math.min(c.max, state[c.name] + inc);
               set({ [c.name]: v });
               if (v >= c.max) stop();
-            }, 40);
+            }, pace);
           });
           row.append(b);
         }

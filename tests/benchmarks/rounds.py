@@ -1,0 +1,108 @@
+"""What the benchmarks against other libraries share: rounds, ratios with their spread, the machine.
+
+Each library takes its turn in every round (A B C A B C ...), so that a busy machine slows all of them;
+a ratio is our time over theirs in the same round, so below 1 ours is the faster.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+PEERS = ("torch", "zuko", "nflows", "normflows", "torchdiffeq", "diffusers", "numpy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: the median over rounds of our time / theirs, with the middle half of the rounds."""
+
+    benchmark: str
+    case: str
+    task: str
+    peer: str
+    milliseconds: float  # ours, the median
+    ratio: float  # ours / theirs, the median
+    low: float  # the first quartile of the ratio
+    high: float  # the third
+    rounds: int
+    clock: str  # "wall" or "processor"
+    note: str = ""
+
+    def __str__(self) -> str:
+        about = f"{self.case}: {self.task}"
+        return (
+            f"{about:44} {self.milliseconds:10.3f} ms   / {self.peer:20} {self.ratio:5.2f} "
+            f"({self.low:.2f} to {self.high:.2f})   {self.note}"
+        )
+
+    asdict = asdict
+
+
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+def measure(
+    runs: dict[str, Callable], rounds: int, clock: str = "wall", at_least: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds for one call in each round, library by library in turn.
+
+    Each is called twice beforehand. Within a round it is repeated until about `at_least` seconds.
+    """
+    now, repeats, times = CLOCKS[clock], {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        run()
+        start = now()
+        run()
+        repeats[name] = max(1, round(at_least / max(now() - start, 1e-9)))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = now()
+            for _ in range(repeats[name]):
+                run()
+            times[name].append((now() - start) / repeats[name])
+    return times
+
+
+def row(
+    about: tuple[str, str, str],
+    peer: str,
+    ours: list[float],
+    theirs: list[float],
+    clock: str,
+    note: str = "",
+) -> Row:
+    """The row of `about` = (benchmark, case, task) from seconds per round of ours and theirs."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    milliseconds = 1e3 * statistics.median(ours)
+    numbers = (float(f"{x:.4g}") for x in (milliseconds, middle, low, high))
+    return Row(*about, peer, *numbers, len(ratios), clock, note)
+
+
+def show(rows: Iterator[Row]) -> None:
+    """Print rows as they come, and what they are."""
+    print(f"{machine()['cpu']}, torch {version('torch')}, one thread")
+    print("our milliseconds; our time / theirs, median of the rounds and their middle half\n")
+    for one in rows:
+        print(one, flush=True)
+
+
+def machine() -> dict:
+    """The processor and the versions; no name of a host."""
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf8") as lines:
+            models = [s.split(":")[1].strip() for s in lines if s.startswith("model name")]
+        name = models[0] if models else name
+    versions = {"python": platform.python_version()}
+    for package in PEERS:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "missing"
+    return {"cpu": name, "cores": os.cpu_count(), "versions": versions}
