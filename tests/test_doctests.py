@@ -16,7 +16,6 @@ UNSHOWN = {
         f"lib.results.{m}.*"
         for m in ("digits", "models", "nets", "plane", "prior", "protocol", "training")
     ),
-    "what every recipe returns": ("lib.recipe.Recipe",),
 }
 
 

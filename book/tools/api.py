@@ -34,7 +34,8 @@ def modules() -> list[str]:
 def names_of(module: str) -> dict[str, Callable]:
     """The public classes and functions that a module defines, in its order."""
     found = vars(importlib.import_module(module)).items()
-    ours = lambda what: inspect.isclass(what) or inspect.isfunction(what)
+    # unwrapped, because what `lru_cache` makes of a function is none
+    ours = lambda what: inspect.isclass(what) or inspect.isfunction(inspect.unwrap(what))
     return {
         f"{module}.{name}": what
         for name, what in found

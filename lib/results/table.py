@@ -149,6 +149,10 @@ def paired(results: Results, a: str, b: str) -> Cell:
     """Cost of b minus cost of a, image by image of the digits' test set, each the mean of its seeds.
 
     The cell's values are the images: `std / sqrt(n)` is the error that another test set would make.
+
+    >>> from lib.results.store import read
+    >>> paired(read(), "vae", "vae").mean, paired(read(), "vae", "realnvp").n
+    (0.0, 360)
     """
     mean = lambda model: [
         statistics.fmean(costs) / 1_000 for costs in zip(*results["images"][model], strict=True)

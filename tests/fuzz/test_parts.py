@@ -539,7 +539,7 @@ def test_files(content):
 
 
 @covers(
-    table.cell, table.Cell, table.apart, table.best, table.rows, table.table, table.kind,
+    table.paired, table.cell, table.Cell, table.apart, table.best, table.rows, table.table, table.kind,
     table.reference, table.show, store.read, store.seal, store.write, store.check_row,
     store.missing, store.add, store.blank, store.fingerprint,
 )  # fmt: skip
@@ -555,6 +555,8 @@ def test_tables(values, data):
     assert set(table.best(cells, "cost")) == set(cells)
     assert table.kind(results, data, next(iter(cells))) in protocol.KINDS
     assert table.reference(results, data) and table.show(results, data, ["cost"])
+    there, back = table.paired(results, "vae", "realnvp"), table.paired(results, "realnvp", "vae")
+    assert math.isclose(there.mean, -back.mean, abs_tol=1e-9) and there.n == 360
     assert store.seal(results) == results["sha256"] and not store.missing(results)
     assert json.dumps(store.add(results, results["rows"])["rows"]) == json.dumps(results["rows"])
     assert store.blank()["rows"] == [] and len(store.fingerprint()) == 16
@@ -569,7 +571,7 @@ def test_tables(values, data):
 
 
 @covers(
-    protocol.likelihood, protocol.kept, protocol.pictures, protocol.check_levels, protocol.Reading,
+    protocol.costs, protocol.likelihood, protocol.kept, protocol.pictures, protocol.check_levels, protocol.Reading,
     protocol.test_set, protocol.real_samples, average, in_parts, Calls, counted,
 )  # fmt: skip
 @given(batches((1.0,), least=1), seeds)
@@ -582,6 +584,7 @@ def test_protocol(batch, seed):
         drawn, labels = protocol.test_set(data, 5)
         assert len(drawn) == len(labels) == 5
         assert len(protocol.real_samples(data, seed)) == protocol.SAMPLES[data]
+    assert protocol.costs("digits", torch.rand(5)).shape == (5,)
     found = protocol.likelihood("digits", torch.rand(5))
     assert all(map(math.isfinite, found.values()))
     protocol.check_levels(levels)
