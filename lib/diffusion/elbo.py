@@ -1,4 +1,4 @@
-"""The chain as a latent variable model: its posterior, its bound in three parts, and bits.
+"""The chain as a latent variable model: its bound in three parts, and bits.
 
 The latents are the noisier versions x_{t_1}, ..., x_{t_T} of x, t_1 < ... < t_T. The encoder q
 adds noise and learns nothing; the decoder p walks back with the denoiser. Ho et al. (2020),
@@ -7,62 +7,17 @@ section 3; for any alpha and sigma, Kingma et al. (2021), section 3 and appendix
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lib.diffusion.chain import chain_times, posterior, transition
 from lib.diffusion.denoiser import BaseDenoiser
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import (
-    check_batch,
-    check_count,
-    expand_as_batch,
-    log_normal_interval,
-    sum_dims,
-)
+from lib.utils import check_batch, check_count, log_normal_interval, sum_dims
 
 LOG_2PI = math.log(2 * math.pi)
-
-
-def transition(schedule: Schedule, t: Time, s: Time) -> tuple[Time, Time]:
-    """a and v of q(x_t | x_s) = N(a x_s, v I), s < t.
-
-    a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2: what the noise of x_s, shrunk by a,
-    leaves to be added. In DDPM's chain and for neighbours, a^2 = 1 - beta and v = beta.
-
-    >>> from lib.diffusion import VP
-    >>> a, v = transition(VP(), 0.6, 0.4)
-    >>> round(a**2 + v, 6)
-    1.0
-    """
-    a = schedule.alpha(t) / schedule.alpha(s)
-    return a, schedule.sigma(t) ** 2 - (a * schedule.sigma(s)) ** 2
-
-
-def posterior(
-    schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Time, s: Time
-) -> tuple[Tensor, Time]:
-    """Mean (B, ...) and variance of q(x_s | x_t, x_0) for s < t, any schedule.
-
-    mean = a sigma_s^2 / sigma_t^2 x_t + alpha_s v / sigma_t^2 x_0, variance = sigma_s^2 v /
-    sigma_t^2, with a and v of `transition`. Ho et al. (2020), equations 6 and 7.
-
-    Args:
-        t, s: floats, or one of each for each example, (B,).
-
-    >>> from lib.diffusion import VP
-    >>> mean, variance = posterior(VP(), torch.ones(1, 2), torch.zeros(1, 2), 0.6, 0.4)
-    >>> mean.shape, round(variance, 4)
-    (torch.Size([1, 2]), 0.7154)
-    """
-    if not torch.all(torch.as_tensor(s) < torch.as_tensor(t)):
-        raise ValueError("the posterior goes to a time with less noise: s < t is needed")
-    a, v = transition(schedule, t, s)
-    var_s, var_t = schedule.sigma(s) ** 2, schedule.sigma(t) ** 2
-    old, new = a * var_s / var_t, schedule.alpha(s) * v / var_t
-    return _like(old, x_t) * x_t + _like(new, x_t) * x_0, _like(var_s * v / var_t, x_t)
 
 
 class Bound(NamedTuple):
@@ -142,7 +97,7 @@ def chain_elbo(
             kl = _step_kl(denoiser, x, times[k], times[k + 1], context, variance)
             total = total + kl * (n / draws)
 
-    x_hat = denoiser(_noised(schedule, x, last), last, context)
+    x_hat = denoiser(_noised(denoiser, x, last), last, context)
     std = schedule.sigma(last) / schedule.alpha(last)
     return Bound(prior, total, -last_step_log_prob(x, x_hat, std, levels))
 
@@ -153,7 +108,7 @@ def _step_kl(denoiser, x, t, s, context, variance) -> Tensor:
     Both are Gaussians around the same formula, with x in the one and x_hat in the other.
     """
     schedule = denoiser.schedule
-    error = sum_dims((x - denoiser(_noised(schedule, x, t), t, context)).square())
+    error = sum_dims((x - denoiser(_noised(denoiser, x, t), t, context)).square())
     if variance == "posterior":
         gain = _snr(schedule, s) - _snr(schedule, t)
         return 0.5 * (gain.to(x) if isinstance(gain, Tensor) else gain) * error
@@ -245,7 +200,7 @@ def path_log_weight(
     ts, schedule = chain_times(steps)[::-1], denoiser.schedule
     first = ts[0]
     std = schedule.sigma(first) / schedule.alpha(first)
-    x_s = _noised(schedule, x, first)
+    x_s = _noised(denoiser, x, first)
     log_w = last_step_log_prob(x, denoiser(x_s, first, context), std)
     log_w = log_w - _normal(x_s, schedule.alpha(first) * x, schedule.sigma(first) ** 2)
     for s, t in zip(ts, ts[1:], strict=False):
@@ -257,24 +212,9 @@ def path_log_weight(
     return log_w + _normal(x_s, torch.zeros_like(x), schedule.sigma(ts[-1]) ** 2)
 
 
-def chain_times(steps: int | Sequence[float]) -> list[float]:
-    """T -> the times k / T from 1 down to 1 / T; a list of falling times is checked and returned.
-
-    >>> chain_times(4)
-    [1.0, 0.75, 0.5, 0.25]
-    """
-    if isinstance(steps, int):
-        n = check_count(steps, "steps")
-        return [k / n for k in range(n, 0, -1)]
-    ts = [float(t) for t in steps]
-    if not ts or not ts[-1] > 0 or not all(s < t for t, s in pairwise(ts)):
-        raise ValueError("the chain's times must fall, from noise down to a time above 0")
-    return ts
-
-
-def _noised(schedule: Schedule, x: Tensor, t: Time) -> Tensor:
+def _noised(denoiser: BaseDenoiser, x: Tensor, t: Time) -> Tensor:
     """A draw of q(x_t | x)."""
-    alpha, sigma = _like(schedule.alpha(t), x), _like(schedule.sigma(t), x)
+    alpha, sigma = denoiser.scales(x, t)
     return alpha * x + sigma * torch.randn_like(x)
 
 
@@ -285,7 +225,3 @@ def _normal(x: Tensor, mean: Tensor, var: float) -> Tensor:
 def _snr(schedule: Schedule, t: Time) -> Time:
     log = schedule.log_snr(t)
     return log.exp() if isinstance(log, Tensor) else math.exp(log)
-
-
-def _like(a: Time, x: Tensor) -> Time:
-    return expand_as_batch(a, x) if isinstance(a, Tensor) else a
