@@ -4,13 +4,14 @@ x_t = alpha x + sigma eps. Whoever knows x_hat = E[x | x_t] knows eps_hat = E[ep
 score of p_t too: x_t = alpha x_hat + sigma eps_hat, and score = -eps_hat / sigma (Tweedie).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from lib.data.densities import GaussianMixture
+from lib.diffusion.chain import chain_times
 from lib.diffusion.schedule import Schedule, Time
 from lib.utils import check_batch, expand_as_batch, sum_dims
 
@@ -57,10 +58,8 @@ class BaseDenoiser(nn.Module):
                 f"t must be a number or one for each of the {len(x)} examples, got {tuple(t.shape)}"
             )
         wide = t if t.device.type == "mps" else t.double()  # a float32 t loses digits of sigma
-        return (
-            expand_as_batch(self.schedule.alpha(wide), x),
-            expand_as_batch(self.schedule.sigma(wide), x),
-        )
+        alpha, sigma = self.schedule.alpha(wide), self.schedule.sigma(wide)
+        return expand_as_batch(alpha, x), expand_as_batch(sigma, x)
 
 
 class Denoiser(BaseDenoiser):
@@ -226,15 +225,13 @@ def denoising_loss(
     alpha, sigma = denoiser.scales(x, t)
     eps = torch.randn_like(x)
     x_hat, eps_hat = denoiser.split(alpha * x + sigma * eps, t, context)
-    if weight == "eps":
-        return sum_dims((eps - eps_hat).square()) / x.shape[1:].numel()
-    if weight == "x":
-        return sum_dims((x - x_hat).square()) / x.shape[1:].numel()
+    if weight == "elbo":
+        rate = denoiser.schedule.log_snr_rate(t.double()).to(x)
+        return -0.5 * (1 - t_min) * rate * sum_dims((eps - eps_hat).square())
+    error = x - x_hat if weight == "x" else eps - eps_hat
     if weight == "v":
-        v = (alpha * (eps - eps_hat) - sigma * (x - x_hat)) * (alpha**2 + sigma**2).rsqrt()
-        return sum_dims(v.square()) / x.shape[1:].numel()
-    rate = denoiser.schedule.log_snr_rate(t.double()).to(x)
-    return -0.5 * (1 - t_min) * rate * sum_dims((eps - eps_hat).square())
+        error = (alpha * error - sigma * (x - x_hat)) * (alpha**2 + sigma**2).rsqrt()
+    return sum_dims(error.square()) / x.shape[1:].numel()
 
 
 class Diffusion(nn.Module):
@@ -282,19 +279,21 @@ class Diffusion(nn.Module):
         self,
         n: int,
         context: Tensor | None = None,
-        steps: int = 50,
+        steps: int | Sequence[float] = 50,
         step: Callable | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
         """n samples, (n, *shape), by DDPM's ancestral steps or those of another sampler `step`.
 
+        steps: how many, of equal length down to t_min; or the times themselves, falling.
         start: the noise to start from, of unit variance, (n, *shape); fresh if left out.
         """
         from lib.diffusion.samplers import ancestral, simulate
 
-        p = next(self.parameters())
-        z = torch.randn(n, *self.shape, dtype=p.dtype, device=p.device) if start is None else start
-        ts = self.denoiser.schedule.times(steps, self.t_min)
-        step = step or ancestral(self.denoiser, context)
-        *_, x = simulate(step, z * self.denoiser.schedule.sigma(ts[0]), ts)
+        if start is None:
+            start = next(self.parameters()).new_empty(n, *self.shape).normal_()
+        schedule, step = self.denoiser.schedule, step or ancestral(self.denoiser, context)
+        given = isinstance(steps, Sequence)
+        ts = chain_times(steps) if given else schedule.times(steps, self.t_min)
+        *_, x = simulate(step, start * schedule.sigma(ts[0]), ts)
         return self.denoiser(x, ts[-1], context)
