@@ -17,7 +17,6 @@ from lib.diffusion import digits as ddpm
 from lib.diffusion.digits import DECODE_AT, NO_LABEL, to_levels, to_unit
 from lib.diffusion.elbo import chain_elbo, continuous_steps, last_step_log_prob
 from lib.diffusion.likelihood import flow_bits
-from lib.diffusion.samplers import simulate
 from lib.flows import Compose, Flow, Inverse, Logit, LULinear, Transform, autoregressive_recipes
 from lib.flows import recipes as couplings
 from lib.flows import recipes_ode as ode
@@ -188,13 +187,6 @@ def diffusion_readings(model: Diffusion) -> dict[str, Reading]:
     chain = schedule.log_snr_times(CHAIN - 1, DECODE_AT)
     few = schedule.log_snr_times(QUICK, DECODE_AT)
 
-    def sampler(step, ts: list[float]) -> Callable[[int], Tensor]:
-        def draw(n: int) -> Tensor:
-            *_, x = simulate(step, schedule.sigma(1.0) * torch.randn(n, 1, 8, 8), ts)
-            return to_levels(denoiser(x, DECODE_AT))
-
-        return draw
-
     def bound(levels: Tensor) -> Tensor:
         return chain_elbo(denoiser, to_unit(levels), chain, levels=N).total
 
@@ -209,7 +201,10 @@ def diffusion_readings(model: Diffusion) -> dict[str, Reading]:
         how = dict(decode_at=DECODE_AT, trace="hutchinson", rtol=1e-3, atol=1e-3)
         return flow_bits(denoiser, to_unit(levels), N, **how) * (D * math.log(2))
 
-    read = lambda nats, step, ts, kind: counted([denoiser.net], nats, sampler(step, ts), kind)
+    def read(nats, step, ts, kind) -> Reading:
+        draw = lambda n: to_levels(model.sample(n, steps=ts, step=step))
+        return counted([denoiser.net], nats, draw, kind)
+
     return {
         "ddpm": read(bound, ancestral(denoiser), chain, "bound"),
         "sde": read(limit, euler_maruyama(denoiser), chain, "bound"),

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from lib.diffusion.denoiser import Diffusion
 from lib.diffusion.elbo import chain_elbo
-from lib.diffusion.samplers import ancestral, simulate
 from lib.utils import check_count
 from lib.vae.elbo import draw, normal_log_prob
 from lib.vae.vae import VAE
@@ -102,10 +101,6 @@ class DiffusionPrior(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, times: Sequence[float]) -> Tensor:
         """n draws of x, (n, ...): latents by DDPM's steps along `times`, then p(x | z)."""
-        denoiser = self.diffusion.denoiser
         start = torch.randn(check_count(n), self.vae.latent).to(self.shift)
-        start = start * denoiser.schedule.sigma(times[0])
-        *_, u = simulate(ancestral(denoiser), start, times)
-        u = denoiser(u, times[-1])
-        params = self.vae.decode(u * self.scale + self.shift)
-        return self.vae.likelihood.sample(params)
+        u = self.diffusion.sample(n, steps=times, start=start)
+        return self.vae.likelihood.sample(self.vae.decode(u * self.scale + self.shift))
