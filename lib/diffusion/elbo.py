@@ -79,12 +79,10 @@ def chain_elbo(
     True
     """
     check_batch(x, context=context)
-    ts, schedule = chain_times(steps), denoiser.schedule
+    ts = chain_times(steps)
     if variance not in ("posterior", "forward"):
         raise ValueError(f'variance must be "posterior" or "forward", got {variance!r}')
-    top, last = ts[0], ts[-1]
-    prior = 0.5 * (schedule.alpha(top) / schedule.sigma(top)) ** 2 * sum_dims(x.square())
-
+    prior = _prior_kl(denoiser.schedule, x, ts[0])
     total, n = torch.zeros_like(prior), len(ts) - 1
     if draws is None:
         for t, s in zip(ts, ts[1:], strict=False):
@@ -97,9 +95,19 @@ def chain_elbo(
             kl = _step_kl(denoiser, x, times[k], times[k + 1], context, variance)
             total = total + kl * (n / draws)
 
-    x_hat = denoiser(_noised(denoiser, x, last), last, context)
-    std = schedule.sigma(last) / schedule.alpha(last)
-    return Bound(prior, total, -last_step_log_prob(x, x_hat, std, levels))
+    return Bound(prior, total, _last_step(denoiser, x, ts[-1], context, levels))
+
+
+def _prior_kl(schedule: Schedule, x: Tensor, t: float) -> Tensor:
+    """KL(q(x_t | x) || N(0, sigma_t^2)), whose variances are equal: (B,)."""
+    return 0.5 * (schedule.alpha(t) / schedule.sigma(t)) ** 2 * sum_dims(x.square())
+
+
+def _last_step(denoiser, x, t, context, levels) -> Tensor:
+    """-log p(x | x_t) at one draw of x_t: (B,)."""
+    x_hat = denoiser(_noised(denoiser, x, t), t, context)
+    std = denoiser.schedule.sigma(t) / denoiser.schedule.alpha(t)
+    return -last_step_log_prob(x, x_hat, std, levels)
 
 
 def _step_kl(denoiser, x, t, s, context, variance) -> Tensor:
@@ -177,6 +185,33 @@ def continuous_steps(
         x_t = schedule.alpha(t) * x + schedule.sigma(t) * eps
         total = total + sum_dims((eps - denoiser.eps(x_t, t, context)).square())
     return 0.5 * (high - low) / n * total
+
+
+@torch.no_grad()
+def continuous_elbo(
+    denoiser: BaseDenoiser,
+    x: Tensor,
+    t_min: float,
+    context: Tensor | None = None,
+    levels: int | None = None,
+    draws: int = 32,
+) -> Bound:
+    """What `chain_elbo` tends to with many steps between 1 and t_min: the bound of the SDE.
+
+    Its middle part is `continuous_steps`, by `draws` calls of the network; the prior is N(0,
+    sigma(1)^2), the last step starts from t_min, and `levels` are those of `chain_elbo`.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> p = two_gaussians()
+    >>> bound = continuous_elbo(ExactDenoiser(p, VP()), p.sample(500), 1e-3)
+    >>> bool((bound.total.mean() - p.entropy()).abs() < 0.2)
+    True
+    """
+    check_batch(x, context=context)
+    prior = _prior_kl(denoiser.schedule, x, 1.0)
+    last = _last_step(denoiser, x, t_min, context, levels)
+    return Bound(prior, continuous_steps(denoiser, x, t_min, context, draws), last)
 
 
 @torch.no_grad()

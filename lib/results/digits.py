@@ -15,7 +15,7 @@ from lib.data.images import LEVELS, dequantise, quantise
 from lib.diffusion import Cosine, Denoiser, Diffusion, ancestral, dpm_solver_multi, euler_maruyama
 from lib.diffusion import digits as ddpm
 from lib.diffusion.digits import DECODE_AT, NO_LABEL, to_levels, to_unit
-from lib.diffusion.elbo import chain_elbo, continuous_steps, last_step_log_prob
+from lib.diffusion.elbo import chain_elbo, continuous_elbo
 from lib.diffusion.likelihood import flow_bits
 from lib.flows import Compose, Flow, Inverse, Logit, LULinear, Transform, autoregressive_recipes
 from lib.flows import recipes as couplings
@@ -29,7 +29,6 @@ from lib.results.nets import VectorNet
 from lib.results.prior import DiffusionPrior
 from lib.results.protocol import Reading
 from lib.results.training import Clock, Trained, average, counted, finish, train, weighted
-from lib.utils import sum_dims
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
 from lib.vae.likelihoods import DiscretisedLogistic
 from lib.vae.recipes import digits_vae
@@ -191,11 +190,7 @@ def diffusion_readings(model: Diffusion) -> dict[str, Reading]:
         return chain_elbo(denoiser, to_unit(levels), chain, levels=N).total
 
     def limit(levels: Tensor) -> Tensor:
-        x, a, s = to_unit(levels), schedule.alpha(DECODE_AT), schedule.sigma(DECODE_AT)
-        top = 0.5 * (schedule.alpha(1.0) / schedule.sigma(1.0)) ** 2 * sum_dims(x.square())
-        x_hat = denoiser(a * x + s * torch.randn_like(x), DECODE_AT)
-        steps = continuous_steps(denoiser, x, DECODE_AT, draws=CHAIN)
-        return top + steps - last_step_log_prob(x, x_hat, s / a, N)
+        return continuous_elbo(denoiser, to_unit(levels), DECODE_AT, levels=N, draws=CHAIN).total
 
     def exact(levels: Tensor) -> Tensor:
         how = dict(decode_at=DECODE_AT, trace="hutchinson", rtol=1e-3, atol=1e-3)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib.data.densities import eight_gaussians
 from lib.diffusion import Cosine, Denoiser, Diffusion, ancestral, dpm_solver_multi, euler_maruyama
-from lib.diffusion.elbo import chain_elbo, continuous_steps, last_step_log_prob
+from lib.diffusion.elbo import chain_elbo, continuous_elbo
 from lib.diffusion.likelihood import flow_log_prob
 from lib.flows import Affine, Compose, Flow, Inverse, LULinear, Transform, recipes_ode
 from lib.flows.builders import iaf as iaf_layers
@@ -23,7 +23,6 @@ from lib.results.nets import VectorNet
 from lib.results.prior import DiffusionPrior
 from lib.results.protocol import Reading
 from lib.results.training import Clock, Trained, average, counted, finish, in_parts, train
-from lib.utils import sum_dims
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
 from lib.vae.likelihoods import Gaussian
 from lib.vae.nets import mlp_decoder, mlp_encoder
@@ -171,16 +170,10 @@ def diffusion_readings(model: Diffusion) -> dict[str, Reading]:
     denoiser, schedule = model.denoiser, model.denoiser.schedule
     chain = schedule.log_snr_times(CHAIN - 1, LAST)
     few = schedule.log_snr_times(QUICK, LAST)
-    a, s = schedule.alpha(LAST), schedule.sigma(LAST)
-
-    def limit(x: Tensor) -> Tensor:
-        top = 0.5 * (schedule.alpha(1.0) / schedule.sigma(1.0)) ** 2 * sum_dims(x.square())
-        x_hat = denoiser(a * x + s * torch.randn_like(x), LAST)
-        steps = continuous_steps(denoiser, x, LAST, draws=CHAIN)
-        return top + steps - last_step_log_prob(x, x_hat, s / a)
 
     exact = lambda x: -flow_log_prob(denoiser, x, t0=1e-3, rtol=1e-4, atol=1e-4)[0]
     bound = lambda x: chain_elbo(denoiser, x, chain).total
+    limit = lambda x: continuous_elbo(denoiser, x, LAST, draws=CHAIN).total
 
     def read(nats, step, ts, kind) -> Reading:
         draw = lambda n: model.sample(n, steps=ts, step=step)

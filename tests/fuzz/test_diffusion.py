@@ -345,7 +345,10 @@ def test_posterior_of_the_chain(batch, name, t, s):
     apart(lambda a, b: elbo.posterior(schedule, a, b, t, s)[0], x_t, x_0)
 
 
-@covers(elbo.chain_elbo, elbo.Bound, elbo.chain_times, elbo.continuous_steps, elbo.path_log_weight)
+@covers(
+    elbo.chain_elbo, elbo.Bound, elbo.chain_times, elbo.continuous_steps, elbo.continuous_elbo,
+    elbo.path_log_weight,
+)  # fmt: skip
 @given(
     batches((1.0, 0.0, 1e-30, 30.0, 1e3), most=3),
     schedules,
@@ -363,14 +366,20 @@ def test_bounds(batch, name, T, variance):
         assert all(part.shape == (batch.rows,) for part in bound)
         finite([*bound, bound.total, *bound.bits(2)])
         assert (bound.prior >= 0).all() and (bound.steps >= 0).all()
-    for value in (elbo.continuous_steps(d, x, 1e-2, draws=2), elbo.path_log_weight(d, x, T)):
+    bound = elbo.continuous_elbo(d, x, 1e-2, draws=2)
+    finite(bound)
+    assert (bound.prior >= 0).all() and (bound.steps >= 0).all()
+    steps = elbo.continuous_steps(d, x, 1e-2, draws=2)
+    for value in (*bound, steps, elbo.path_log_weight(d, x, T)):
         assert value.shape == (batch.rows,)
         finite(value)
     for bad in ([], [0.5, 0.7], [0.5, 0.0], [0.5, math.nan]):
         refused(lambda bad=bad: elbo.chain_times(bad), ValueError)
     refused(lambda: elbo.chain_elbo(d, x, T, variance="none"), ValueError)
     refused(lambda: elbo.chain_elbo(d, x, T, draws=0), ValueError) if T > 1 else None
-    wrong_kind(lambda x: elbo.chain_elbo(d, x, T), batch.like(scale=1.0).draw(2))
+    refused(lambda: elbo.continuous_elbo(d, x, 1e-2, draws=0), ValueError)
+    for of in (lambda x: elbo.chain_elbo(d, x, T), lambda x: elbo.continuous_elbo(d, x, 1e-2)):
+        wrong_kind(of, batch.like(scale=1.0).draw(2))
 
 
 @covers(elbo.last_step_log_prob)
