@@ -81,22 +81,24 @@ class DiffusionPrior(nn.Module):
     @torch.no_grad()
     def bound(self, x: Tensor, times: Sequence[float]) -> LatentBound:
         """One draw of z for each x, and the diffusion's chain along `times`: (B, ...) -> (B,) each."""
-        mean, log_std = self.vae.encode(x)
-        z = draw(mean, log_std)[0][0]
-        recon = self.vae.likelihood.log_prob(x, self.vae.decode(z))
+        z, recon, entropy = self._encoded(x)
         u = (z - self.shift) / self.scale
         prior = chain_elbo(self.diffusion.denoiser, u, times).total + self.scale.log().sum()
-        entropy = log_std.sum(1) + 0.5 * self.vae.latent * math.log(2 * math.pi * math.e)
-        return LatentBound(-recon, prior, entropy)
+        return LatentBound(recon, prior, entropy)
 
     @torch.no_grad()
     def standard_bound(self, x: Tensor) -> LatentBound:
         """The same VAE with the prior N(0, I) it was trained with: what the diffusion is to beat."""
+        z, recon, entropy = self._encoded(x)
+        return LatentBound(recon, -normal_log_prob(z, 0.0, 0.0), entropy)
+
+    def _encoded(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A draw of z for each x, (B, latent), -log p(x | z) of it, and the entropy of q(z | x)."""
         mean, log_std = self.vae.encode(x)
         z = draw(mean, log_std)[0][0]
-        recon = self.vae.likelihood.log_prob(x, self.vae.decode(z))
+        recon = -self.vae.likelihood.log_prob(x, self.vae.decode(z))
         entropy = log_std.sum(1) + 0.5 * self.vae.latent * math.log(2 * math.pi * math.e)
-        return LatentBound(-recon, -normal_log_prob(z, 0.0, 0.0), entropy)
+        return z, recon, entropy
 
     @torch.no_grad()
     def sample(self, n: int, times: Sequence[float]) -> Tensor:
