@@ -205,9 +205,8 @@ def _run(recipe: Recipe, args, path: Path | None, first: bool, every: int, unit)
         since.clear()
         if first:
             print(*log.rows[-1]["point"], f"{u.seconds:.0f} s", flush=True)
-    else:
-        if not log.rows:  # a run that was complete already
-            log.begin(recipe.fit["steps"] + 1)
+    if not log.rows:  # a run that was complete already
+        log.begin(recipe.fit["steps"] + 1)
     return log
 
 
