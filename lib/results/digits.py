@@ -140,18 +140,20 @@ def latent_reading(model: LatentModel, draws: int = 8, samples: int = 200) -> Re
     return counted([model.decoder], bound, lambda n: model.sample(n).byte(), "bound", tighter)
 
 
+def _vae(name: str, recipe: couplings.Recipe, share: float) -> Trained:
+    spent = train(recipe.model, recipe.train, share, **recipe.fit)
+    return finish(recipe.model, {name: latent_reading(recipe.model)}, spent)
+
+
 def vae(seed: int, share: float = 1.0) -> Trained:
     """Chapter 3: 20 latent numbers."""
-    recipe = digits_vae(LATENT, seed=seed)
-    spent = train(recipe.model, recipe.train, share, **recipe.fit)
-    return finish(recipe.model, {"vae": latent_reading(recipe.model)}, spent)
+    return _vae("vae", digits_vae(LATENT, seed=seed), share)
 
 
 def vae_iaf(seed: int, share: float = 1.0) -> Trained:
     """Chapter 5: the same with two IAF maps behind the posterior's Gaussian."""
     recipe = autoregressive_recipes.digits_iaf(layers=2, latent=LATENT, seed=seed)
-    spent = train(recipe.model, recipe.train, share, **recipe.fit)
-    return finish(recipe.model, {"vae_iaf": latent_reading(recipe.model)}, spent)
+    return _vae("vae_iaf", recipe, share)
 
 
 def hvae(seed: int, share: float = 1.0) -> Trained:
