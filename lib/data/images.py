@@ -149,14 +149,13 @@ def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float
     volume n_levels^-D; so P(k) = n_levels^-D E_u p((k + u) / n_levels). By Jensen
     -ln P(k) <= E_u[-ln p] + D ln n_levels: in bits and divided by D that is what we return, an
     upper bound on the bits needed to store the levels (Theis et al. 2016). A uniform density has
-    nll = 0, hence log2 n_levels bits: 8 for bytes.
+    nll = 0, hence log2 n_levels bits: 8 for bytes. n_levels = 1 turns nats into bits alone.
 
     >>> bits_per_dim(0.0, dim=64, n_levels=256)
     8.0
     """
-    if dim < 1:
-        raise ValueError(f"bits per dimension need at least one dimension, got {dim}")
-    return (nll / dim + math.log(_check_n_levels(n_levels))) / math.log(2)
+    check_count(dim, "dim"), check_count(n_levels, "n_levels")
+    return (nll / dim + math.log(n_levels)) / math.log(2)
 
 
 def to_logit(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:

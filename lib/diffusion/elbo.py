@@ -15,13 +15,7 @@ from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import (
-    check_batch,
-    check_count,
-    expand_as_batch,
-    log_normal_interval,
-    sum_dims,
-)
+from lib.utils import check_batch, check_count, expand_as_batch, log_normal_interval, sum_dims
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -187,9 +181,9 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
         raise ValueError(
             f"x must be {levels} levels spread evenly over [-1, 1], as 2 k / (n-1) - 1"
         )
-    inner = log_normal_interval((x - x_hat) / std, half / std)
-    first = torch.special.log_ndtr((x + half - x_hat) / std)
-    last = torch.special.log_ndtr(-(x - half - x_hat) / std)
+    low, high = (x - half - x_hat) / std, (x + half - x_hat) / std
+    inner = log_normal_interval(low, high, 2 * half / std)
+    first, last = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
     return sum_dims(torch.where(k == 0, first, torch.where(k == levels - 1, last, inner)))
 
 
