@@ -171,8 +171,8 @@ def check_indices(k: Tensor, count: int, name: str) -> Tensor:
     return k
 
 
-def check_count(n: int, name: str = "n") -> int:
-    """Return n if it is a positive whole number; else explain.
+def check_count(n: int, name: str = "n", least: int = 1) -> int:
+    """Return n if it is a whole number from `least` up; else explain.
 
     >>> check_count(0, 'steps')
     Traceback (most recent call last):
@@ -181,6 +181,6 @@ def check_count(n: int, name: str = "n") -> int:
     """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"{name} must be an int, not {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1, not {n}")
+    if n < least:
+        raise ValueError(f"{name} must be at least {least}, not {n}")
     return n

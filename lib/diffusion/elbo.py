@@ -173,8 +173,7 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
         raise ValueError(f"std must be above 0, got {std}")
     if levels is None:
         return sum_dims(-0.5 * (((x - x_hat) / std).square() + LOG_2PI) - math.log(std))
-    if levels < 2:
-        raise ValueError(f"a grid of levels has at least 2 of them, got {levels}")
+    check_count(levels, "levels", 2)
     half = 1 / (levels - 1)
     k = ((x + 1) / (2 * half)).round()
     if ((k * 2 * half - 1 - x).abs() > 1e-3 * half).any() or (x.abs() > 1 + 1e-6).any():

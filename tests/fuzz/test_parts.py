@@ -549,12 +549,14 @@ def test_files(content):
 
 
 @covers(
-    table.paired, table.cell, table.Cell, table.apart, table.best, table.rows, table.table, table.kind,
+    table.paired, table.Metric, table.cell, table.Cell, table.apart, table.best, table.rows, table.table, table.kind,
     table.reference, table.show, store.read, store.seal, store.write, store.check_row,
     store.missing, store.add, store.blank, store.fingerprint,
 )  # fmt: skip
 @given(st.lists(st.floats(-1e6, 1e6), max_size=4), st.sampled_from(protocol.DATA))
 def test_tables(values, data):
+    cost = table.METRICS["cost"]
+    assert table.Metric(*cost) == cost and cost.better == -1
     c = outcome(lambda: table.cell(values))
     assert (c is None) == (not values)
     if c is not None:
