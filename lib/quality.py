@@ -171,8 +171,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def accuracy(self, x: Tensor, labels: Tensor) -> float:
         """The share of images whose most probable label is right."""
-        if len(x) == 0:
-            raise ValueError("a share of images needs at least one of them")
+        check_count(len(x), "the number of images")
         guess = torch.cat([self.logits(part).argmax(1) for part in x.split(500)])
         return (guess == labels).double().mean().item()
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lib.attention import Attention, CrossAttention, zeroed
 from lib.nets import pixel_shuffle, pixel_unshuffle
-from lib.utils import can_look, check_count
+from lib.utils import check_batch, check_count, check_indices
 
 
 def time_embedding(t: Tensor, width: int, scale: float = 1000.0, longest: float = 1e4) -> Tensor:
@@ -180,14 +180,13 @@ class UNet(nn.Module):
         return pixel_shuffle(self.last(_silu(self.norm(h))), self.patch)
 
     def _check(self, x: Tensor, t: Tensor, context: Tensor | None) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"UNet expects a torch.Tensor, got {type(x).__name__}")
+        check_batch(x, name="the input of UNet", finite=False)
         if x.ndim != 4 or x.shape[1] != self.channels_in:
             raise ValueError(
                 f"UNet expects images (B, {self.channels_in}, H, W), got shape {tuple(x.shape)}"
             )
         weights = self.first.weight.dtype
-        if x.dtype != weights and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != weights and torch.float64 in (x.dtype, weights):  # autocast mixes the others
             raise TypeError(f"this UNet has {weights} weights, its input is {x.dtype}")
         H, W = x.shape[2:]
         factor = self.patch * 2**self.halvings
@@ -222,9 +221,8 @@ class UNet(nn.Module):
                     f"the context must be {kind} of shape {shape}, "
                     f"got {context.dtype} of shape {tuple(context.shape)}"
                 )
-            if self.classes and can_look(context):
-                if ((context < 0) | (context > self.null)).any():
-                    raise ValueError(f"labels go from 0 to {self.null}, got {context.tolist()}")
+            if self.classes:
+                check_indices(context, self.null + 1, "labels")
 
 
 class Block(nn.Module):

@@ -41,19 +41,20 @@ def std_normal_log_prob(z: Tensor) -> Tensor:
     return sum_dims(-0.5 * (z**2 + 1.8378770664093453))  # log(2 pi)
 
 
-def log_normal_interval(centre: Tensor, half: Tensor | float) -> Tensor:
-    """log P(centre - half < n < centre + half) of a standard normal n, elementwise, half > 0.
+def log_normal_interval(low: Tensor, high: Tensor, width: float) -> Tensor:
+    """log P(low < n < high) of a standard normal n, elementwise; width = high - low > 0.
 
     By symmetry the interval is taken on the left, where both values of the distribution function
-    are small. Far out their logarithms agree in all digits: the gap between them is then the one
-    that the density makes, which bounds it everywhere.
+    are small. Far out they agree in all digits, and so may `low` and `high`: the gap between the
+    logarithms is then the one that the density makes, which bounds it everywhere.
 
-    >>> log_normal_interval(torch.tensor([0.0, -40.0]), 1.0)
+    >>> log_normal_interval(torch.tensor([-1.0, -41.0]), torch.tensor([1.0, -39.0]), 2.0)
     tensor([-3.8172e-01, -7.6508e+02])
     """
-    left = -centre.abs()
-    log_high, log_low = torch.special.log_ndtr(left + half), torch.special.log_ndtr(left - half)
-    gap = torch.fmin(log_low - log_high, 2 * half * left)  # fmin: -inf - (-inf) is NaN
+    flip = low + high > 0
+    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    gap = torch.fmin(log_low - log_high, 0.5 * width * (low + high))  # fmin: -inf - (-inf) is NaN
     return log_high + torch.log(-torch.expm1(gap))
 
 
@@ -154,8 +155,24 @@ def can_look(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def check_count(n: int, name: str = "n") -> int:
-    """Return n if it is a positive whole number; else explain.
+def check_indices(k: Tensor, count: int, name: str) -> Tensor:
+    """Return whole numbers k if they lie in 0 .. count - 1; else say where they lie.
+
+    Not looked at on a GPU, which would have to be waited for; there an index out of range stops the
+    kernel that uses it.
+
+    >>> check_indices(torch.tensor([3, 7]), 5, "labels")
+    Traceback (most recent call last):
+        ...
+    ValueError: labels go from 0 to 4, got 3 to 7
+    """
+    if can_look(k) and known(((k < 0) | (k >= count)).any()):
+        raise ValueError(f"{name} go from 0 to {count - 1}, got {int(k.min())} to {int(k.max())}")
+    return k
+
+
+def check_count(n: int, name: str = "n", least: int = 1) -> int:
+    """Return n if it is a whole number from `least` up; else explain.
 
     >>> check_count(0, 'steps')
     Traceback (most recent call last):
@@ -164,6 +181,6 @@ def check_count(n: int, name: str = "n") -> int:
     """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"{name} must be an int, not {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1, not {n}")
+    if n < least:
+        raise ValueError(f"{name} must be at least {least}, not {n}")
     return n

@@ -10,6 +10,7 @@ import re
 import torch
 from torch import Tensor
 
+from ..utils import check_indices
 from .attributes import (
     BACKGROUNDS,
     COLOURS,
@@ -135,11 +136,7 @@ def decode_captions(tokens: Tensor) -> list[str]:
         raise TypeError(
             f"tokens are integers (B, length), got {tokens.dtype} {tuple(tokens.shape)}"
         )
-    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(VOCABULARY):
-        raise ValueError(
-            f"tokens go from 0 to {len(VOCABULARY) - 1}, got {int(tokens.min())} to "
-            f"{int(tokens.max())}"
-        )
+    tokens = check_indices(tokens.cpu(), len(VOCABULARY), "tokens")
     return [" ".join(VOCABULARY[k] for k in row if k) for row in tokens.tolist()]
 
 

@@ -106,7 +106,7 @@ def dequantise(
     if not isinstance(levels, Tensor) or levels.is_floating_point() or levels.is_complex():
         kind = levels.dtype if isinstance(levels, Tensor) else type(levels).__name__
         raise TypeError(f"levels must be a tensor of integers, not {kind}")
-    _check_n_levels(n_levels)
+    check_count(n_levels, "n_levels", 2)
     if levels.numel() and not 0 <= int(levels.min()) <= int(levels.max()) < n_levels:
         low, high = int(levels.min()), int(levels.max())
         raise ValueError(f"levels must lie in 0 .. {n_levels - 1}, but go from {low} to {high}")
@@ -126,7 +126,7 @@ def quantise(x: Tensor, n_levels: int) -> Tensor:
     tensor([ 0,  8, 16, 16], dtype=torch.uint8)
     """
     check_finite(check_batch(x))
-    _check_n_levels(n_levels)
+    check_count(n_levels, "n_levels", 2)
     k = (x * n_levels).floor().clamp(0, n_levels - 1)
     # The product is rounded: put k right where x is not in [k / n, (k + 1) / n) as computed.
     k = k + ((k + 1) / n_levels <= x).to(x) - (k / n_levels > x).to(x)
@@ -139,7 +139,7 @@ def to_unit(levels: Tensor, n_levels: int, u: Tensor | float = 0.5) -> Tensor:
     >>> to_unit(torch.tensor([0.0, 8.0, 16.0]), 17)
     tensor([-1.,  0.,  1.])
     """
-    return (levels + (u - 0.5)) * (2 / (_check_n_levels(n_levels) - 1)) - 1
+    return (levels + (u - 0.5)) * (2 / (check_count(n_levels, "n_levels", 2) - 1)) - 1
 
 
 def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float:
@@ -149,14 +149,13 @@ def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float
     volume n_levels^-D; so P(k) = n_levels^-D E_u p((k + u) / n_levels). By Jensen
     -ln P(k) <= E_u[-ln p] + D ln n_levels: in bits and divided by D that is what we return, an
     upper bound on the bits needed to store the levels (Theis et al. 2016). A uniform density has
-    nll = 0, hence log2 n_levels bits: 8 for bytes.
+    nll = 0, hence log2 n_levels bits: 8 for bytes. n_levels = 1 turns nats into bits alone.
 
     >>> bits_per_dim(0.0, dim=64, n_levels=256)
     8.0
     """
-    if dim < 1:
-        raise ValueError(f"bits per dimension need at least one dimension, got {dim}")
-    return (nll / dim + math.log(_check_n_levels(n_levels))) / math.log(2)
+    check_count(dim, "dim"), check_count(n_levels, "n_levels")
+    return (nll / dim + math.log(n_levels)) / math.log(2)
 
 
 def to_logit(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
@@ -215,20 +214,13 @@ def logit_constant(x: Tensor, n_levels: int, margin: float) -> float:
     >>> round(logit_constant(torch.full((2, 4), 0.5), 256, 0.05), 4)
     6.152
     """
-    if len(x) == 0:
-        raise ValueError("the mean over a data set needs at least one image")
+    check_count(len(x), "the number of images")
     return float(logit_bits_per_dim(x.new_zeros(len(x)), x, n_levels, margin).double().mean())
 
 
 def _check_margin(margin: float) -> None:
     if not 0 <= margin < 0.5:
         raise ValueError(f"margin must be in [0, 0.5), not {margin}")
-
-
-def _check_n_levels(n_levels: int) -> int:
-    if check_count(n_levels, "n_levels") < 2:
-        raise ValueError(f"n_levels must be at least 2, not {n_levels}")
-    return n_levels
 
 
 def _logs(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:

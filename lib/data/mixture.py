@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..utils import check_batch, known
+from ..utils import can_look, check_batch, known
 from .base import Density, Draw
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -79,13 +79,13 @@ class GaussianMixture(Density):
         """grad log p(x) = sum_k p(k | x) C_k^-1 (m_k - x): (B, D) -> (B, D)."""
         self._check(x)
         log, y, var = self._components(x)
-        share = _log_shares(log, y, var).exp()
+        share = _comparable(log, y, var).softmax(1)
         return -torch.einsum("bk,kij,bkj->bi", share, self.axes.to(x), y / var)
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """p(k | x), the exact classifier: (B, D) -> (B, K)."""
         self._check(x)
-        return _log_shares(*self._components(x)).exp()
+        return _comparable(*self._components(x)).softmax(1)
 
     def component(self, k: int) -> "GaussianMixture":
         """The law of x given that it came from component k."""
@@ -142,9 +142,8 @@ class GaussianMixture(Density):
         log, y, var = self._components(x_t, alpha, sigma)
         v, axes = self.variances.to(x_t), self.axes.to(x_t)
         means = self.means.to(x_t) + torch.einsum("kij,bkj->bki", axes, alpha * v / var * y)
-        return Posterior(
-            _log_shares(log, y, var), means, axes, (sigma**2 * v / var).expand_as(means)
-        )
+        log_weights = _comparable(log, y, var).log_softmax(1)
+        return Posterior(log_weights, means, axes, (sigma**2 * v / var).expand_as(means))
 
     def denoise(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
         """E[x_0 | x_t]: (B, D) -> (B, D), what an ideal denoiser returns. Tweedie's formula,
@@ -203,18 +202,18 @@ class Posterior(NamedTuple):
         return self.means[row, k] + torch.einsum("bij,bj->bi", self.axes[k], eps)
 
 
-def _log_shares(log: Tensor, y: Tensor, var: Tensor) -> Tensor:
-    """log p(k | x), (B, K), from what `_components` gives.
+def _comparable(log: Tensor, y: Tensor, var: Tensor) -> Tensor:
+    """What `_components` gives, (B, K), with no row of -inf alone, of which a softmax is NaN.
 
-    So far out that every square overflows, all of it belongs to the component that is nearest in
-    its own standard deviations.
+    So far out that every square overflows, all of the weight goes to the component that is nearest
+    in its own standard deviations.
     """
     lost = log.amax(1, keepdim=True) == -math.inf
-    if known(lost.any()):
-        reach = y.detach().abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
-        far = -((y / reach) ** 2 / var).sum(-1)
-        log = torch.where(lost, far / torch.finfo(y.dtype).eps ** 2, log)
-    return log.log_softmax(1)
+    if can_look(log) and not known(lost.any()):  # a GPU is not waited for: it computes both
+        return log
+    reach = y.detach().abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
+    far = -((y / reach) ** 2 / var).sum(-1)
+    return torch.where(lost, far / torch.finfo(y.dtype).eps ** 2, log)
 
 
 def _number(a, name: str) -> Tensor:

@@ -87,7 +87,9 @@ def _log_kernel(delta: Tensor, side: float, std: float) -> Tensor:
         inside = (delta.abs() <= side / 2).all(-1)
         log = torch.where(inside, -2.0 * math.log(side), -math.inf).to(delta)
         return log.masked_fill(delta.isnan().any(-1), math.nan)
-    return (log_normal_interval(delta / std, side / std / 2) - math.log(side)).sum(-1)
+    left = -delta.abs()  # the kernel is even
+    low, high = (left - side / 2) / std, (left + side / 2) / std
+    return (log_normal_interval(low, high, side / std) - math.log(side)).sum(-1)
 
 
 def _legendre(edges: list[float], counts: list[int]) -> tuple[Tensor, Tensor]:

@@ -71,8 +71,7 @@ class BoltzmannMachine(nn.Module):
         E_data[y_i y_j] - E_model[y_i y_j] off the diagonal, and E_data[y_i] - E_model[y_i].
         """
         check_batch(y, self.D, "y", finite=False)
-        if len(y) == 0:
-            raise ValueError("the gradient is a mean over examples and needs at least one of them")
+        check_count(len(y), "the number of examples")
         pair, mean = self.moments()
         return y.T @ y / len(y) - pair, y.mean(0) - mean
 

@@ -142,17 +142,16 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
         raise ValueError(f"std must be above 0, got {std}")
     if levels is None:
         return sum_dims(-0.5 * (((x - x_hat) / std).square() + LOG_2PI) - math.log(std))
-    if levels < 2:
-        raise ValueError(f"a grid of levels has at least 2 of them, got {levels}")
+    check_count(levels, "levels", 2)
     half = 1 / (levels - 1)
     k = ((x + 1) / (2 * half)).round()
     if ((k * 2 * half - 1 - x).abs() > 1e-3 * half).any() or (x.abs() > 1 + 1e-6).any():
         raise ValueError(
             f"x must be {levels} levels spread evenly over [-1, 1], as 2 k / (n-1) - 1"
         )
-    inner = log_normal_interval((x - x_hat) / std, half / std)
-    first = torch.special.log_ndtr((x + half - x_hat) / std)
-    last = torch.special.log_ndtr(-(x - half - x_hat) / std)
+    low, high = (x - half - x_hat) / std, (x + half - x_hat) / std
+    inner = log_normal_interval(low, high, 2 * half / std)
+    first, last = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
     return sum_dims(torch.where(k == 0, first, torch.where(k == levels - 1, last, inner)))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib.attention import attend
 from lib.diffusion.denoiser import BaseDenoiser, Diffusion
-from lib.utils import can_look, check_count
+from lib.utils import check_count, check_indices
 from lib.vae.autoencoder import Autoencoder
 
 
@@ -40,15 +40,7 @@ class CaptionEncoder(nn.Module):
                 f"a caption is a row of at most {self.length} integer tokens (B, L), "
                 f"got {tokens.dtype} of shape {tuple(tokens.shape)}"
             )
-        if (
-            can_look(tokens)
-            and tokens.numel()
-            and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.words
-        ):
-            raise ValueError(
-                f"tokens go from 0 to {self.words - 1}, got {int(tokens.min())} to "
-                f"{int(tokens.max())}"
-            )
+        check_indices(tokens, self.words, "tokens")
         h = self.word(tokens) + self.place.weight[: tokens.shape[1]]
         for layer in self.layers:
             h = layer(h)

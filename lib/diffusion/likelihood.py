@@ -82,8 +82,7 @@ def flow_bits(
     >>> flow_bits(ExactDenoiser(two_gaussians(), VP()), x, levels=3, solver="rk4").shape
     torch.Size([2])
     """
-    if levels < 2:
-        raise ValueError(f"a grid of levels has at least 2 of them, got {levels}")
+    check_count(levels, "levels", 2)
     if decode_at is not None:
         how["t0"] = decode_at
     noised = _uniform if decode_at is None else _gaussian

@@ -56,7 +56,7 @@ def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
 
 
 def check_falls(t: float, s: float) -> None:
-    """TODO
+    """Raise unless s < t: a step that draws noise cannot go back towards it.
 
     >>> check_falls(0.3, 0.2)  # falls, as it must
     """

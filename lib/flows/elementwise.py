@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.flows.transform import Transform, known
-from lib.utils import sum_dims
+from lib.flows.transform import Transform
+from lib.utils import known, sum_dims
 
 
 def check_data(transform: Transform, x: Tensor) -> None:

@@ -150,8 +150,7 @@ class ReverseKL(nn.Module):
     @torch.no_grad()
     def kl(self, noise: Tensor, log_z: float) -> tuple[float, float]:
         """KL(q || p) in nats and its standard error, from base draws (B, D)."""
-        if len(noise) < 2:
-            raise ValueError(f"a standard error needs at least 2 draws, got {len(noise)}")
+        check_count(len(noise), "the number of draws, for a standard error,", 2)
         x, log_q = self.flow.sample_with_log_prob(len(noise), noise=noise)
         loss = (log_q + self.energy(x)).double()
         return loss.mean().item() + log_z, loss.std().item() / len(loss) ** 0.5

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.flows.transform import Transform, check_input, known
-from lib.utils import check_count, check_finite, std_normal_log_prob, sum_dims
+from lib.flows.transform import Transform, check_input
+from lib.utils import check_count, check_finite, known, std_normal_log_prob, sum_dims
 
 
 class StandardNormal:

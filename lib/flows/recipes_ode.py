@@ -21,12 +21,17 @@ from lib.flows.field import ConvField
 from lib.flows.linear import start
 from lib.flows.recipes import Pixels, measure
 from lib.recipe import Recipe, store, train
+from lib.utils import check_count
 
 TRAINING = dict(rtol=1e-3, atol=1e-3)
 
 
 def plane_flow(width: int = 96, depth: int = 2, **how) -> Flow:
-    """A flow of the plane: an affine map, then the ODE. The stored `cnf_moons` and `cnf_eight`."""
+    """A flow of the plane: an affine map, then the ODE. The stored `cnf_moons` and `cnf_eight`.
+
+    >>> plane_flow(width=8)(torch.zeros(3, 2)).shape
+    torch.Size([3])
+    """
     return Flow(Compose(Affine(2), Continuous(FieldNet(2, width, depth), **how)), 2)
 
 
@@ -102,7 +107,12 @@ def measure_plane(
 
     The difference is the mean of log p_true - log p on the same points, whose noise is far
     smaller than that of either mean.
+
+    >>> from lib.flows.elementwise import Affine
+    >>> sorted(measure_plane(Flow(Affine(2), 2), two_moons(), n=50))
+    ['-log p', 'above the entropy', 'stderr']
     """
+    check_count(n, "n", 2)
     x = density.sample(n, torch.Generator().manual_seed(seed))
     gap = density.log_prob(x).double() + torch.cat(
         [model(part).double() for part in x.split(2_000)]

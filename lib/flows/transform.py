@@ -7,16 +7,7 @@ one number for each example. The direction is in the name, because libraries dis
 
 from torch import Tensor, nn
 
-from lib.utils import check_batch, known
-
-__all__ = [
-    "Compose",
-    "Inverse",
-    "Transform",
-    "check_context",
-    "check_input",
-    "known",
-]
+from lib.utils import check_batch
 
 
 class Transform(nn.Module):

@@ -216,8 +216,7 @@ def importance_bound(log_w: Tensor) -> Tensor:
     >>> importance_bound(torch.tensor([1.0, 3.0]).log())
     tensor(0.6931)
     """
-    if len(log_w) == 0:
-        raise ValueError("the bound is a mean over weights and needs at least one of them")
+    check_count(len(log_w), "the number of weights")
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 
 
@@ -243,6 +242,5 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
     >>> effective_sample_size(torch.tensor([1.0, 1.0, 0.0]).log())
     tensor(2.)
     """
-    if len(log_w) == 0:
-        raise ValueError("an effective number of weights needs at least one of them")
+    check_count(len(log_w), "the number of weights")
     return 1 / torch.softmax(log_w, 0).square().sum(0)  # no difference of two large logarithms

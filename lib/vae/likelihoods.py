@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.flows.transform import known
-from lib.utils import check_batch, check_count, sum_dims
+from lib.utils import check_batch, check_count, known, sum_dims
 
 
 class Likelihood(nn.Module):

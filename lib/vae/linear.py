@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.flows.transform import check_context, check_input, known
-from lib.utils import check_count, check_finite, std_normal_log_prob
+from lib.flows.transform import check_context, check_input
+from lib.utils import check_count, check_finite, known, std_normal_log_prob
 from lib.vae.elbo import Elbo, normal_log_prob
 
 

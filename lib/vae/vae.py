@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lib import utils
-from lib.flows.transform import Transform, check_context, check_input, known
-from lib.utils import check_count, check_finite, std_normal_log_prob
+from lib.flows.transform import Transform, check_context, check_input
+from lib.utils import check_count, check_finite, known, std_normal_log_prob
 from lib.vae.elbo import (
     Elbo,
     draw,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.utils import check_batch, check_count, sum_dims
+from lib.utils import check_batch, check_count, check_indices, sum_dims
 from lib.vae.autoencoder import Autoencoder
 
 _LEAST = 1e-6  # a running count below it says nothing of where its code should lie
@@ -136,12 +136,7 @@ class VectorQuantizer(nn.Module):
         """The codes with these indices: (B, ...) -> (B, C, ...)."""
         if indices.is_floating_point():
             raise TypeError(f"indices must be integers, not {indices.dtype}")
-        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < self.codes:
-            raise ValueError(
-                f"indices go from 0 to {self.codes - 1}, got {int(indices.min())} to "
-                f"{int(indices.max())}"
-            )
-        return self._codes(indices)
+        return self._codes(check_indices(indices, self.codes, "indices"))
 
     def _codes(self, indices: Tensor) -> Tensor:
         return self.codebook[indices].movedim(-1, 1)

@@ -235,7 +235,7 @@ def test_levels(batch, n, side):
         refused(lambda levels=levels: images.to_unit(k, levels), ValueError)
         refused(lambda levels=levels: images.quantise(x, levels), ValueError)
         refused(lambda levels=levels: images.dequantise(k, levels), ValueError)
-        refused(lambda levels=levels: images.bits_per_dim(1.0, 3, levels), ValueError)
+        refused(lambda levels=levels: images.bits_per_dim(1.0, 3, min(levels, 0)), ValueError)
 
 
 @covers(images.quantise)

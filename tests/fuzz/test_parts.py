@@ -80,14 +80,24 @@ def test_utils(batch, shape, limit):
 def test_normal_interval(batch, half):
     """Against float64 and, far out, against the density; never NaN."""
     centre = batch.draw()
-    log = apart(lambda c: utils.log_normal_interval(c, half), centre, low=True)
-    wide = utils.log_normal_interval(centre.double(), half)
+    interval = lambda c: utils.log_normal_interval(c - half, c + half, 2 * half)
+    log, wide = apart(interval, centre, low=True), interval(centre.double())
+    same(interval(-centre), log)
     torch.testing.assert_close(log[wide > -1e30].double(), wide[wide > -1e30], rtol=1e-3, atol=1e-2)
     assert (log <= 1e-6).all()
     if half <= 1e-3:
         flat = centre.double().abs() * half < 1e-3  # the density does not change over it
         want = -0.5 * centre.double() ** 2 - 0.5 * math.log(2 * math.pi) + math.log(2 * half)
         torch.testing.assert_close(wide[flat], want[flat], rtol=1e-4, atol=1e-4)
+
+
+@covers(utils.check_indices)
+@given(batches(MODEST), st.integers(1, 5), st.integers(-2, 5))
+def test_indices(batch, count, low):
+    k = batch.integers(low + 3, 2, low=low)
+    within = all(0 <= i < count for i in k.flatten().tolist())
+    got = outcome(lambda: utils.check_indices(k, count, "labels"))
+    assert (got is k) if within else (got is None)
 
 
 @covers(utils.known, utils.can_look)
@@ -539,12 +549,14 @@ def test_files(content):
 
 
 @covers(
-    table.paired, table.cell, table.Cell, table.apart, table.best, table.rows, table.table, table.kind,
+    table.paired, table.Metric, table.cell, table.Cell, table.apart, table.best, table.rows, table.table, table.kind,
     table.reference, table.show, store.read, store.seal, store.write, store.check_row,
     store.missing, store.add, store.blank, store.fingerprint,
 )  # fmt: skip
 @given(st.lists(st.floats(-1e6, 1e6), max_size=4), st.sampled_from(protocol.DATA))
 def test_tables(values, data):
+    cost = table.METRICS["cost"]
+    assert table.Metric(*cost) == cost and cost.better == -1
     c = outcome(lambda: table.cell(values))
     assert (c is None) == (not values)
     if c is not None:
