@@ -21,28 +21,37 @@ def sliced_wasserstein(
     the distance is exact: it compares quantile functions, which for equal sizes means sorted
     values. Even for equal distributions it is positive, of order N^(-1/2): compare it with its
     value between two sets of true samples. Bonneel et al. (2015), equation (9).
+
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> sliced_wasserstein(x, x + 3)
+    tensor(3.)
     """
     x, y = _pair(x, y)
     check_count(projections, "projections")
-    if p < 1:
+    if not p >= 1:
         raise ValueError(f"the order p must be at least 1, got {p}")
     like = {"dtype": x.dtype, "device": x.device}
     directions = torch.randn(x.shape[1], projections, generator=generator, **like)
     directions = directions / directions.norm(dim=0)
+    x, y, unit = _scaled(x, y)
     a, b = (x @ directions).sort(0).values, (y @ directions).sort(0).values
     n, m = len(a), len(b)
     if n == m:
-        return ((a - b).abs() ** p).mean() ** (1 / p)
+        return unit * ((a - b).abs() ** p).mean() ** (1 / p)
     # Both quantile functions are steps, at multiples of 1/n and of 1/m: in units of 1/(n m) all of
     # it is whole numbers. Between neighbouring ends each function keeps the value it has there.
     ends = torch.cat([m * torch.arange(n + 1), n * torch.arange(1, m)]).sort().values.to(x.device)
     start, width = ends[:-1], ends.diff().to(x.dtype) / (n * m)
     gap = (a[start // m] - b[start // n]).abs() ** p  # (n + m - 1, projections)
-    return (width @ gap).mean() ** (1 / p)
+    return unit * (width @ gap).mean() ** (1 / p)
 
 
 class Mmd(NamedTuple):
-    """Squared maximum mean discrepancy and its standard error."""
+    """Squared maximum mean discrepancy and its standard error.
+
+    >>> Mmd(value=torch.tensor(0.5), stderr=torch.tensor(0.25)).stderr
+    tensor(0.2500)
+    """
 
     value: Tensor
     stderr: Tensor
@@ -58,11 +67,18 @@ def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] | None = None) -> Mm
     value: Gretton et al. (2012), equation (3). stderr: the variance of that U-statistic by
     Hoeffding's decomposition, with the parts that matter where the distributions are equal (there
     it is a little too large, never much too small).
+
+    >>> x = torch.arange(5.0)[:, None]
+    >>> mmd(x, x + 9).value > 10 * mmd(x, x + 9).stderr
+    tensor(True)
     """
     x, y = _pair(x, y)
     n, m = len(x), len(y)
     if min(n, m) < 4:
         raise ValueError(f"mmd needs at least 4 samples on either side, got {n} and {m}")
+    if bandwidths is not None and not (bandwidths and all(h > 0 for h in bandwidths)):
+        raise ValueError(f"bandwidths are numbers above 0, at least one, got {bandwidths}")
+    x, y, unit = _scaled(x, y)
     both = torch.cat([x, y])
     distance = torch.cdist(both, both)
     if bandwidths is None:
@@ -71,6 +87,8 @@ def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] | None = None) -> Mm
         if median == 0:
             raise ValueError("more than half of all pairs of samples coincide: give `bandwidths`")
         bandwidths = tuple(float(median) * s for s in (0.25, 0.5, 1.0, 2.0, 4.0))
+    else:
+        bandwidths = tuple(h / unit.item() for h in bandwidths)
     kernel = sum(torch.exp(-0.5 * (distance / h) ** 2) for h in bandwidths) / len(bandwidths)
     kxx, kyy, kxy = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
     kxx, kyy = kxx.clone().fill_diagonal_(0), kyy.clone().fill_diagonal_(0)
@@ -92,6 +110,17 @@ def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] | None = None) -> Mm
     # at equal distributions h is 0 and its estimate often negative: it must not cancel the noise
     variance = (4 * h_x / n + 4 * h_y / m).clamp_min(0) + noise
     return Mmd(value, variance.sqrt())
+
+
+def _scaled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sets in units of a power of two near their largest value, and that unit.
+
+    Divided by a power of two a number keeps its digits, and no square overflows or vanishes.
+    """
+    largest = torch.maximum(x.abs().max(), y.abs().max())
+    unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
+    unit = unit.clamp_min(torch.finfo(x.dtype).tiny)
+    return x / unit, y / unit, unit
 
 
 def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,9 @@ def root() -> Path | None:
 
     Only the folder around lib counts. A virtual environment inside a checkout has the book's
     `_toc.yml` somewhere above it too, and must not write there.
+
+    >>> root() is None or (root() / '_toc.yml').is_file()
+    True
     """
     return _LIB.parent if (_LIB.parent / "_toc.yml").is_file() else None
 
@@ -22,6 +25,9 @@ def commit() -> str:
 
     The environment variable BOOK_COMMIT has the last word, for a copy whose own git knows less;
     "release" where nobody knows.
+
+    >>> isinstance(commit(), str)
+    True
     """
     if said := os.environ.get("BOOK_COMMIT"):
         return said
@@ -48,6 +54,9 @@ def cache() -> Path:
 
     Raises:
         PermissionError: the folder cannot be created or written; the message names it.
+
+    >>> cache().is_dir()
+    True
     """
     if chosen := os.environ.get("BOOK_CACHE"):
         folder = Path(chosen).expanduser()
@@ -70,6 +79,9 @@ def data_dir() -> Path:
 
     Not created, and it need not exist. A folder that BOOK_DATA names is only read; into our own,
     `lib.data.files` downloads what is missing.
+
+    >>> isinstance(data_dir(), Path)
+    True
     """
     chosen = os.environ.get("BOOK_DATA")
     return Path(chosen).expanduser() if chosen else cache() / "data"
@@ -80,6 +92,11 @@ def write_atomic(path: Path | str, content: bytes | str) -> Path:
 
     The content goes to a new file in the same folder (a rename across disks would be a copy) and
     takes the name at the end. If anything fails, an older file under that name stays as it was.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomic(Path(folder) / "a.txt", "text").read_text()
+    'text'
     """
     path = Path(path)
     if isinstance(content, str):

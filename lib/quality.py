@@ -32,6 +32,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     It is biased upwards, the more the fewer samples there are: compare only values from equal N and
     M, and beside the value between two sets of real images of those sizes.
+
+    >>> a = torch.tensor([[0.0], [2.0]])
+    >>> frechet_distance(a, a + 3)
+    9.0
     """
     a, b = _pair(a, b)
     for x, name in ((a, "a"), (b, "b")):
@@ -41,11 +45,17 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def frechet_gaussians(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
-    """The same for given means (F,) and covariances (F, F), which may be singular."""
+    """The same for given means (F,) and covariances (F, F), which may be singular.
+
+    >>> zero, eye = torch.zeros(2), torch.eye(2)
+    >>> frechet_gaussians(zero, eye, zero, 4 * eye)  # twice (2 - 1)^2
+    2.0
+    """
     F = len(mean_a)
+    cov_a, cov_b = cov_a.view(F, F), cov_b.view(F, F)  # of one feature, torch's is a number
     # tr (A B)^(1/2) is the sum of the singular values of A^(1/2) B^(1/2). No root of the product,
     # which is not symmetric, is taken: its rounding errors can make it complex.
-    root_a, root_b = _root(cov_a.view(F, F)), _root(cov_b.view(F, F))
+    root_a, root_b = _root(cov_a), _root(cov_b)
     cross = torch.linalg.svdvals(root_a @ root_b).sum()
     value = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
     return max(value.item(), 0.0)
@@ -58,7 +68,11 @@ def _root(cov: Tensor) -> Tensor:
 
 
 class PrecisionRecall(NamedTuple):
-    """Two shares between 0 and 1."""
+    """Two shares between 0 and 1.
+
+    >>> PrecisionRecall(0.9, 0.5).recall
+    0.5
+    """
 
     precision: float  # of the fake samples, those that lie among the real ones: quality
     recall: float  # of the real samples, those that lie among the fake ones: coverage
@@ -70,6 +84,10 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
 
     "Among the real ones" means within the distance of some real sample's k-th nearest other real
     sample. Kynkaanniemi et al. (2019), equations 1 and 2. Both depend on N, M and k.
+
+    >>> real = torch.arange(6.0)[:, None]
+    >>> precision_recall(real, real[:4] + 0.1, k=1)
+    PrecisionRecall(precision=1.0, recall=0.8333333333333334)
     """
     check_count(k, "k")
     real, fake = _pair(real, fake)
@@ -107,6 +125,9 @@ class Classifier(nn.Module):
     """Two convolutions and 48 features: calling it gives the cross-entropy in nats, (B,).
 
     Images are (B, 1, size, size) with values in [-1, 1]; labels (B,) int64.
+
+    >>> Classifier(size=8).logits(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, size: int = 28, width: int = 16, features: int = 48, classes: int = 10):
@@ -150,6 +171,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def accuracy(self, x: Tensor, labels: Tensor) -> float:
         """The share of images whose most probable label is right."""
+        check_count(len(x), "the number of images")
         guess = torch.cat([self.logits(part).argmax(1) for part in x.split(500)])
         return (guess == labels).double().mean().item()
 
@@ -158,6 +180,9 @@ def classifier(name: str) -> Classifier:
     """The stored classifier for "mnist", "fashion_mnist" or "digits", in eval mode.
 
     Its test accuracy is in `lib.weights.card("classifier_" + name)`.
+
+    >>> classifier('digits').features(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 48])
     """
     from lib import weights
 
@@ -169,7 +194,11 @@ def classifier(name: str) -> Classifier:
 
 
 def scaled(levels: Tensor, n_levels: int, noise: torch.Generator | None = None) -> Tensor:
-    """Level k as 2 k / (n - 1) - 1, with uniform noise one level wide: integers -> [-1, 1] and a bit."""
+    """Level k as 2 k / (n - 1) - 1, with uniform noise one level wide: integers -> [-1, 1] and a bit.
+
+    >>> scaled(torch.tensor([0, 16]), 17).abs().max() < 1.1
+    tensor(True)
+    """
     return to_unit(levels, n_levels, torch.rand(levels.shape, generator=noise).to(levels.device))
 
 

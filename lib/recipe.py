@@ -26,7 +26,12 @@ QUICK = dict(steps=20, batch_size=16, valid=64)  # enough to see that all of it 
 
 
 class Recipe(NamedTuple):
-    """A model, what it learns from, and the keyword arguments of `fit` (validation included)."""
+    """A model, what it learns from, and the keyword arguments of `fit` (validation included).
+
+    >>> from lib.flows.recipes import digits_realnvp
+    >>> digits_realnvp(steps=10).fit["steps"]
+    10
+    """
 
     model: nn.Module
     train: Any  # a tensor, or a function of the batch size
@@ -34,7 +39,12 @@ class Recipe(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained recipe: its model with rounded weights, and how it came about."""
+    """A trained recipe: its model with rounded weights, and how it came about.
+
+    >>> args = argparse.Namespace(mode="quick")
+    >>> Trained(args, None, nn.Linear(1, 1), wall=1.5, processor=1.2, curve=[]).quick
+    True
+    """
 
     args: argparse.Namespace  # recipe, mode, device, steps, seed, checkpoint, to, the caller's own
     recipe: Recipe
@@ -51,7 +61,13 @@ class Trained(NamedTuple):
 
 
 class Log:
-    """Curve and clock of a training beside its checkpoint, so that a resumed one has all of it."""
+    """Curve and clock of a training beside its checkpoint, so that a resumed one has all of it.
+
+    >>> log = Log(None)
+    >>> log.add([10, 0.5], write=False)
+    >>> log.rows[0]["point"]
+    [10, 0.5]
+    """
 
     def __init__(self, checkpoint: Path | None):
         self.path = checkpoint and checkpoint.with_suffix(".log.json")
@@ -80,7 +96,11 @@ class Log:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16: an NVIDIA card from Ampere on, a CPU with AMX."""
+    """Whether the hardware multiplies bfloat16: an NVIDIA card from Ampere on, a CPU with AMX.
+
+    >>> has_bfloat16(torch.device("cpu")) in (True, False)
+    True
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -118,7 +138,13 @@ def _parser(recipes: Mapping[str, Callable[..., Recipe]], about: str | None, mor
 
 
 def settled(recipe: Recipe, args: argparse.Namespace, device: torch.device) -> Recipe:
-    """The recipe with what mode, device and options change in its settings."""
+    """The recipe with what mode, device and options change in its settings.
+
+    >>> args = argparse.Namespace(mode="quick", batch_size=None, amp="auto")
+    >>> recipe = Recipe(nn.Linear(1, 1), torch.zeros(50, 1), {"steps": 9, "batch_size": 128})
+    >>> settled(recipe, args, torch.device("cpu")).fit["batch_size"]
+    16
+    """
     settings = dict(recipe.fit)
     if args.mode == "quick":
         settings["batch_size"] = min(settings.get("batch_size", 256), QUICK["batch_size"])
@@ -156,6 +182,13 @@ def train(
             twentieth of the steps).
         unit: what the curve holds in place of a loss in nats, bits per dimension for example.
         more: further options, name="what `add_argument` takes".
+
+    >>> from contextlib import redirect_stdout
+    >>> from lib.flows.recipes_ode import moons
+    >>> with redirect_stdout(None):
+    ...     run = train({"moons": moons}, None, ["--mode", "quick", "--device", "cpu", "--steps", "2"])
+    >>> run.recipe.fit["steps"], run.processes
+    (2, 1)
     """
     args = _parser(recipes, about, more).parse_args(argv)
     device = device_here(args.device)
@@ -205,9 +238,8 @@ def _run(recipe: Recipe, args, path: Path | None, first: bool, every: int, unit)
         since.clear()
         if first:
             print(*log.rows[-1]["point"], f"{u.seconds:.0f} s", flush=True)
-    else:
-        if not log.rows:  # a run that was complete already
-            log.begin(recipe.fit["steps"] + 1)
+    if not log.rows:  # a run that was complete already
+        log.begin(recipe.fit["steps"] + 1)
     return log
 
 
@@ -234,6 +266,16 @@ def store(
     `module` is where the recipe is imported from, `data` what it has learnt from, in words, and
     `seconds` what the book quotes of the training: `run.wall`, `run.processor`, or both by name.
     The checkpoint goes, unless it was asked for by name.
+
+    >>> from contextlib import redirect_stdout
+    >>> from tempfile import TemporaryDirectory
+    >>> from lib.flows.recipes_ode import moons
+    >>> with TemporaryDirectory() as folder, redirect_stdout(None):
+    ...     argv = ["--mode", "quick", "--device", "cpu", "--steps", "2", "--to", folder]
+    ...     run = train({"moons": moons}, None, argv)
+    ...     path = store(run, "lib.flows.recipes_ode", "two moons", {"loss": 1.0}, run.wall)
+    >>> path.name
+    'moons.safetensors'
     """
     args, settings = run.args, run.recipe.fit
     threads = torch.get_num_threads()

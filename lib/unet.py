@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attention import Attention, CrossAttention, zeroed
-from lib.utils import check_count
+from lib.nets import pixel_shuffle, pixel_unshuffle
+from lib.utils import check_batch, check_count, check_indices
 
 
 def time_embedding(t: Tensor, width: int, scale: float = 1000.0, longest: float = 1e4) -> Tensor:
@@ -20,6 +21,9 @@ def time_embedding(t: Tensor, width: int, scale: float = 1000.0, longest: float 
 
     Raises:
         ValueError: `width` is odd, or t is not a vector.
+
+    >>> time_embedding(torch.tensor([0.0, 1.0]), 4)[0]
+    tensor([1., 1., 0., 0.])
     """
     check_count(width, "width")
     if width % 2:
@@ -66,6 +70,10 @@ class UNet(nn.Module):
 
     Sources: Ronneberger et al. (2015); Ho et al. (2020), appendix B; Dhariwal and Nichol (2021),
     section 3; fourier is Kingma et al. (2021), appendix C.
+
+    >>> net = UNet(1, width=8, multipliers=(1, 2), classes=10)
+    >>> net(torch.ones(2, 1, 8, 8), torch.ones(2), torch.tensor([3, net.null])).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -158,7 +166,7 @@ class UNet(nn.Module):
         if self.fourier:
             waves = [x * (math.pi * 2**n) for n in self.fourier]
             x = torch.cat([x, *(f(w) for w in waves for f in (torch.sin, torch.cos))], 1)
-        h = self.first(F.pixel_unshuffle(x, self.patch))  # channels_last, because its weights are
+        h = self.first(pixel_unshuffle(x, self.patch))  # channels_last, because its weights are
         left = [h]
         for layer in self.down:
             h = layer(h, embedding, context)
@@ -169,13 +177,17 @@ class UNet(nn.Module):
             if isinstance(layer, Block):
                 h = torch.cat([h, left.pop()], 1)
             h = layer(h, embedding, context)
-        return F.pixel_shuffle(self.last(_silu(self.norm(h))), self.patch)
+        return pixel_shuffle(self.last(_silu(self.norm(h))), self.patch)
 
     def _check(self, x: Tensor, t: Tensor, context: Tensor | None) -> None:
+        check_batch(x, name="the input of UNet", finite=False)
         if x.ndim != 4 or x.shape[1] != self.channels_in:
             raise ValueError(
                 f"UNet expects images (B, {self.channels_in}, H, W), got shape {tuple(x.shape)}"
             )
+        weights = self.first.weight.dtype
+        if x.dtype != weights and torch.float64 in (x.dtype, weights):  # autocast mixes the others
+            raise TypeError(f"this UNet has {weights} weights, its input is {x.dtype}")
         H, W = x.shape[2:]
         factor = self.patch * 2**self.halvings
         if H % factor or W % factor:
@@ -209,12 +221,18 @@ class UNet(nn.Module):
                     f"the context must be {kind} of shape {shape}, "
                     f"got {context.dtype} of shape {tuple(context.shape)}"
                 )
+            if self.classes:
+                check_indices(context, self.null + 1, "labels")
 
 
 class Block(nn.Module):
     """Two convolutions, each after a norm and SiLU, around them the identity; attention behind them.
 
     (B, c_in, H, W), (B, embedding) and, with `tokens`, (B, L, tokens) -> (B, c_out, H, W).
+
+    >>> block = Block(2, 4, embedding=3, dropout=0.0, heads=0)
+    >>> block(torch.ones(1, 2, 8, 8), torch.ones(1, 3)).shape
+    torch.Size([1, 4, 8, 8])
     """
 
     def __init__(
@@ -241,7 +259,11 @@ class Block(nn.Module):
 
 
 class Down(nn.Conv2d):
-    """Half the resolution, by a convolution with stride 2: (B, C, H, W) -> (B, C, H/2, W/2)."""
+    """Half the resolution, by a convolution with stride 2: (B, C, H, W) -> (B, C, H/2, W/2).
+
+    >>> Down(2)(torch.ones(1, 2, 8, 8), torch.ones(1, 3)).shape
+    torch.Size([1, 2, 4, 4])
+    """
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, 3, stride=2, padding=1)
@@ -255,6 +277,9 @@ class Up(nn.Conv2d):
 
     The convolution comes before the pixels are repeated, where it costs a quarter; what it cannot
     smooth, the blocks that follow do.
+
+    >>> Up(2)(torch.ones(1, 2, 4, 4), torch.ones(1, 3)).shape
+    torch.Size([1, 2, 8, 8])
     """
 
     def __init__(self, channels: int):

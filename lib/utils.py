@@ -5,7 +5,11 @@ from torch import Tensor
 
 
 def sum_dims(x: Tensor) -> Tensor:
-    """Sum everything but the batch dimension: (B, ...) -> (B,)."""
+    """Sum everything but the batch dimension: (B, ...) -> (B,).
+
+    >>> sum_dims(torch.ones(2, 3, 4))
+    tensor([12., 12.])
+    """
     return x.flatten(1).sum(1) if x.ndim > 1 else x
 
 
@@ -13,6 +17,9 @@ def expand_as_batch(t: Tensor | float, x: Tensor) -> Tensor:
     """Shape a number or a (B,) tensor so that it multiplies x (B, ...): -> () or (B, 1, ..., 1).
 
     The result has the dtype and device of x.
+
+    >>> expand_as_batch(torch.tensor([1.0, 2.0]), torch.ones(2, 3, 4)).shape
+    torch.Size([2, 1, 1])
     """
     t = t.to(x) if isinstance(t, Tensor) else x.new_tensor(t)
     if t.ndim == 0:
@@ -26,12 +33,37 @@ def expand_as_batch(t: Tensor | float, x: Tensor) -> Tensor:
 
 
 def std_normal_log_prob(z: Tensor) -> Tensor:
-    """log N(z; 0, I) in nats: (B, ...) -> (B,)."""
+    """log N(z; 0, I) in nats: (B, ...) -> (B,).
+
+    >>> std_normal_log_prob(torch.zeros(1, 2))
+    tensor([-1.8379])
+    """
     return sum_dims(-0.5 * (z**2 + 1.8378770664093453))  # log(2 pi)
 
 
+def log_normal_interval(low: Tensor, high: Tensor, width: float) -> Tensor:
+    """log P(low < n < high) of a standard normal n, elementwise; width = high - low > 0.
+
+    By symmetry the interval is taken on the left, where both values of the distribution function
+    are small. Far out they agree in all digits, and so may `low` and `high`: the gap between the
+    logarithms is then the one that the density makes, which bounds it everywhere.
+
+    >>> log_normal_interval(torch.tensor([-1.0, -41.0]), torch.tensor([1.0, -39.0]), 2.0)
+    tensor([-3.8172e-01, -7.6508e+02])
+    """
+    flip = low + high > 0
+    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    gap = torch.fmin(log_low - log_high, 0.5 * width * (low + high))  # fmin: -inf - (-inf) is NaN
+    return log_high + torch.log(-torch.expm1(gap))
+
+
 def bounded(raw: Tensor, limit: float = 3.0) -> Tensor:
-    """A log-scale from a network's output: close to raw near 0, never past +-limit."""
+    """A log-scale from a network's output: close to raw near 0, never past +-limit.
+
+    >>> bounded(torch.tensor([0.1, 100.0]))
+    tensor([0.1000, 3.0000])
+    """
     return limit * torch.tanh(raw / limit)
 
 
@@ -52,6 +84,11 @@ def check_batch(
     Raises:
         TypeError: not a tensor, or not floating point.
         ValueError: wrong shape, an unequal number of rows, or a value that is not finite.
+
+    >>> check_batch(torch.ones(2, 3), 4)
+    Traceback (most recent call last):
+        ...
+    ValueError: x must have shape (B, 4), not (2, 3)
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}")
@@ -80,7 +117,13 @@ def check_batch(
 
 
 def check_finite(x: Tensor, name: str = "x") -> Tensor:
-    """Return x if it has no NaN and no infinity; else a ValueError that says how many and where."""
+    """Return x if it has no NaN and no infinity; else a ValueError that says how many and where.
+
+    >>> check_finite(torch.tensor([1.0, float('nan')]))
+    Traceback (most recent call last):
+        ...
+    ValueError: x has 1 of 2 values that are NaN or infinite, the first at index (1,)
+    """
     bad = ~torch.isfinite(x)
     if bad.any():
         first = tuple(bad.nonzero()[0].tolist())
@@ -91,10 +134,53 @@ def check_finite(x: Tensor, name: str = "x") -> Tensor:
     return x
 
 
-def check_count(n: int, name: str = "n") -> int:
-    """Return n if it is a positive whole number; else explain."""
+def known(condition: Tensor) -> bool:
+    """Whether a condition on values holds; False under vmap, which knows no single answer.
+
+    >>> known(torch.tensor(2.0) > 1)
+    True
+    """
+    try:
+        return bool(condition)
+    except RuntimeError:
+        return False
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether values can be checked for nothing: on a CPU (a GPU would be waited for), not compiled.
+
+    >>> can_look(torch.ones(2))
+    True
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_indices(k: Tensor, count: int, name: str) -> Tensor:
+    """Return whole numbers k if they lie in 0 .. count - 1; else say where they lie.
+
+    Not looked at on a GPU, which would have to be waited for; there an index out of range stops the
+    kernel that uses it.
+
+    >>> check_indices(torch.tensor([3, 7]), 5, "labels")
+    Traceback (most recent call last):
+        ...
+    ValueError: labels go from 0 to 4, got 3 to 7
+    """
+    if can_look(k) and known(((k < 0) | (k >= count)).any()):
+        raise ValueError(f"{name} go from 0 to {count - 1}, got {int(k.min())} to {int(k.max())}")
+    return k
+
+
+def check_count(n: int, name: str = "n", least: int = 1) -> int:
+    """Return n if it is a whole number from `least` up; else explain.
+
+    >>> check_count(0, 'steps')
+    Traceback (most recent call last):
+        ...
+    ValueError: steps must be at least 1, not 0
+    """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"{name} must be an int, not {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1, not {n}")
+    if n < least:
+        raise ValueError(f"{name} must be at least {least}, not {n}")
     return n

@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import api
 import yaml
 from course import Course
 from execute import ANSI, Job, execute
@@ -256,6 +257,7 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
             files[name] = text.replace(marker, table(paths)).encode()
     for name in [n for n in files if n.startswith("book/") and n.endswith(".md")]:
         text = FIGURE.sub(lambda m: _figure_html(figure_name(m)), files[name].decode())
+        text = api.fill(text)
         files[name] = text.encode()
     course = Course(paths)
     files |= made_pages(files, course)

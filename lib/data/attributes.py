@@ -61,6 +61,9 @@ class Attributes:
     size, x, y, rotation: (B,) floats, NaN where unknown; x and y are the centre of mass.
     second: the other shape, with shape -1 where there is none; its background says nothing.
     confidence: (B,) in [0, 1], only from the reader.
+
+    >>> sample_attributes(3)[:2].replace(size=0.2).size
+    tensor([0.2000, 0.2000])
     """
 
     shape: Tensor
@@ -109,7 +112,11 @@ class Attributes:
 
 
 def labels(attributes: Attributes) -> Tensor:
-    """The named classes, (B, 9) int64 in the order of `FIELDS`; -1: unknown, or no second shape."""
+    """The named classes, (B, 9) int64 in the order of `FIELDS`; -1: unknown, or no second shape.
+
+    >>> labels(sample_attributes(1, colour='blue'))[0, FIELDS.index('colour')]
+    tensor(2)
+    """
     first = attributes
     none = torch.full_like(first.shape, -1)
     second = [none] * 4 if first.second is None else _object_labels(first.second)
@@ -117,8 +124,12 @@ def labels(attributes: Attributes) -> Tensor:
 
 
 def one_hot(labels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """(B, 9) or its first five columns -> (B, 33) or (B, 18): a vector to condition on; 0 for -1."""
-    _check_labels(labels)
+    """(B, 9) or its first five columns -> (B, 34) or (B, 18): a vector to condition on; 0 for -1.
+
+    >>> one_hot(torch.tensor([[1, 0, -1, -1, -1]])).nonzero()[:, 1]
+    tensor([1, 2])
+    """
+    check_labels(labels)
     counts = [len(NAMES[f.removesuffix(" 2")]) for f in FIELDS[: labels.shape[1]]]
     parts = [
         c[:, None] == torch.arange(k, device=c.device)
@@ -136,8 +147,12 @@ def from_labels(
 
     Raises:
         ValueError: an impossible label, or two shapes that are not both small, not on two sides.
+
+    >>> said = torch.tensor([[0, 3, 2, 1, 4]])
+    >>> labels(from_labels(said))[:, :5]
+    tensor([[0, 3, 2, 1, 4]])
     """
-    _check_labels(labels)
+    check_labels(labels)
     n, draw = len(labels), Draw(generator, labels.device, dtype)
     said = labels.new_full((n, 9), -1)
     said[:, : labels.shape[1]] = labels
@@ -191,7 +206,12 @@ def sample_attributes(
     Args:
         second: probability of a second shape; both are small then, and on opposite sides.
         fixed: background, shape, colour, size or position by name, as in colour="red".
+
+    >>> sample_attributes(4, shape='cross').shape
+    tensor([3, 3, 3, 3])
     """
+    if not 0 <= second <= 1:
+        raise ValueError(f"second is a probability, got {second}")
     draw = Draw(generator, device, dtype)
     wanted = torch.full((check_count(n), 9), -1, device=draw.to["device"])
     for name, value in fixed.items():
@@ -208,7 +228,13 @@ def sample_attributes(
 
 
 def canonical(labels: Tensor) -> Tensor:
-    """(B, 9), the two shapes exchanged where needed: the left or the top one comes first."""
+    """(B, 9), the two shapes exchanged where needed: the left or the top one comes first.
+
+    >>> canonical(torch.tensor([[0, 1, 0, 0, 2, 3, 1, 0, 1]]))
+    tensor([[0, 3, 1, 0, 1, 1, 0, 0, 2]])
+    """
+    if labels.ndim != 2 or labels.shape[1] != len(FIELDS):
+        raise ValueError(f"labels must be (B, {len(FIELDS)}), not {tuple(labels.shape)}")
     first, second = labels[:, 4], labels[:, 8]
     swap = (first == 2) | (first == 4) | (second == 1) | (second == 3)
     swap &= (labels[:, 5:] >= 0).any(1)
@@ -233,7 +259,14 @@ def _choose(said: Tensor, u: Tensor, count: int) -> Tensor:
     return torch.where(said >= 0, said, (u * count).long())
 
 
-def _check_labels(labels: Tensor) -> None:
+def check_labels(labels: Tensor) -> None:
+    """Raise unless labels are (B, 9) or (B, 5) int64, each within its names or -1.
+
+    >>> check_labels(torch.tensor([[0, 9, 0, 0, 0]]))
+    Traceback (most recent call last):
+        ...
+    ValueError: the label of shape goes from -1 to 3: [9]
+    """
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         raise TypeError(f"labels must be an int64 tensor, not {getattr(labels, 'dtype', labels)}")
     if labels.ndim != 2 or labels.shape[1] not in (5, 9):

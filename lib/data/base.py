@@ -16,7 +16,13 @@ _MAX_POINTS = 4_000_000
 
 class Grid(NamedTuple):
     """A regular grid. `points` (N, D) runs along the first axis fastest, as matplotlib wants it:
-    in 2-D, `values.reshape(len(axes[1]), len(axes[0]))` has x along its columns."""
+    in 2-D, `values.reshape(len(axes[1]), len(axes[0]))` has x along its columns.
+
+    >>> from lib.data.densities import rings
+    >>> grid = rings().grid(50)
+    >>> grid.points.shape, len(grid.axes)
+    (torch.Size([2500, 2]), 2)
+    """
 
     points: Tensor  # (N, D)
     axes: tuple[Tensor, ...]  # D tensors
@@ -27,6 +33,11 @@ class Density:
     """A law on R^D that we know completely. x is (B, D), on any device, float32 or float64.
 
     A subclass gives `_log_prob`, `_sample`, `_frame` and its smallest standard deviation `width`.
+
+    >>> from lib.data.densities import moons
+    >>> p = moons()
+    >>> p.log_prob(p.sample(3)).shape, round(p.entropy(), 3)
+    (torch.Size([3]), 2.394)
     """
 
     dim: int = 2
@@ -118,7 +129,11 @@ class Density:
 
 
 class Draw:
-    """Random numbers with the generator, device and dtype that a caller of `sample` asked for."""
+    """Random numbers with the generator, device and dtype that a caller of `sample` asked for.
+
+    >>> Draw(torch.Generator().manual_seed(0), dtype=torch.float64).uniform(2).dtype
+    torch.float64
+    """
 
     def __init__(self, generator=None, device=None, dtype=None):
         if device is None:
@@ -156,6 +171,11 @@ def _mesh(low: Tensor, high: Tensor, counts: list[int]) -> Grid:
 
 
 def segment_logsumexp(log: Tensor, row: Tensor, n: int) -> Tensor:
-    """logsumexp of the entries that share a row: (M,), (M,) -> (n,)."""
+    """logsumexp of the entries that share a row: (M,), (M,) -> (n,).
+
+    >>> log, row = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0, 0, 1])
+    >>> segment_logsumexp(log, row, 2)
+    tensor([0.6931, 1.0000])
+    """
     top = log.detach().new_full((n,), -math.inf).scatter_reduce(0, row, log.detach(), "amax")
     return top + log.new_zeros(n).index_add(0, row, (log - top[row]).exp()).log()

@@ -10,6 +10,7 @@ import re
 import torch
 from torch import Tensor
 
+from ..utils import check_indices
 from .attributes import (
     BACKGROUNDS,
     COLOURS,
@@ -19,6 +20,7 @@ from .attributes import (
     SIZES,
     Attributes,
     canonical,
+    check_labels,
     labels,
 )
 
@@ -47,11 +49,15 @@ def caption(
 
     Raises:
         ValueError: the first shape of an image is unknown.
+
+    >>> caption(torch.tensor([[0, 0, 0, 1, 1]]))
+    ['a large red circle at the left on a dark background']
     """
     for name in say:
         if name not in NAMES:
             raise ValueError(f"a caption can say {', '.join(NAMES)}, not {name!r}")
     rows = labels(shown) if isinstance(shown, Attributes) else shown
+    check_labels(rows)
     word = lambda name, k: NAMES[name][k] if k >= 0 and name in say else ""
 
     def thing(shape, colour, size, place):
@@ -78,6 +84,9 @@ def parse_captions(captions: list[str], device: torch.device | str | None = None
 
     Raises:
         ValueError: an unknown word, or words in an order that is no caption.
+
+    >>> parse_captions(['a red circle'])
+    tensor([[-1,  0,  0, -1, -1, -1, -1, -1, -1]])
     """
     rows = []
     for text in _check_captions(captions):
@@ -103,6 +112,9 @@ def encode_captions(
 
     Raises:
         ValueError: an unknown word, or more words than `length`.
+
+    >>> encode_captions(['a red circle'], length=4)
+    tensor([[ 1, 13,  9,  0]])
     """
     index = {word: k for k, word in enumerate(VOCABULARY)}
     tokens = torch.zeros(len(_check_captions(captions)), length, dtype=torch.int64)
@@ -115,7 +127,16 @@ def encode_captions(
 
 
 def decode_captions(tokens: Tensor) -> list[str]:
-    """The captions that `encode_captions` was given: (B, length) -> B strings."""
+    """The captions that `encode_captions` was given: (B, length) -> B strings.
+
+    >>> decode_captions(encode_captions(['a Red circle']))
+    ['a red circle']
+    """
+    if tokens.ndim != 2 or tokens.is_floating_point():
+        raise TypeError(
+            f"tokens are integers (B, length), got {tokens.dtype} {tuple(tokens.shape)}"
+        )
+    tokens = check_indices(tokens.cpu(), len(VOCABULARY), "tokens")
     return [" ".join(VOCABULARY[k] for k in row if k) for row in tokens.tolist()]
 
 

@@ -5,15 +5,15 @@ scores, the posterior of the clean point given a noisy one, and its mean.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from ..utils import check_batch
-from .base import Density, Draw, Grid
+from ..utils import check_count
+from .base import Density, Grid
+from .mixture import GaussianMixture, Posterior
 from .pinwheel import pinwheel
-from .toys import checkerboard, circles, moons, rings, spirals, swissroll
+from .rings import circles, rings
+from .toys import checkerboard, moons, spirals, swissroll
 
 __all__ = [
     "Density",
@@ -33,190 +33,14 @@ __all__ = [
     "two_gaussians",
 ]
 
-_LOG_2PI = math.log(2 * math.pi)
-
-
-class GaussianMixture(Density):
-    """p(x) = sum_k w_k N(x; m_k, C_k) on R^D.
-
-    Args:
-        weights: (K,), positive, summing to one.
-        means: (K, D).
-        covs: (K, D, D), or (D, D) for all; symmetric, positive definite.
-
-    Everything is done along the axes of the covariances (C = Q diag(v) Q^T), found once: isotropic
-    noise changes v and leaves Q alone.
-    """
-
-    def __init__(self, weights, means, covs):
-        weights, means, covs = (
-            torch.as_tensor(a, dtype=torch.float64) for a in (weights, means, covs)
-        )
-        if means.ndim != 2:
-            raise ValueError(f"means must have shape (K, D), not {tuple(means.shape)}")
-        k, d = means.shape
-        if weights.shape != (k,):
-            raise ValueError(f"weights must have shape ({k},), not {tuple(weights.shape)}")
-        if not (weights > 0).all() or abs(float(weights.sum()) - 1) > 1e-6:
-            raise ValueError(f"weights must be positive and sum to one, not {weights.tolist()}")
-        if covs.shape not in ((k, d, d), (d, d)):
-            raise ValueError(f"covs must have shape ({k}, {d}, {d}), not {tuple(covs.shape)}")
-        if not torch.allclose(covs, covs.mT):
-            raise ValueError("covs must be symmetric matrices")
-        variances, axes = torch.linalg.eigh(covs.expand(k, d, d))
-        if not (variances > 0).all():
-            raise ValueError("covs must be positive definite: an eigenvalue is not above zero")
-        self._set(weights, means, axes, variances)
-
-    def _set(self, weights, means, axes, variances):
-        self.weights, self.means, self.axes, self.variances = weights, means, axes, variances
-        self.terms, self.dim = means.numel(), means.shape[1]
-        self.width = float(variances.detach().min().sqrt())
-        return self
-
-    @property
-    def covs(self) -> Tensor:
-        """(K, D, D)"""
-        return (self.axes * self.variances[:, None, :]) @ self.axes.mT
-
-    def __repr__(self):
-        return f"GaussianMixture({len(self.weights)} components in {self.dim}-D)"
-
-    def _components(self, x: Tensor, alpha: Tensor | float = 1.0, sigma: Tensor | float = 0.0):
-        """For the law of alpha x_0 + sigma eps: log w_k N(x; ...) (B, K); x - alpha m_k along the
-        axes (B, K, D); the variances along them (B, K, D) or (K, D). alpha, sigma: () or (B, 1, 1).
-        """
-        delta = x[:, None, :] - alpha * self.means.to(x)
-        y = torch.einsum("kij,bki->bkj", self.axes.to(x), delta)
-        var = alpha**2 * self.variances.to(x) + sigma**2
-        log = -0.5 * (y**2 / var + var.log() + _LOG_2PI).sum(-1)
-        return self.weights.to(x).log() + log, y, var
-
-    def _log_prob(self, x):
-        return self._components(x)[0].logsumexp(1)
-
-    def score(self, x: Tensor) -> Tensor:
-        """grad log p(x) = sum_k p(k | x) C_k^-1 (m_k - x): (B, D) -> (B, D)."""
-        self._check(x)
-        log, y, var = self._components(x)
-        return -torch.einsum("bk,kij,bkj->bi", log.softmax(1), self.axes.to(x), y / var)
-
-    def responsibilities(self, x: Tensor) -> Tensor:
-        """p(k | x), the exact classifier: (B, D) -> (B, K)."""
-        self._check(x)
-        return self._components(x)[0].softmax(1)
-
-    def component(self, k: int) -> "GaussianMixture":
-        """The law of x given that it came from component k."""
-        if not 0 <= k < len(self.weights):
-            raise ValueError(f"k must be in 0 .. {len(self.weights) - 1}, not {k}")
-        i = slice(k, k + 1)
-        parts = (torch.ones_like(self.weights[i]), self.means[i], self.axes[i], self.variances[i])
-        return GaussianMixture.__new__(GaussianMixture)._set(*parts)
-
-    def _sample(self, n, draw: Draw):
-        return self._sample_labelled(n, draw)[0]
-
-    def sample_labelled(self, n: int, generator=None, device=None, dtype=None):
-        """Draws and the component each came from: (n, D), (n,) int64. Same draws as `sample`."""
-        return self._sample_labelled(n, Draw(generator, device, dtype))
-
-    def _sample_labelled(self, n, draw):
-        k = draw.choice(self.weights, n)
-        eps = draw.take(self.variances.sqrt(), k) * draw.normal(n, self.dim)
-        turned = torch.einsum("bij,bj->bi", draw.take(self.axes, k), eps)
-        return draw.take(self.means, k) + turned, k
-
-    def _frame(self, widths):
-        reach = widths * self.covs.detach().diagonal(dim1=1, dim2=2).sqrt()
-        means = self.means.detach()
-        return (means - reach).amin(0), (means + reach).amax(0)
-
-    def moments(self):
-        """Mean (D,) and covariance (D, D), in closed form."""
-        mean = self.weights @ self.means
-        delta = self.means - mean
-        outer = delta[:, :, None] * delta[:, None, :]
-        return mean, torch.einsum("k,kij->ij", self.weights, self.covs + outer)
-
-    def noised(self, alpha: Tensor | float, sigma: Tensor | float) -> "GaussianMixture":
-        """The law of x_t = alpha x_0 + sigma eps: again a mixture, exact for VP and VE alike.
-
-        alpha, sigma: numbers or 0-d tensors; derivatives pass through them, so that
-        d log p_t(x) / dt can be had from alpha(t), sigma(t).
-        """
-        alpha, sigma = _number(alpha, "alpha"), _number(sigma, "sigma")
-        parts = (self.weights, alpha * self.means, self.axes, alpha**2 * self.variances + sigma**2)
-        return GaussianMixture.__new__(GaussianMixture)._set(*parts)
-
-    def posterior(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> "Posterior":
-        """The law of x_0 given x_t = alpha x_0 + sigma eps, for each row of x_t (B, D).
-
-        Bayes' rule component by component, where all matrices share the axes of C_k: with variances
-        v along them, mean m + (alpha v / s) (x_t - alpha m) and variance sigma^2 v / s, where
-        s = alpha^2 v + sigma^2. alpha, sigma: numbers or (B,), sigma > 0 for a density.
-        """
-        self._check(x_t, "x_t")
-        alpha, sigma = _per_example(alpha, x_t, "alpha"), _per_example(sigma, x_t, "sigma")
-        log, y, var = self._components(x_t, alpha, sigma)
-        v, axes = self.variances.to(x_t), self.axes.to(x_t)
-        means = self.means.to(x_t) + torch.einsum("kij,bkj->bki", axes, alpha * v / var * y)
-        return Posterior(log.log_softmax(1), means, axes, (sigma**2 * v / var).expand_as(means))
-
-    def denoise(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        """E[x_0 | x_t]: (B, D) -> (B, D), what an ideal denoiser returns. Tweedie's formula,
-        alpha E[x_0 | x_t] = x_t + sigma^2 score(x_t), needs no division by a small sigma here."""
-        return self.posterior(x_t, alpha, sigma).mean()
-
-    def _check(self, x, name="x"):
-        check_batch(x, self.dim, name, finite=False)
-
-
-class Posterior(NamedTuple):
-    """A Gaussian mixture for each of B examples."""
-
-    log_weights: Tensor  # (B, K)
-    means: Tensor  # (B, K, D)
-    axes: Tensor  # (K, D, D), columns; the covariance is axes diag(variances) axes^T
-    variances: Tensor  # (B, K, D)
-
-    @property
-    def weights(self) -> Tensor:
-        """(B, K)"""
-        return self.log_weights.exp()
-
-    @property
-    def covs(self) -> Tensor:
-        """(B, K, D, D)"""
-        return torch.einsum("kil,bkl,kjl->bkij", self.axes, self.variances, self.axes)
-
-    def mean(self) -> Tensor:
-        """(B, D)"""
-        return torch.einsum("bk,bki->bi", self.weights, self.means)
-
-    def cov(self) -> Tensor:
-        """(B, D, D)"""
-        delta = self.means - self.mean()[:, None]
-        outer = delta[..., :, None] * delta[..., None, :]
-        return torch.einsum("bk,bkij->bij", self.weights, self.covs + outer)
-
-    def log_prob(self, x_0: Tensor) -> Tensor:
-        """log p(x_0 | x_t), row by row: (B, D) -> (B,)."""
-        y = torch.einsum("kij,bki->bkj", self.axes, x_0[:, None] - self.means)
-        log = -0.5 * (y**2 / self.variances + self.variances.log() + _LOG_2PI).sum(-1)
-        return (self.log_weights + log).logsumexp(1)
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw for each row, (B, D)."""
-        k = self.weights.multinomial(1, generator=generator)[:, 0]
-        row = torch.arange(len(k), device=k.device)
-        draw = Draw(generator, self.means.device, self.means.dtype)
-        eps = self.variances[row, k].sqrt() * draw.normal(*self.means[row, k].shape)
-        return self.means[row, k] + torch.einsum("bij,bj->bi", self.axes[k], eps)
-
 
 def two_gaussians(distance: float = 3.0, std: float = 0.5, weight: float = 0.35) -> GaussianMixture:
-    """Two round components at (-distance/2, 0) and (distance/2, 0), unequal: the first has `weight`."""
+    """Two round components at (-distance/2, 0) and (distance/2, 0), unequal: the first has `weight`.
+
+    >>> two_gaussians().means
+    tensor([[-1.5000,  0.0000],
+            [ 1.5000,  0.0000]], dtype=torch.float64)
+    """
     means = [[-distance / 2, 0.0], [distance / 2, 0.0]]
     return GaussianMixture([weight, 1 - weight], means, std**2 * torch.eye(2, dtype=torch.float64))
 
@@ -224,15 +48,23 @@ def two_gaussians(distance: float = 3.0, std: float = 0.5, weight: float = 0.35)
 def eight_gaussians(
     radius: float = 4 / 1.414, std: float = 0.5 / 1.414, k: int = 8
 ) -> GaussianMixture:
-    """k round components on a ring, component i at the angle 2 pi i / k. FFJORD's by default."""
-    angle = 2 * math.pi * torch.arange(k, dtype=torch.float64) / k
+    """k round components on a ring, component i at the angle 2 pi i / k. FFJORD's by default.
+
+    >>> eight_gaussians(k=4).means.norm(dim=1).round(decimals=3)
+    tensor([2.8290, 2.8290, 2.8290, 2.8290], dtype=torch.float64)
+    """
+    angle = 2 * math.pi * torch.arange(check_count(k, "k"), dtype=torch.float64) / k
     means = radius * torch.stack([angle.cos(), angle.sin()], -1)
     return GaussianMixture([1 / k] * k, means, std**2 * torch.eye(2, dtype=torch.float64))
 
 
 def grid_gaussians(side: int = 5, spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
-    """side x side round components, centred on the origin, row by row."""
-    line = spacing * (torch.arange(side, dtype=torch.float64) - (side - 1) / 2)
+    """side x side round components, centred on the origin, row by row.
+
+    >>> len(grid_gaussians(side=3).means)
+    9
+    """
+    line = spacing * (torch.arange(check_count(side, "side"), dtype=torch.float64) - (side - 1) / 2)
     means = torch.cartesian_prod(line, line).flip(1)
     return GaussianMixture(
         [1 / side**2] * side**2, means, std**2 * torch.eye(2, dtype=torch.float64)
@@ -240,28 +72,14 @@ def grid_gaussians(side: int = 5, spacing: float = 1.0, std: float = 0.1) -> Gau
 
 
 def anisotropic_gaussians() -> GaussianMixture:
-    """Three elongated components, unequal and turned: nothing about them is zero, one or aligned."""
+    """Three elongated components, unequal and turned: nothing about them is zero, one or aligned.
+
+    >>> anisotropic_gaussians().moments()[0].round(decimals=2)
+    tensor([-0.2900,  0.0500], dtype=torch.float64)
+    """
     angles = torch.tensor([0.4, 1.3, 2.5], dtype=torch.float64)
     stds = torch.tensor([[1.1, 0.25], [0.7, 0.3], [0.9, 0.2]], dtype=torch.float64)
     c, s = angles.cos(), angles.sin()
     turn = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
     covs = (turn * stds[:, None] ** 2) @ turn.mT
     return GaussianMixture([0.5, 0.2, 0.3], [[-1.4, -0.8], [1.6, -0.3], [0.3, 1.7]], covs)
-
-
-def _number(a, name: str) -> Tensor:
-    a = torch.as_tensor(a, dtype=torch.float64, device="cpu")
-    if a.ndim:
-        raise ValueError(f"{name} must be a number, not a tensor of shape {tuple(a.shape)}")
-    return a
-
-
-def _per_example(a, x: Tensor, name: str) -> Tensor:
-    """() or (B, 1, 1), to go with (B, K, D)."""
-    a = torch.as_tensor(a, dtype=x.dtype, device=x.device)
-    if a.ndim > 1 or (a.ndim == 1 and len(a) != len(x)):
-        raise ValueError(
-            f"{name} must be a number or one for each of the {len(x)} rows, "
-            f"not of shape {tuple(a.shape)}"
-        )
-    return a.reshape(-1, 1, 1) if a.ndim else a

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..utils import check_batch, check_finite
+from ..utils import check_batch, check_count, check_finite, known
 from . import files
 
 LEVELS = {"digits": 17, "mnist": 256, "fashion_mnist": 256, "cifar10": 256, "binarized_mnist": 2}
@@ -31,6 +31,10 @@ def digits(split: str = "train", device: torch.device | str | None = None) -> Im
 
     Raises:
         ImportError: scikit-learn is not installed.
+
+    >>> levels, labels = digits("test")
+    >>> levels.shape, int(levels.max())
+    (torch.Size([360, 1, 8, 8]), 16)
     """
     _check_split(split)
     try:
@@ -94,10 +98,15 @@ def dequantise(
 
     Raises:
         TypeError: levels are not integers. ValueError: a level is not in 0 .. n_levels - 1.
+
+    >>> x = dequantise(torch.tensor([0, 16]), 17)
+    >>> (x * 17).floor()
+    tensor([ 0., 16.])
     """
     if not isinstance(levels, Tensor) or levels.is_floating_point() or levels.is_complex():
         kind = levels.dtype if isinstance(levels, Tensor) else type(levels).__name__
         raise TypeError(f"levels must be a tensor of integers, not {kind}")
+    check_count(n_levels, "n_levels", 2)
     if levels.numel() and not 0 <= int(levels.min()) <= int(levels.max()) < n_levels:
         low, high = int(levels.min()), int(levels.max())
         raise ValueError(f"levels must lie in 0 .. {n_levels - 1}, but go from {low} to {high}")
@@ -112,8 +121,12 @@ def quantise(x: Tensor, n_levels: int) -> Tensor:
     """The level of each value, the inverse of `dequantise`: uint8 (int64 above 256 levels).
 
     Values outside [0, 1) take the nearest level, since a model's samples may leave the interval.
+
+    >>> quantise(torch.tensor([0.0, 0.5, 0.999, 1.2]), 17)
+    tensor([ 0,  8, 16, 16], dtype=torch.uint8)
     """
     check_finite(check_batch(x))
+    check_count(n_levels, "n_levels", 2)
     k = (x * n_levels).floor().clamp(0, n_levels - 1)
     # The product is rounded: put k right where x is not in [k / n, (k + 1) / n) as computed.
     k = k + ((k + 1) / n_levels <= x).to(x) - (k / n_levels > x).to(x)
@@ -121,8 +134,12 @@ def quantise(x: Tensor, n_levels: int) -> Tensor:
 
 
 def to_unit(levels: Tensor, n_levels: int, u: Tensor | float = 0.5) -> Tensor:
-    """Level k to 2 (k + u - 1/2) / (n - 1) - 1: -1 to 1, and half a level beyond for u in [0, 1)."""
-    return (levels + (u - 0.5)) * (2 / (n_levels - 1)) - 1
+    """Level k to 2 (k + u - 1/2) / (n - 1) - 1: -1 to 1, and half a level beyond for u in [0, 1).
+
+    >>> to_unit(torch.tensor([0.0, 8.0, 16.0]), 17)
+    tensor([-1.,  0.,  1.])
+    """
+    return (levels + (u - 0.5)) * (2 / (check_count(n_levels, "n_levels", 2) - 1)) - 1
 
 
 def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float:
@@ -132,8 +149,12 @@ def bits_per_dim(nll: Tensor | float, dim: int, n_levels: int) -> Tensor | float
     volume n_levels^-D; so P(k) = n_levels^-D E_u p((k + u) / n_levels). By Jensen
     -ln P(k) <= E_u[-ln p] + D ln n_levels: in bits and divided by D that is what we return, an
     upper bound on the bits needed to store the levels (Theis et al. 2016). A uniform density has
-    nll = 0, hence log2 n_levels bits: 8 for bytes.
+    nll = 0, hence log2 n_levels bits: 8 for bytes. n_levels = 1 turns nats into bits alone.
+
+    >>> bits_per_dim(0.0, dim=64, n_levels=256)
+    8.0
     """
+    check_count(dim, "dim"), check_count(n_levels, "n_levels")
     return (nll / dim + math.log(n_levels)) / math.log(2)
 
 
@@ -142,16 +163,30 @@ def to_logit(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
 
     (B, ...) -> (B, ...), (B,). The margin keeps the ends finite; MAF and RealNVP use 1e-6 for MNIST
     and 0.05 for CIFAR-10.
+
+    >>> to_logit(torch.tensor([[0.5]]), 0.0)
+    (tensor([[0.]]), tensor([1.3863]))
     """
     check_batch(x, finite=False)
+    _check_margin(margin)
     log_s, log_rest = _logs(x, margin)
+    if known((~(log_s - log_rest).isfinite() & x.isfinite()).any()):
+        low, high = x.min().item(), x.max().item()
+        raise ValueError(
+            f"to_logit needs values in [0, 1], within it for margin 0; got {low:.4g} to {high:.4g}"
+        )
     logabsdet = (math.log1p(-2 * margin) - log_s - log_rest).flatten(1).sum(1)
     return log_s - log_rest, logabsdet
 
 
 def from_logit(y: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """The inverse of `to_logit`, and its own log|det dx/dy|: (B, ...) -> (B, ...), (B,)."""
+    """The inverse of `to_logit`, and its own log|det dx/dy|: (B, ...) -> (B, ...), (B,).
+
+    >>> from_logit(to_logit(torch.tensor([[0.3]]), 0.05)[0], 0.05)[0]
+    tensor([[0.3000]])
+    """
     check_batch(y, finite=False)
+    _check_margin(margin)
     log = torch.nn.functional.logsigmoid
     x = (torch.sigmoid(y) - margin) / (1 - 2 * margin)
     return x, (log(y) + log(-y) - math.log1p(-2 * margin)).flatten(1).sum(1)
@@ -163,22 +198,33 @@ def logit_bits_per_dim(nll: Tensor, x: Tensor, n_levels: int, margin: float) -> 
     log p(x) = log p(y) + log|det dy/dx|; then `bits_per_dim`. x is dequantised, in [0, 1).
     Written out, with s as in `to_logit` (Papamakarios et al. 2017, appendix E.2):
     nll / (D ln 2) - log2(1 - 2 margin) + log2 n_levels + mean(log2 s + log2(1 - s)).
+
+    >>> x = torch.full((1, 4), 0.5)
+    >>> logit_bits_per_dim(to_logit(x, 0.05)[1], x, 256, 0.05)
+    tensor([8.])
     """
-    return bits_per_dim(nll - to_logit(x, margin)[1], x[0].numel(), n_levels)
+    return bits_per_dim(nll - to_logit(x, margin)[1], x.shape[1:].numel(), n_levels)
 
 
 def logit_constant(x: Tensor, n_levels: int, margin: float) -> float:
     """What turns a mean nll of a data set x in logit space into bits per dimension.
 
     bits = nll / (D ln 2) + constant. About -0.5015 for MNIST's test set and 5.7414 for CIFAR-10's.
+
+    >>> round(logit_constant(torch.full((2, 4), 0.5), 256, 0.05), 4)
+    6.152
     """
+    check_count(len(x), "the number of images")
     return float(logit_bits_per_dim(x.new_zeros(len(x)), x, n_levels, margin).double().mean())
+
+
+def _check_margin(margin: float) -> None:
+    if not 0 <= margin < 0.5:
+        raise ValueError(f"margin must be in [0, 0.5), not {margin}")
 
 
 def _logs(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """log s and log(1 - s); 1 - s from 1 - x, because s is rounded where it is close to 1."""
-    if not 0 <= margin < 0.5:
-        raise ValueError(f"margin must be in [0, 0.5), not {margin}")
     wide = 1 - 2 * margin
     return (margin + wide * x).log(), (margin + wide * (1 - x)).log()
 

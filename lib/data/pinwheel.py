@@ -18,6 +18,9 @@ class Pinwheel(Density):
     count. On the edge of a fold the density is infinite; folds begin at r = 1.7 and hold a
     probability of 3e-8. We look for roots in 128 intervals and find one in each, which is all
     of them but for the last sliver of a fold, up to |x| = 9 (where the density is below e^-60).
+
+    >>> Pinwheel().log_prob(torch.tensor([[9.0, 9.0]])) < -50
+    tensor([True])
     """
 
     blades, radial, tangential, rate, scale = 5, 0.3, 0.1, 0.25, 2.0
@@ -74,5 +77,9 @@ class Pinwheel(Density):
 
 
 def pinwheel() -> Pinwheel:
-    """Five bent blades."""
+    """Five bent blades.
+
+    >>> pinwheel()
+    Pinwheel()
+    """
     return Pinwheel()

@@ -36,11 +36,17 @@ def read_attributes(images: Tensor, threshold: float = 0.5) -> Attributes:
 
     Raises:
         TypeError, ValueError: not a floating-point batch of square RGB images, or not finite.
+
+    >>> from lib.data.attributes import from_labels
+    >>> images = render(from_labels(torch.tensor([[0, 3, 2, 1, 4]])))
+    >>> labels(read_attributes(images))[:, :5]
+    tensor([[0, 3, 2, 1, 4]])
     """
     shape = tuple(check_batch(images, name="images").shape)
     if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] < 16:
         raise ValueError(f"images must have shape (B, 3, S, S) with S at least 16, not {shape}")
     images = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+    images = images.clamp(-9, 9)  # far outside [0, 1] there is nothing to read, only to overflow
     parts = [_read(part, threshold) for part in images.split(max(1, _CHUNK // shape[2] ** 2))]
     return _join(parts)
 
@@ -50,6 +56,9 @@ def matches(read: Attributes | Tensor, wanted: Attributes | Tensor) -> dict[str,
 
     NaN where nothing was wanted (-1 in `wanted`), so `.nanmean()` is the share that is right.
     Takes attributes or labels (B, 9), so `matches(read_attributes(x), parse_captions(texts))`.
+
+    >>> matches(torch.tensor([[0, 1, 2]]), torch.tensor([[0, 2, -1]]))['colour']
+    tensor([nan])
     """
     got, want = (labels(a) if isinstance(a, Attributes) else a for a in (read, wanted))
     if got.shape != want.shape:

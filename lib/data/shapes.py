@@ -45,7 +45,12 @@ _CHUNK = 2**18  # pixels drawn at once on a CPU: few calls, and still near its c
 def sample(
     n: int, size: int = 32, generator: torch.Generator | None = None, **options
 ) -> tuple[Tensor, Attributes]:
-    """n images (n, 3, size, size) in [0, 1], and what they show; options as `sample_attributes`."""
+    """n images (n, 3, size, size) in [0, 1], and what they show; options as `sample_attributes`.
+
+    >>> images, shown = sample(2, size=16, colour="red")
+    >>> images.shape, shown.colour
+    (torch.Size([2, 3, 16, 16]), tensor([0, 0]))
+    """
     attributes = sample_attributes(n, generator, **options)
     return render(attributes, size), attributes
 
@@ -59,6 +64,9 @@ def render(attributes: Attributes, size: int = 32) -> Tensor:
 
     Raises:
         ValueError: a shape, a colour or a background is unknown (-1).
+
+    >>> render(sample_attributes(2), size=16).shape
+    torch.Size([2, 3, 16, 16])
     """
     first, second = attributes, attributes.second
     check_count(size, "size")
@@ -84,7 +92,11 @@ def render(attributes: Attributes, size: int = 32) -> Tensor:
 
 
 def downsample(images: Tensor, factor: int = 2) -> Tensor:
-    """Mean over blocks of factor x factor pixels: (B, C, H, W) -> (B, C, H / factor, W / factor)."""
+    """Mean over blocks of factor x factor pixels: (B, C, H, W) -> (B, C, H / factor, W / factor).
+
+    >>> downsample(torch.arange(4.0).view(1, 1, 2, 2))
+    tensor([[[[1.5000]]]])
+    """
     check_batch(images, name="images", finite=False)
     if images.ndim != 4 or any(s % check_count(factor, "factor") for s in images.shape[2:]):
         shape = tuple(images.shape)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..utils import log_normal_interval
 from .base import Density, segment_logsumexp
 
 
@@ -26,13 +27,20 @@ class Smeared(Density):
         nodes, weights: (K, 2), (K,): the sum.
         place: draws points of the skeleton, `place(n, draw) -> (n, 2)`.
         side, std: of the square and of the noise. One of them may be zero.
+
+    >>> p = moons().noised(0.6, 0.8)
+    >>> p.log_prob(torch.zeros(1, 2)).round(decimals=3)
+    tensor([-2.2520])
     """
 
     def __init__(self, name: str, nodes, weights, place: Callable, side: float, std: float):
         self.name, self.nodes, self.weights, self.place = name, nodes, weights, place
         self.side, self.std, self.scale = float(side), float(std), 1.0
-        if not self.side + self.std > 0:
-            raise ValueError("side or std must be above zero: a curve alone has no density")
+        if not (self.side >= 0 and self.std >= 0 and 0 < self.side + self.std < math.inf):
+            raise ValueError(
+                f"side or std must be above zero, for a curve alone has no density, and none below; "
+                f"got {side} and {std}"
+            )
         self.terms = 3 * len(nodes)
         self.width = math.hypot(self.std, self.side / math.sqrt(12))
 
@@ -79,12 +87,9 @@ def _log_kernel(delta: Tensor, side: float, std: float) -> Tensor:
         inside = (delta.abs() <= side / 2).all(-1)
         log = torch.where(inside, -2.0 * math.log(side), -math.inf).to(delta)
         return log.masked_fill(delta.isnan().any(-1), math.nan)
-    # log (Phi(b) - Phi(a)) / side with b - a = side / std. The kernel is even: on the left side
-    # both integrals are tails, and their logarithms keep all digits.
-    left = -delta.abs()
-    log_b = torch.special.log_ndtr((left + side / 2) / std)
-    log_a = torch.special.log_ndtr((left - side / 2) / std)
-    return (log_b + torch.log(-torch.expm1(log_a - log_b)) - math.log(side)).sum(-1)
+    left = -delta.abs()  # the kernel is even
+    low, high = (left - side / 2) / std, (left + side / 2) / std
+    return (log_normal_interval(low, high, side / std) - math.log(side)).sum(-1)
 
 
 def _legendre(edges: list[float], counts: list[int]) -> tuple[Tensor, Tensor]:
@@ -97,8 +102,22 @@ def _legendre(edges: list[float], counts: list[int]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.concatenate(ts)), torch.from_numpy(np.concatenate(ws))
 
 
+def _check_noise(noise: float, least: float) -> None:
+    if not noise >= least:
+        raise ValueError(
+            f"a curve alone has no density, and the sum that stands for the integral along it needs "
+            f"noise of {least} or more; got {noise}"
+        )
+
+
 def moons(noise: float = 0.1) -> Smeared:
-    """Two interleaving half circles, twice the size of scikit-learn's, moved by (-1, -0.2)."""
+    """Two interleaving half circles, twice the size of scikit-learn's, moved by (-1, -0.2).
+
+    >>> moons()
+    moons(side=0, std=0.2)
+    """
+
+    _check_noise(noise, 0.04)
 
     def arc(t):  # the lower moon is the upper one turned by half a turn around (0.5, 0.25)
         return torch.stack([2 * t.cos() - 1, 2 * t.sin() - 0.2], -1)
@@ -116,7 +135,13 @@ def moons(noise: float = 0.1) -> Smeared:
 
 
 def swissroll(noise: float = 1.0) -> Smeared:
-    """(t cos t, t sin t) / 5 with t uniform on [1.5 pi, 4.5 pi]; the noise is divided by 5 too."""
+    """(t cos t, t sin t) / 5 with t uniform on [1.5 pi, 4.5 pi]; the noise is divided by 5 too.
+
+    >>> swissroll()
+    swissroll(side=0, std=0.2)
+    """
+
+    _check_noise(noise, 0.5)
 
     def curve(t):
         return torch.stack([t * t.cos(), t * t.sin()], -1) / 5
@@ -132,7 +157,12 @@ def spirals(noise: float = 0.1) -> Smeared:
 
     On the first arm (-t cos t, t sin t) / 3, where t / (3 pi) is the square root of a uniform
     number, plus uniform on [0, 1/6]^2, which moves its centre by 1/12.
+
+    >>> spirals()
+    spirals(side=0.167, std=0.1)
     """
+
+    _check_noise(noise, 0.06)
 
     def arm(t):
         return torch.stack([-t * t.cos(), t * t.sin()], -1) / 3 + 1 / 12
@@ -149,7 +179,11 @@ def spirals(noise: float = 0.1) -> Smeared:
 
 
 class Checkerboard(Smeared):
-    """Uniform on the eight black cells of a 4 x 4 board of side 8."""
+    """Uniform on the eight black cells of a 4 x 4 board of side 8.
+
+    >>> Checkerboard().log_prob(torch.tensor([[-3.0, -3.0], [-3.0, -1.0]]))
+    tensor([-3.4657,    -inf])
+    """
 
     def __init__(self):
         cells = torch.tensor(
@@ -187,56 +221,9 @@ class Checkerboard(Smeared):
 
 
 def checkerboard() -> Checkerboard:
-    """Eight black cells of side 2; its noised versions are smooth and exact too."""
-    return Checkerboard()
+    """Eight black cells of side 2; its noised versions are smooth and exact too.
 
-
-class Rings(Density):
-    """Circles around the origin, the angle uniform, with Gaussian noise.
-
-    Integrating over the angle gives a Bessel function: on a circle of radius R,
-    p(x) = exp(-(r^2 + R^2) / (2 s^2)) I0(r R / s^2) / (2 pi s^2), with r = |x|.
+    >>> checkerboard().entropy() == math.log(32)
+    True
     """
-
-    def __init__(self, radii, weights, std: float):
-        self.radii, self.weights = (
-            torch.as_tensor(a, dtype=torch.float64) for a in (radii, weights)
-        )
-        if self.radii.ndim != 1 or self.radii.shape != self.weights.shape:
-            raise ValueError("radii and weights must be two lists of the same length")
-        self.std = self.width = float(std)
-        self.terms = 4 * len(self.radii)
-
-    def __repr__(self):
-        return f"Rings({self.radii.tolist()}, std={self.std:.3g})"
-
-    def _log_prob(self, x):
-        r, big, var = torch.linalg.vector_norm(x, dim=1)[:, None], self.radii.to(x), self.std**2
-        # I0(a) = exp(a) i0e(a): the exponentials combine into one that cannot overflow
-        log = -((r - big) ** 2) / (2 * var) + torch.special.i0e(r * big / var).log()
-        return (self.weights.to(x).log() + log).logsumexp(1) - math.log(2 * math.pi * var)
-
-    def _sample(self, n, draw):
-        angle = 2 * math.pi * draw.uniform(n)
-        circle = torch.stack([angle.cos(), angle.sin()], -1)
-        radius = draw.take(self.radii, draw.choice(self.weights, n))
-        return radius[:, None] * circle + self.std * draw.normal(n, 2)
-
-    def _frame(self, widths):
-        reach = torch.full((2,), float(self.radii.max()) + widths * self.std, dtype=torch.float64)
-        return -reach, reach
-
-    def noised(self, alpha: float, sigma: float) -> "Rings":
-        """The law of alpha x + sigma eps, exactly: again rings."""
-        alpha, sigma = float(alpha), float(sigma)
-        return Rings(abs(alpha) * self.radii, self.weights, math.hypot(alpha * self.std, sigma))
-
-
-def circles() -> Rings:
-    """Two circles, of radius 3 and 1.5."""
-    return Rings([3.0, 1.5], [0.5, 0.5], 0.24)
-
-
-def rings() -> Rings:
-    """Four circles, of radius 3, 2.25, 1.5 and 0.75."""
-    return Rings([3.0, 2.25, 1.5, 0.75], [0.25] * 4, 0.08)
+    return Checkerboard()

@@ -13,6 +13,10 @@ class BoltzmannMachine(nn.Module):
 
     W is symmetric with a zero diagonal; its D (D - 1) / 2 free entries are the parameter `upper`.
     Ackley, Hinton and Sejnowski (1985), with spins of +-1.
+
+    >>> model = BoltzmannMachine(3, scale=1.0)
+    >>> model.log_prob(model.states()).exp().sum().detach().round(decimals=5)
+    tensor(1.)
     """
 
     def __init__(self, D: int, scale: float = 0.0, generator: torch.Generator | None = None):
@@ -67,11 +71,13 @@ class BoltzmannMachine(nn.Module):
         E_data[y_i y_j] - E_model[y_i y_j] off the diagonal, and E_data[y_i] - E_model[y_i].
         """
         check_batch(y, self.D, "y", finite=False)
+        check_count(len(y), "the number of examples")
         pair, mean = self.moments()
         return y.T @ y / len(y) - pair, y.mean(0) - mean
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n exact draws, (n, D)."""
+        check_count(n)
         p = (-self.energy(self.states())).softmax(0)
         return self.states()[p.multinomial(n, replacement=True, generator=generator)]

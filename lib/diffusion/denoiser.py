@@ -4,13 +4,14 @@ x_t = alpha x + sigma eps. Whoever knows x_hat = E[x | x_t] knows eps_hat = E[ep
 score of p_t too: x_t = alpha x_hat + sigma eps_hat, and score = -eps_hat / sigma (Tweedie).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from lib.data.densities import GaussianMixture
+from lib.diffusion.chain import chain_times
 from lib.diffusion.schedule import Schedule, Time
 from lib.utils import check_batch, expand_as_batch, sum_dims
 
@@ -20,6 +21,9 @@ class BaseDenoiser(nn.Module):
 
     x_t is (B, ...); t a float, or a tensor of no dimensions or (B,). Guidance, clipping and exact
     answers are denoisers too, some of them around others, so that every sampler takes them all.
+
+    >>> issubclass(Clipped, BaseDenoiser)
+    True
     """
 
     schedule: Schedule
@@ -54,10 +58,8 @@ class BaseDenoiser(nn.Module):
                 f"t must be a number or one for each of the {len(x)} examples, got {tuple(t.shape)}"
             )
         wide = t if t.device.type == "mps" else t.double()  # a float32 t loses digits of sigma
-        return (
-            expand_as_batch(self.schedule.alpha(wide), x),
-            expand_as_batch(self.schedule.sigma(wide), x),
-        )
+        alpha, sigma = self.schedule.alpha(wide), self.schedule.sigma(wide)
+        return expand_as_batch(alpha, x), expand_as_batch(sigma, x)
 
 
 class Denoiser(BaseDenoiser):
@@ -69,6 +71,10 @@ class Denoiser(BaseDenoiser):
         predict: what the network's output means: "eps" the noise (Ho et al. 2020), "x" the clean
             example, or "v" = (alpha eps - sigma x) / sqrt(alpha^2 + sigma^2), which is neither hard
             at little noise nor at much (Salimans and Ho 2022, section 4).
+
+    >>> from lib.diffusion import VP
+    >>> Denoiser(lambda x, t, context: 0 * x, VP(), predict="x")(torch.ones(1, 2), 0.5)
+    tensor([[0., 0.]])
     """
 
     def __init__(self, net: Callable, schedule: Schedule, predict: str = "eps"):
@@ -108,7 +114,12 @@ class Denoiser(BaseDenoiser):
 
 @lru_cache(10_000)  # a sampler asks for the same few again and again
 def weights(schedule: Schedule, predict: str, t: float, a: float, b: float) -> tuple[float, ...]:
-    """a x_hat + b eps_hat as weights of x_t and of the output; first the network's input scale."""
+    """a x_hat + b eps_hat as weights of x_t and of the output; first the network's input scale.
+
+    >>> from lib.diffusion import VP
+    >>> weights(VP(), "x", 0.5, a=1.0, b=0.0)[1:]
+    (0.0, 1.0)
+    """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     norm = (alpha * alpha + sigma * sigma) ** -0.5
     if predict == "eps":
@@ -119,7 +130,11 @@ def weights(schedule: Schedule, predict: str, t: float, a: float, b: float) -> t
 
 
 def times(t: Time, x: Tensor) -> Tensor:
-    """(B,) of x's precision, for a network."""
+    """(B,) of x's precision, for a network.
+
+    >>> times(0.3, torch.ones(2, 5))
+    tensor([0.3000, 0.3000])
+    """
     if not isinstance(t, Tensor):
         return torch.full((len(x),), t, dtype=x.dtype, device=x.device)
     return t.to(x).expand(len(x))
@@ -129,6 +144,10 @@ class ExactDenoiser(BaseDenoiser):
     """E[x | x_t] of a Gaussian mixture in closed form: the denoiser that no network can beat.
 
     With a context (B,) of component numbers (int64), the data are that component alone.
+
+    >>> from lib.diffusion import VE
+    >>> ExactDenoiser(GaussianMixture([1.0], [[0.0]], [[1.0]]), VE(0.5, 2.0))(torch.ones(1, 1), 0.5)
+    tensor([[0.5000]])
     """
 
     def __init__(self, mixture: GaussianMixture, schedule: Schedule):
@@ -150,6 +169,10 @@ class Clipped(BaseDenoiser):
     """x_hat kept within [low, high]; eps_hat is what then remains of x_t, so that both still agree.
 
     Clipping x_hat alone and stepping with the old eps_hat is a common mistake.
+
+    >>> from lib.diffusion import VP
+    >>> Clipped(Denoiser(lambda x, t, context: 9 + x, VP(), "x"))(torch.ones(1, 1), 0.5)
+    tensor([[1.]])
     """
 
     def __init__(self, denoiser: BaseDenoiser, low: float = -1.0, high: float = 1.0):
@@ -167,6 +190,9 @@ def draw_times(n: int, t_min: float, like: Tensor) -> Tensor:
     """n times in (t_min, 1], one in each n-th of the interval, shuffled: less noise than n draws.
 
     Kingma et al. (2021), appendix I.1: u + k / n modulo 1 for one uniform u; each is uniform.
+
+    >>> (4 * draw_times(4, 0.0, torch.ones(()))).ceil().sort().values
+    tensor([1., 2., 3., 4.])
     """
     u = torch.rand((), device=like.device, dtype=like.dtype)
     t = (u + torch.randperm(n, device=like.device).to(like.dtype) / n) % 1
@@ -187,6 +213,10 @@ def denoising_loss(
             |x - x_hat|^2 / D; "v", their sum for alpha^2 + sigma^2 = 1, the error of v; or "elbo",
             -1/2 d log_snr/dt |x - x_hat|^2 SNR, whose mean over t is the diffusion part of -ELBO in
             nats (not divided by D; Kingma et al. 2021, equation 17).
+
+    >>> from lib.diffusion import VP
+    >>> denoising_loss(Denoiser(lambda x, t, c: 0 * x, VP(), "x"), 2 * torch.ones(2, 3), weight="x")
+    tensor([4., 4.])
     """
     check_batch(x, context=context, finite=False)
     if weight not in ("eps", "x", "v", "elbo"):
@@ -195,15 +225,13 @@ def denoising_loss(
     alpha, sigma = denoiser.scales(x, t)
     eps = torch.randn_like(x)
     x_hat, eps_hat = denoiser.split(alpha * x + sigma * eps, t, context)
-    if weight == "eps":
-        return sum_dims((eps - eps_hat).square()) / x[0].numel()
-    if weight == "x":
-        return sum_dims((x - x_hat).square()) / x[0].numel()
+    if weight == "elbo":
+        rate = denoiser.schedule.log_snr_rate(t.double()).to(x)
+        return -0.5 * (1 - t_min) * rate * sum_dims((eps - eps_hat).square())
+    error = x - x_hat if weight == "x" else eps - eps_hat
     if weight == "v":
-        v = (alpha * (eps - eps_hat) - sigma * (x - x_hat)) * (alpha**2 + sigma**2).rsqrt()
-        return sum_dims(v.square()) / x[0].numel()
-    rate = denoiser.schedule.log_snr_rate(t.double()).to(x)
-    return -0.5 * (1 - t_min) * rate * sum_dims((eps - eps_hat).square())
+        error = (alpha * error - sigma * (x - x_hat)) * (alpha**2 + sigma**2).rsqrt()
+    return sum_dims(error.square()) / x.shape[1:].numel()
 
 
 class Diffusion(nn.Module):
@@ -212,6 +240,12 @@ class Diffusion(nn.Module):
     Args:
         drop: the share of examples in training whose context is replaced by `null`, for
             classifier-free guidance (Ho and Salimans 2022, algorithm 1).
+
+    >>> from lib.diffusion import VP
+    >>> from lib.results.nets import VectorNet
+    >>> model = Diffusion(Denoiser(VectorNet(2), VP()), 2)
+    >>> model(torch.ones(5, 2)).shape, model.sample(3, steps=4).shape
+    (torch.Size([5]), torch.Size([3, 2]))
     """
 
     def __init__(
@@ -245,19 +279,21 @@ class Diffusion(nn.Module):
         self,
         n: int,
         context: Tensor | None = None,
-        steps: int = 50,
+        steps: int | Sequence[float] = 50,
         step: Callable | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
         """n samples, (n, *shape), by DDPM's ancestral steps or those of another sampler `step`.
 
+        steps: how many, of equal length down to t_min; or the times themselves, falling.
         start: the noise to start from, of unit variance, (n, *shape); fresh if left out.
         """
         from lib.diffusion.samplers import ancestral, simulate
 
-        p = next(self.parameters())
-        z = torch.randn(n, *self.shape, dtype=p.dtype, device=p.device) if start is None else start
-        ts = self.denoiser.schedule.times(steps, self.t_min)
-        step = step or ancestral(self.denoiser, context)
-        *_, x = simulate(step, z * self.denoiser.schedule.sigma(ts[0]), ts)
+        if start is None:
+            start = next(self.parameters()).new_empty(n, *self.shape).normal_()
+        schedule, step = self.denoiser.schedule, step or ancestral(self.denoiser, context)
+        given = isinstance(steps, Sequence)
+        ts = chain_times(steps) if given else schedule.times(steps, self.t_min)
+        *_, x = simulate(step, start * schedule.sigma(ts[0]), ts)
         return self.denoiser(x, ts[-1], context)

@@ -29,17 +29,29 @@ DECODE_AT = (
 
 
 def to_unit(levels: Tensor) -> Tensor:
-    """Levels 0 .. 16 to -1 .. 1, where DDPM has its pixels."""
+    """Levels 0 .. 16 to -1 .. 1, where DDPM has its pixels.
+
+    >>> to_unit(torch.tensor([0.0, 8.0, 16.0]))
+    tensor([-1.,  0.,  1.])
+    """
     return images.to_unit(levels, N_LEVELS)
 
 
 def to_levels(x: Tensor) -> Tensor:
-    """The nearest level, uint8: (B, ...) -> the same shape."""
+    """The nearest level, uint8: (B, ...) -> the same shape.
+
+    >>> to_levels(torch.tensor([-1.0, 0.0, 1.0, 1.2]))
+    tensor([ 0,  8, 16, 16], dtype=torch.uint8)
+    """
     return ((x.clamp(-1, 1) + 1) * (N_LEVELS - 1) / 2).round().to(torch.uint8)
 
 
 def labelled(split: str) -> tuple[Tensor, Tensor]:
-    """The digits of a split in [-1, 1], (N, 1, 8, 8), and their labels (N,)."""
+    """The digits of a split in [-1, 1], (N, 1, 8, 8), and their labels (N,).
+
+    >>> labelled('test')[0].shape
+    torch.Size([360, 1, 8, 8])
+    """
     levels, labels = images.digits(split)
     return to_unit(levels), labels
 
@@ -55,6 +67,10 @@ class DigitNet(nn.Module):
     Args:
         schedule: variance preserving; the denoiser's own.
         levels: (N, 1, 8, 8), integers, to count the levels of; None leaves the counts to be loaded.
+
+    >>> net = DigitNet(Cosine(), width=8)
+    >>> net(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5)).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -104,7 +120,11 @@ class DigitNet(nn.Module):
 
 
 class Block(nn.Module):
-    """h + a small network of h whose units are scaled and shifted by time and label."""
+    """h + a small network of h whose units are scaled and shifted by time and label.
+
+    >>> Block(4, 3, dropout=0.0)(torch.ones(2, 4), torch.ones(2, 3)).shape
+    torch.Size([2, 4])
+    """
 
     def __init__(self, width: int, embedding: int, dropout: float):
         super().__init__()

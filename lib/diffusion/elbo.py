@@ -1,4 +1,4 @@
-"""The chain as a latent variable model: its posterior, its bound in three parts, and bits.
+"""The chain as a latent variable model: its bound in three parts, and bits.
 
 The latents are the noisier versions x_{t_1}, ..., x_{t_T} of x, t_1 < ... < t_T. The encoder q
 adds noise and learns nothing; the decoder p walks back with the denoiser. Ho et al. (2020),
@@ -12,44 +12,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lib.diffusion.chain import chain_times, posterior, transition
 from lib.diffusion.denoiser import BaseDenoiser
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import check_batch, check_count, expand_as_batch, sum_dims
+from lib.utils import check_batch, check_count, log_normal_interval, sum_dims
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-def transition(schedule: Schedule, t: Time, s: Time) -> tuple[Time, Time]:
-    """a and v of q(x_t | x_s) = N(a x_s, v I), s < t.
-
-    a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2: what the noise of x_s, shrunk by a,
-    leaves to be added. In DDPM's chain and for neighbours, a^2 = 1 - beta and v = beta.
-    """
-    a = schedule.alpha(t) / schedule.alpha(s)
-    return a, schedule.sigma(t) ** 2 - (a * schedule.sigma(s)) ** 2
-
-
-def posterior(
-    schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Time, s: Time
-) -> tuple[Tensor, Time]:
-    """Mean (B, ...) and variance of q(x_s | x_t, x_0) for s < t, any schedule.
-
-    mean = a sigma_s^2 / sigma_t^2 x_t + alpha_s v / sigma_t^2 x_0, variance = sigma_s^2 v /
-    sigma_t^2, with a and v of `transition`. Ho et al. (2020), equations 6 and 7.
-
-    Args:
-        t, s: floats, or one of each for each example, (B,).
-    """
-    if not torch.all(torch.as_tensor(s) < torch.as_tensor(t)):
-        raise ValueError("the posterior goes to a time with less noise: s < t is needed")
-    a, v = transition(schedule, t, s)
-    var_s, var_t = schedule.sigma(s) ** 2, schedule.sigma(t) ** 2
-    old, new = a * var_s / var_t, schedule.alpha(s) * v / var_t
-    return _like(old, x_t) * x_t + _like(new, x_t) * x_0, _like(var_s * v / var_t, x_t)
-
-
 class Bound(NamedTuple):
-    """-ELBO of each example in nats, in its three parts, (B,) each."""
+    """-ELBO of each example in nats, in its three parts, (B,) each.
+
+    >>> Bound(*torch.tensor([[0.1], [2.0], [0.7]])).total
+    tensor([2.8000])
+    """
 
     prior: Tensor  # KL(q(x_T | x) || p(x_T))
     steps: Tensor  # sum of E KL(q(x_s | x_t, x) || p(x_s | x_t)) over the chain
@@ -94,14 +70,19 @@ def chain_elbo(
 
     The prior is N(0, sigma(t_T)^2); the last step's Gaussian has the standard deviation
     sigma / alpha at t_1. Each expectation is one draw: unbiased, with a spread.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> p = two_gaussians()
+    >>> bound = chain_elbo(ExactDenoiser(p, VP()), p.sample(500), steps=50)
+    >>> bool(bound.total.mean() > p.entropy())
+    True
     """
     check_batch(x, context=context)
-    ts, schedule = chain_times(steps), denoiser.schedule
+    ts = chain_times(steps)
     if variance not in ("posterior", "forward"):
         raise ValueError(f'variance must be "posterior" or "forward", got {variance!r}')
-    top, last = ts[0], ts[-1]
-    prior = 0.5 * (schedule.alpha(top) / schedule.sigma(top)) ** 2 * sum_dims(x.square())
-
+    prior = _prior_kl(denoiser.schedule, x, ts[0])
     total, n = torch.zeros_like(prior), len(ts) - 1
     if draws is None:
         for t, s in zip(ts, ts[1:], strict=False):
@@ -114,9 +95,19 @@ def chain_elbo(
             kl = _step_kl(denoiser, x, times[k], times[k + 1], context, variance)
             total = total + kl * (n / draws)
 
-    x_hat = denoiser(_noised(schedule, x, last), last, context)
-    std = schedule.sigma(last) / schedule.alpha(last)
-    return Bound(prior, total, -last_step_log_prob(x, x_hat, std, levels))
+    return Bound(prior, total, _last_step(denoiser, x, ts[-1], context, levels))
+
+
+def _prior_kl(schedule: Schedule, x: Tensor, t: float) -> Tensor:
+    """KL(q(x_t | x) || N(0, sigma_t^2)), whose variances are equal: (B,)."""
+    return 0.5 * (schedule.alpha(t) / schedule.sigma(t)) ** 2 * sum_dims(x.square())
+
+
+def _last_step(denoiser, x, t, context, levels) -> Tensor:
+    """-log p(x | x_t) at one draw of x_t: (B,)."""
+    x_hat = denoiser(_noised(denoiser, x, t), t, context)
+    std = denoiser.schedule.sigma(t) / denoiser.schedule.alpha(t)
+    return -last_step_log_prob(x, x_hat, std, levels)
 
 
 def _step_kl(denoiser, x, t, s, context, variance) -> Tensor:
@@ -125,7 +116,7 @@ def _step_kl(denoiser, x, t, s, context, variance) -> Tensor:
     Both are Gaussians around the same formula, with x in the one and x_hat in the other.
     """
     schedule = denoiser.schedule
-    error = sum_dims((x - denoiser(_noised(schedule, x, t), t, context)).square())
+    error = sum_dims((x - denoiser(_noised(denoiser, x, t), t, context)).square())
     if variance == "posterior":
         gain = _snr(schedule, s) - _snr(schedule, t)
         return 0.5 * (gain.to(x) if isinstance(gain, Tensor) else gain) * error
@@ -134,7 +125,7 @@ def _step_kl(denoiser, x, t, s, context, variance) -> Tensor:
     log = ratio.log() if isinstance(ratio, Tensor) else math.log(ratio)
     scale, spread = (schedule.alpha(s) / schedule.sigma(t) ** 2) ** 2 * v, ratio - 1 - log
     scale, spread = (a.to(x) if isinstance(a, Tensor) else a for a in (scale, spread))
-    return 0.5 * (x[0].numel() * spread + scale * error)
+    return 0.5 * (x.shape[1:].numel() * spread + scale * error)
 
 
 def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None = None) -> Tensor:
@@ -142,23 +133,25 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
 
     With `levels` n, x is 2 k / (n - 1) - 1 for a whole number k, and its bin is as wide as the
     levels are apart; below the first and above the last everything counts.
+
+    >>> levels = torch.tensor([[-1.0], [0.0], [1.0]])
+    >>> last_step_log_prob(levels, torch.zeros(3, 1), 0.3, 3).exp().sum()
+    tensor(1.)
     """
+    if not std > 0:
+        raise ValueError(f"std must be above 0, got {std}")
     if levels is None:
         return sum_dims(-0.5 * (((x - x_hat) / std).square() + LOG_2PI) - math.log(std))
+    check_count(levels, "levels", 2)
     half = 1 / (levels - 1)
     k = ((x + 1) / (2 * half)).round()
-    if (k * 2 * half - 1 - x).abs().max() > 1e-3 * half or x.abs().max() > 1 + 1e-6:
+    if ((k * 2 * half - 1 - x).abs() > 1e-3 * half).any() or (x.abs() > 1 + 1e-6).any():
         raise ValueError(
             f"x must be {levels} levels spread evenly over [-1, 1], as 2 k / (n-1) - 1"
         )
-    upper, lower = (x + half - x_hat) / std, (x - half - x_hat) / std
-    # by symmetry take the tail in which both numbers are small: no cancellation near 1
-    flip = upper + lower > 0
-    upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
-    log_upper, log_lower = (torch.special.log_ndtr(a) for a in (upper, lower))
-    inner = log_upper + torch.log(-torch.expm1(log_lower - log_upper))
-    first = torch.special.log_ndtr((x + half - x_hat) / std)
-    last = torch.special.log_ndtr(-(x - half - x_hat) / std)
+    low, high = (x - half - x_hat) / std, (x + half - x_hat) / std
+    inner = log_normal_interval(low, high, 2 * half / std)
+    first, last = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
     return sum_dims(torch.where(k == 0, first, torch.where(k == levels - 1, last, inner)))
 
 
@@ -174,6 +167,11 @@ def continuous_steps(
 
     1/2 of the integral of E |eps - eps_hat|^2 over the log signal-to-noise ratio (Kingma et al.
     2021, equations 14 to 18), by one point in each of `draws` equal parts of it: unbiased.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> continuous_steps(ExactDenoiser(two_gaussians(), VP()), torch.zeros(2, 2), 1e-3).shape
+    torch.Size([2])
     """
     check_batch(x, context=context)
     schedule, n = denoiser.schedule, check_count(draws, "draws")
@@ -189,6 +187,33 @@ def continuous_steps(
 
 
 @torch.no_grad()
+def continuous_elbo(
+    denoiser: BaseDenoiser,
+    x: Tensor,
+    t_min: float,
+    context: Tensor | None = None,
+    levels: int | None = None,
+    draws: int = 32,
+) -> Bound:
+    """What `chain_elbo` tends to with many steps between 1 and t_min: the bound of the SDE.
+
+    Its middle part is `continuous_steps`, by `draws` calls of the network; the prior is N(0,
+    sigma(1)^2), the last step starts from t_min, and `levels` are those of `chain_elbo`.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> p = two_gaussians()
+    >>> bound = continuous_elbo(ExactDenoiser(p, VP()), p.sample(500), 1e-3)
+    >>> bool((bound.total.mean() - p.entropy()).abs() < 0.2)
+    True
+    """
+    check_batch(x, context=context)
+    prior = _prior_kl(denoiser.schedule, x, 1.0)
+    last = _last_step(denoiser, x, t_min, context, levels)
+    return Bound(prior, continuous_steps(denoiser, x, t_min, context, draws), last)
+
+
+@torch.no_grad()
 def path_log_weight(
     denoiser: BaseDenoiser,
     x: Tensor,
@@ -199,12 +224,17 @@ def path_log_weight(
 
     Its mean is the ELBO by definition, with nothing simplified; the mean of its exponential is
     p(x), so that many draws give log p(x) by importance sampling. Density of x, posterior variance.
+
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.data.densities import two_gaussians
+    >>> path_log_weight(ExactDenoiser(two_gaussians(), VP()), torch.zeros(2, 2), steps=10).shape
+    torch.Size([2])
     """
     check_batch(x, context=context)
     ts, schedule = chain_times(steps)[::-1], denoiser.schedule
     first = ts[0]
     std = schedule.sigma(first) / schedule.alpha(first)
-    x_s = _noised(schedule, x, first)
+    x_s = _noised(denoiser, x, first)
     log_w = last_step_log_prob(x, denoiser(x_s, first, context), std)
     log_w = log_w - _normal(x_s, schedule.alpha(first) * x, schedule.sigma(first) ** 2)
     for s, t in zip(ts, ts[1:], strict=False):
@@ -216,20 +246,9 @@ def path_log_weight(
     return log_w + _normal(x_s, torch.zeros_like(x), schedule.sigma(ts[-1]) ** 2)
 
 
-def chain_times(steps: int | Sequence[float]) -> list[float]:
-    """T -> the times k / T from 1 down to 1 / T; a list of falling times is checked and returned."""
-    if isinstance(steps, int):
-        n = check_count(steps, "steps")
-        return [k / n for k in range(n, 0, -1)]
-    ts = [float(t) for t in steps]
-    if not ts or ts[-1] <= 0 or any(s >= t for t, s in zip(ts, ts[1:], strict=False)):
-        raise ValueError("the chain's times must fall, from noise down to a time above 0")
-    return ts
-
-
-def _noised(schedule: Schedule, x: Tensor, t: Time) -> Tensor:
+def _noised(denoiser: BaseDenoiser, x: Tensor, t: Time) -> Tensor:
     """A draw of q(x_t | x)."""
-    alpha, sigma = _like(schedule.alpha(t), x), _like(schedule.sigma(t), x)
+    alpha, sigma = denoiser.scales(x, t)
     return alpha * x + sigma * torch.randn_like(x)
 
 
@@ -240,7 +259,3 @@ def _normal(x: Tensor, mean: Tensor, var: float) -> Tensor:
 def _snr(schedule: Schedule, t: Time) -> Time:
     log = schedule.log_snr(t)
     return log.exp() if isinstance(log, Tensor) else math.exp(log)
-
-
-def _like(a: Time, x: Tensor) -> Time:
-    return expand_as_batch(a, x) if isinstance(a, Tensor) else a

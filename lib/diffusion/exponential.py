@@ -22,6 +22,13 @@ def heun(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
 
     To sigma_s = 0 it is DDIM alone, for eps_hat cannot be had there. Karras et al. (2022), algorithm
     1, for any schedule: their variable is u.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser, simulate
+    >>> from torch import randn
+    >>> model, ts = ExactDenoiser(two_gaussians(), VP()), VP().times(10)
+    >>> len([*simulate(heun(model), randn(5, 2), ts)])
+    10
     """
 
     @lru_cache(4096)
@@ -43,7 +50,13 @@ def heun(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
 
 
 def log_rho(denoiser: BaseDenoiser, t: float) -> float:
-    """log sigma / alpha, minus half the log signal-to-noise ratio: minus the lambda of the papers."""
+    """log sigma / alpha, minus half the log signal-to-noise ratio: minus the lambda of the papers.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VE, ExactDenoiser
+    >>> abs(log_rho(ExactDenoiser(two_gaussians(), VE(0.5, 2.0)), 0.5)) < 1e-12  # sigma = 1
+    True
+    """
     if not denoiser.schedule.sigma(t) > 0:
         raise ValueError(
             f"sigma is 0 at t = {t:.4g}, and log(sigma / alpha) is what these steps divide into "
@@ -56,6 +69,13 @@ def dpm_solver(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
     """DPM-Solver-2: DDIM to the middle in log rho, eps_hat from there: order 2, two evaluations.
 
     Lu et al. (2022), algorithm 1 with r_1 = 1/2. DPM-Solver-1 is DDIM, `ancestral(eta=0)`.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser, simulate
+    >>> from torch import randn
+    >>> model, ts = ExactDenoiser(two_gaussians(), VP()), VP().times(10)
+    >>> len([*simulate(dpm_solver(model), randn(5, 2), ts)])
+    10
     """
 
     @lru_cache(4096)
@@ -90,6 +110,13 @@ def dpm_solver_multi(denoiser: BaseDenoiser, context: Tensor | None = None) -> S
 
     Lu et al. (2022b), algorithm 2. The step remembers the state that it returned; given another
     one it starts afresh, with a step of DDIM, so that it may be used for several runs.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser, simulate
+    >>> from torch import randn
+    >>> model, ts = ExactDenoiser(two_gaussians(), VP()), VP().times(10)
+    >>> len([*simulate(dpm_solver_multi(model), randn(5, 2), ts)])
+    10
     """
     last: list[_Last] = []
 

@@ -26,6 +26,13 @@ class Guided(BaseDenoiser):
     Args:
         null: the context that stands for "no condition", a number or a tensor like one row of the
             context; None if the denoiser itself takes the context None (then two calls are made).
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> model, labels = ExactDenoiser(two_gaussians(), VP()), torch.tensor([0, 1])
+    >>> Guided(model, w=2.0)(torch.zeros(2, 2), 0.5, labels).round(decimals=1)
+    tensor([[-3.4000,  0.0000],
+            [ 2.5000,  0.0000]])
     """
 
     def __init__(self, denoiser: BaseDenoiser, w: float, null: Tensor | float | int | None = None):
@@ -74,6 +81,14 @@ class ClassifierGuided(_Shifted):
     Args:
         log_prob: log_prob(x_t, t, context) -> (B,), log p(context | x_t) in nats, by operations
             that `torch.func.grad` can differentiate.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> right = lambda x, t, context: x[:, 0]  # log p(y | x_t), up to a constant
+    >>> model = ExactDenoiser(two_gaussians(), VP())
+    >>> x = torch.zeros(1, 2)
+    >>> (ClassifierGuided(model, right).score(x, 0.5) - model.score(x, 0.5)).round(decimals=3)
+    tensor([[1., 0.]])
     """
 
     def __init__(self, denoiser: BaseDenoiser, log_prob: LogLikelihood, w: float = 1.0):
@@ -99,6 +114,13 @@ class LinearInverse(_Shifted):
     Args:
         A: (M, D), applied to the flattened example. y: (M,), or (B, M).
         spread: standard deviation of the data around its mean, in each direction.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> A, y = torch.tensor([[1.0, 0.0]]), torch.tensor([1.5])
+    >>> model = LinearInverse(ExactDenoiser(two_gaussians(), VP()), A, y, std=0.1)
+    >>> model(torch.zeros(1, 2), 0.9).shape
+    torch.Size([1, 2])
     """
 
     def __init__(
@@ -129,6 +151,11 @@ def linear_posterior(mixture: GaussianMixture, A: Tensor, y: Tensor, std: float)
     """p(x | y) for y = A x + noise of standard deviation `std` and one y (M,): a mixture, exactly.
 
     With `ExactDenoiser` it gives the exact conditional denoiser.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> A, y = torch.tensor([[1.0, 0.0]]), torch.tensor([1.5])
+    >>> linear_posterior(two_gaussians(), A, y, std=0.01).moments()[0].round(decimals=2)
+    tensor([1.5000, 0.0000], dtype=torch.float64)
     """
     A, y = A.double(), y.double()
     _check_measurement(A, y, std)
@@ -143,7 +170,14 @@ def linear_posterior(mixture: GaussianMixture, A: Tensor, y: Tensor, std: float)
 def linear_likelihood(
     mixture: GaussianMixture, schedule: Schedule, A: Tensor, y: Tensor, std: float
 ) -> LogLikelihood:
-    """log p(y | x_t) of a mixture in closed form, for `ClassifierGuided`: (B, D), t -> (B,)."""
+    """log p(y | x_t) of a mixture in closed form, for `ClassifierGuided`: (B, D), t -> (B,).
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP
+    >>> A, y = torch.tensor([[1.0, 0.0]]), torch.tensor([1.5])
+    >>> linear_likelihood(two_gaussians(), VP(), A, y, std=0.1)(torch.zeros(3, 2), 0.5).shape
+    torch.Size([3])
+    """
     _check_measurement(A, y, std)
 
     def log_prob(x_t: Tensor, t: Time, context: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib.attention import attend
 from lib.diffusion.denoiser import BaseDenoiser, Diffusion
-from lib.utils import check_count
+from lib.utils import check_count, check_indices
 from lib.vae.autoencoder import Autoencoder
 
 
@@ -21,6 +21,10 @@ class CaptionEncoder(nn.Module):
     An embedding of the word plus one of its place, then transformer layers in which each word reads
     all others, so that "red" can know which of two shapes it speaks of. Padding is a word like any
     other: the empty caption is a sequence of it. Vaswani et al. (2017).
+
+    >>> encoder = CaptionEncoder(words=20, length=5, width=8)
+    >>> encoder(torch.tensor([[3, 1, 0]])).shape
+    torch.Size([1, 3, 8])
     """
 
     def __init__(self, words: int, length: int, width: int, layers: int = 1):
@@ -36,6 +40,7 @@ class CaptionEncoder(nn.Module):
                 f"a caption is a row of at most {self.length} integer tokens (B, L), "
                 f"got {tokens.dtype} of shape {tuple(tokens.shape)}"
             )
+        check_indices(tokens, self.words, "tokens")
         h = self.word(tokens) + self.place.weight[: tokens.shape[1]]
         for layer in self.layers:
             h = layer(h)
@@ -47,11 +52,16 @@ class ReadingLayer(nn.Module):
 
     Norms come before, not after (Xiong et al. 2020). torch's own TransformerEncoderLayer computes
     the same; on a CPU in bfloat16 its gradient is slow.
+
+    >>> ReadingLayer(8)(torch.ones(2, 3, 8)).shape
+    torch.Size([2, 3, 8])
     """
 
     def __init__(self, width: int, heads: int = 4):
         super().__init__()
-        self.heads = heads
+        if width % check_count(heads, "heads"):
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.heads, self.width = heads, width
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.think = nn.Sequential(
@@ -59,13 +69,23 @@ class ReadingLayer(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        qkv = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = (
+            self.qkv(self.norm1(h))
+            .unflatten(2, (3, self.heads, self.width // self.heads))
+            .permute(2, 0, 3, 1, 4)
+        )
         h = h + self.out(attend(*qkv).transpose(1, 2).flatten(2))
         return h + self.think(self.norm2(h))
 
 
 class Captioned(nn.Module):
-    """A network whose context is captions: net(x, t, tokens (B, L)) by way of a `CaptionEncoder`."""
+    """A network whose context is captions: net(x, t, tokens (B, L)) by way of a `CaptionEncoder`.
+
+    >>> from lib.unet import UNet
+    >>> net = Captioned(UNet(1, width=8, multipliers=(1,), tokens=8), CaptionEncoder(20, 5, 8))
+    >>> net(torch.ones(2, 1, 4, 4), torch.ones(2), torch.zeros(2, 5, dtype=torch.int64)).shape
+    torch.Size([2, 1, 4, 4])
+    """
 
     def __init__(self, net: nn.Module, encoder: CaptionEncoder):
         super().__init__()
@@ -84,6 +104,14 @@ class LatentDiffusion(nn.Module):
     Args:
         shape: of one image's latents, (c, h, w).
         drop, null, weight, t_min: as for `Diffusion`.
+
+    >>> from lib.diffusion import VP, Denoiser
+    >>> from lib.unet import UNet
+    >>> from lib.vae.autoencoder import KLAutoencoder
+    >>> net = UNet(2, width=8, multipliers=(1,))
+    >>> model = LatentDiffusion(KLAutoencoder(3, 2, width=8), Denoiser(net, VP()), 2, 4, 4)
+    >>> model.fit_scale(torch.rand(4, 3, 16, 16)).sample(2, steps=2).shape
+    torch.Size([2, 3, 16, 16])
     """
 
     def __init__(self, autoencoder: Autoencoder, denoiser: BaseDenoiser, *shape: int, **options):
@@ -102,6 +130,10 @@ class LatentDiffusion(nn.Module):
     def fit_scale(self, x: Tensor) -> "LatentDiffusion":
         """Set shift and scale by the latents of some images (B, C, H, W); returns itself."""
         z = self.autoencoder.latents(x)
+        if z.numel() < 2 or not z.std() > 0:
+            raise ValueError(
+                f"the scale of latents needs images whose latents differ, got {len(x)} of them"
+            )
         self.shift.copy_(z.mean())
         self.scale.copy_(z.std())
         return self

@@ -24,7 +24,12 @@ from lib.quality import SIZES, classifier, frechet_distance, precision_recall
 def draw(
     model: Diffusion, labels: Tensor, steps: int = 50, seed: int = 0, batch: int = 100
 ) -> Tensor:
-    """One sample for each label, by DDPM's ancestral steps, in parts: (N,) -> (N, C, H, W)."""
+    """One sample for each label, by DDPM's ancestral steps, in parts: (N,) -> (N, C, H, W).
+
+    >>> from lib.diffusion.digits import digits_model
+    >>> draw(digits_model(), torch.tensor([3, 5]), steps=2).shape
+    torch.Size([2, 1, 8, 8])
+    """
     torch.manual_seed(seed)
     return torch.cat([model.sample(len(part), part, steps) for part in labels.split(batch)])
 
@@ -34,6 +39,10 @@ def quality(real: Tensor, fake: Tensor, name: str) -> dict[str, float]:
     """Frechet distance, precision and recall (k = 3) on the features of our classifier `name`.
 
     Images (N, 1, H, W) in [-1, 1]; compare only values from equal N. Not an FID.
+
+    >>> x = torch.rand(10, 1, 8, 8)
+    >>> quality(x, x, "digits")["recall"]
+    1.0
     """
     net = classifier(name).to(real.device)
     a, b = (net.features(x.clamp(-1, 1)) for x in (real, fake))
@@ -80,7 +89,12 @@ def _with_labels(images: Tensor, have: Tensor, want: Tensor) -> Tensor:
 
 
 def seconds_for(model: Diffusion, n: int = 16, steps: int = 50) -> float:
-    """Wall-clock seconds for n samples, the smallest of three: other work on the machine counts."""
+    """Wall-clock seconds for n samples, the smallest of three: other work on the machine counts.
+
+    >>> from lib.diffusion.digits import digits_model
+    >>> seconds_for(digits_model(), n=1, steps=1) > 0
+    True
+    """
     labels = (torch.arange(n) % 10).to(next(model.parameters()).device)
     times = []
     for _ in range(3):

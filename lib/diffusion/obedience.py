@@ -33,7 +33,12 @@ def draw(
 
     DPM-Solver++(2M) in `steps` steps; x_hat is clipped where the model knows pixels. `start` is the
     noise to begin with, (N, *shape of what is diffused); fresh if left out.
+
+    >>> from lib.diffusion.shapes import pixel_model
+    >>> draw(pixel_model(), ["a red circle"], steps=1).shape
+    torch.Size([1, 3, 32, 32])
     """
+    check_count(len(captions), "the number of captions")
     device = next(model.parameters()).device
     tokens = encode_captions(captions, device=device)
     denoiser = Guided(model.denoiser, w, null=0)

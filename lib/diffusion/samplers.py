@@ -30,10 +30,14 @@ def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
     Raises:
         ValueError: the times do neither, or rise under a step that draws noise.
         FloatingPointError: a state is not finite; says when.
+
+    >>> halve = lambda x, t, s: x / 2
+    >>> [x.item() for x in simulate(halve, torch.ones(()), [1.0, 0.5, 0.0])]
+    [0.5, 0.25]
     """
     ts = [float(t) for t in ts]
     falls = {s < t if s != t else None for t, s in pairwise(ts)}
-    if falls not in ({True}, {False}):
+    if falls not in ({True}, {False}) or not all(map(math.isfinite, ts)):
         raise ValueError(
             "ts must be at least two times, falling from noise to data (or rising, to encode)"
         )
@@ -52,6 +56,10 @@ def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
 
 
 def check_falls(t: float, s: float) -> None:
+    """Raise unless s < t: a step that draws noise cannot go back towards it.
+
+    >>> check_falls(0.3, 0.2)  # falls, as it must
+    """
     if s >= t:
         raise ValueError(
             f"a step with fresh noise goes from noise to data, s < t; got t = {t}, s = {s}. To encode, "
@@ -72,6 +80,12 @@ def ancestral(
     sigma_s^2 / sigma_t^2 (sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2). Song, Meng and Ermon (2021),
     equations 12 and 16. `large` takes the other variance of Ho et al. (2020, section 3.2), that of
     q(x_t | x_s), for the fresh noise alone, as DDPM's "fixed large".
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> model, ts = ExactDenoiser(two_gaussians(), VP()), VP().times(10)
+    >>> len([*simulate(ancestral(model), torch.randn(5, 2), ts)])
+    10
     """
 
     @lru_cache(4096)
@@ -107,6 +121,12 @@ def euler_maruyama(
     Anderson (1982); Song et al. (2021), equation 6. With any other `churn` from 0 up, the SDE with
     the same marginals dx = (f x - (1 + churn^2) / 2 g^2 score) dt + churn g dw; churn = 0 is Euler's
     method for the probability flow (Karras et al. 2022, section 4).
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> model, ts = ExactDenoiser(two_gaussians(), VP()), VP().times(10)
+    >>> len([*simulate(euler_maruyama(model), torch.randn(5, 2), ts)])
+    10
     """
     if not churn >= 0:
         raise ValueError(f"churn is a multiple of the noise, from 0 up; got {churn}")
@@ -141,6 +161,12 @@ def corrected(
 
     The step size 2 (snr |z| / |score|)^2 makes the noise 1 / snr times as large as the drift; norms
     are means over the batch. Song et al. (2021), algorithms 2 to 5.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> model, ts = ExactDenoiser(two_gaussians(), VP()), VP().times(10)
+    >>> len([*simulate(corrected(ancestral(model), model), torch.randn(5, 2), ts)])
+    10
     """
 
     def both(x_t: Tensor, t: float, s: float) -> Tensor:
@@ -162,6 +188,13 @@ def ode_field(
 
     Same marginals as the SDE at every t. Song et al. (2021), equation 13. t is a tensor of no
     dimensions, as `lib.ode` and torchdiffeq pass it.
+
+    >>> from lib.data.densities import two_gaussians
+    >>> from lib.diffusion import VP, ExactDenoiser
+    >>> from lib.ode import solve
+    >>> field = ode_field(ExactDenoiser(two_gaussians(), VP()))
+    >>> solve(field, torch.randn(5, 2), 1.0, 1e-3).shape
+    torch.Size([5, 2])
     """
 
     def field(t: Tensor, x: Tensor) -> Tensor:

@@ -23,7 +23,11 @@ def _ops(t: Time):
 
 
 class Schedule:
-    """A subclass gives `alpha` and `sigma`; both are smooth on (0, 1) and sigma(t) > 0 there."""
+    """A subclass gives `alpha` and `sigma`; both are smooth on (0, 1) and sigma(t) > 0 there.
+
+    >>> [round(t, 3) for t in VP().log_snr_times(3)]
+    [1.0, 0.604, 0.075, 0.001]
+    """
 
     def alpha(self, t: Time) -> Time:
         """How much of the data is left: the mean of x_t given x is alpha(t) x."""
@@ -109,10 +113,13 @@ class VP(Schedule):
 
     beta(t) = beta_min + t (beta_max - beta_min) is the rate at which variance is replaced.
     Song et al. (2021), equations 11 and 29 and appendix C.
+
+    >>> round(VP().alpha(0.5) ** 2 + VP().sigma(0.5) ** 2, 12)
+    1.0
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
-        if not 0 < beta_min <= beta_max:
+        if not 0 < beta_min <= beta_max < math.inf:
             raise ValueError(f"0 < beta_min <= beta_max is needed; got {beta_min}, {beta_max}")
         self.beta_min, self.beta_max = beta_min, beta_max
 
@@ -132,6 +139,9 @@ class SubVP(VP):
     """Less noise than VP at the same alpha: sigma = 1 - alpha^2, which is VP's sigma squared.
 
     Song et al. (2021), equation 12 and appendix C.
+
+    >>> SubVP().sigma(0.3) == VP().sigma(0.3) ** 2
+    True
     """
 
     def sigma(self, t: Time) -> Time:
@@ -143,10 +153,13 @@ class VE(Schedule):
 
     At t = 0 there is already noise of sigma_min, as in Song and Ermon (2019); Song et al. (2021),
     equation 30, in the form of their code. sigma_max should exceed the largest distance in the data.
+
+    >>> round(VE(0.01, 1.0).sigma(0.5), 9)
+    0.1
     """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
-        if not 0 < sigma_min < sigma_max:
+        if not 0 < sigma_min < sigma_max < math.inf:
             raise ValueError(f"0 < sigma_min < sigma_max is needed; got {sigma_min}, {sigma_max}")
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
@@ -162,10 +175,13 @@ class Cosine(Schedule):
     below pi / 2: the cosine schedule with the log signal-to-noise ratio kept within +-`limit`.
 
     Nichol and Dhariwal (2021), section 3.2; the limits as in Hoogeboom et al. (2023).
+
+    >>> round(Cosine(15.0).log_snr(0.0), 9), round(abs(Cosine(15.0).log_snr(0.5)), 9)
+    (15.0, 0.0)
     """
 
     def __init__(self, limit: float = 15.0):
-        if not limit > 0:
+        if not 0 < limit < math.inf:
             raise ValueError(f"limit is the largest |log_snr|, above 0; got {limit}")
         self.start = math.atan(math.exp(-0.5 * limit))  # log_snr = -2 log tan u
         self.width = math.pi / 2 - 2 * self.start
@@ -185,6 +201,10 @@ class Chain(Schedule):
 
     alpha(k / T)^2 is the product of the first k of (1 - beta), the paper's alpha-bar. Between two
     states log(alpha) is linear, which keeps alpha^2 + sigma^2 = 1. Ho et al. (2020), section 2.
+
+    >>> chain = Chain([0.1, 0.2])
+    >>> round(chain.alpha(1.0) ** 2, 9)
+    0.72
     """
 
     def __init__(self, betas: Sequence[float]):

@@ -22,6 +22,9 @@ def score_of(log_prob: Callable[[Tensor], Tensor]) -> Score:
     """The score of a log-density (B, ...) -> (B,), up to any constant, by automatic differentiation.
 
     By `torch.func`, so that it can be differentiated once more, also where gradients are off.
+
+    >>> score_of(lambda x: -0.5 * x.square().sum(1))(torch.tensor([[2.0]]))
+    tensor([[-2.]])
     """
     return torch.func.grad(lambda x: log_prob(x).sum())
 
@@ -30,6 +33,9 @@ def explicit_matching(score: Score, target: Score, x: Tensor) -> Tensor:
     """1/2 |s(x) - target(x)|^2, whose mean over the data is half the Fisher divergence: (B,).
 
     Needs the true score, which is what is missing. Hyvarinen (2005), equation 2.
+
+    >>> explicit_matching(lambda x: -x, lambda x: -2 * x, torch.ones(1, 2))
+    tensor([1.])
     """
     check_batch(x, finite=False)
     return 0.5 * sum_dims((score(x) - target(x)).square())
@@ -40,6 +46,9 @@ def implicit_matching(score: Score, x: Tensor) -> Tensor:
 
     One backward pass for each dimension. The density must be positive and smooth, and p s must
     vanish at infinity. Hyvarinen (2005), theorem 1.
+
+    >>> implicit_matching(lambda x: -x, torch.ones(1, 2))
+    tensor([-1.])
     """
     check_batch(x, finite=False)
     s, trace = exact_divergence(lambda _, y: score(y), None, x)
@@ -62,6 +71,9 @@ def sliced_matching(
         probes: how many directions, or the directions themselves, (P, *x.shape).
         reduced: replace (e's)^2 by its mean |s|^2: less variance, at no cost (their SSM-VR).
         kind: "rademacher" or "gaussian".
+
+    >>> sliced_matching(lambda x: -x, torch.ones(1, 2))
+    tensor([-1.])
     """
     check_batch(x, finite=False)
     e = probes if isinstance(probes, Tensor) else draw_probes(x, kind, probes)
@@ -87,6 +99,10 @@ def denoising_matching(
     Args:
         sigma: standard deviation of the noise, a number or (B,). The loss grows like
             D / (2 sigma^2): multiply by sigma^2 when noise levels are mixed.
+
+    >>> still = lambda x: torch.ones_like(x)
+    >>> denoising_matching(lambda x: -x, torch.zeros(1, 2), 2.0, noise=still)
+    tensor([2.2500])
     """
     check_batch(x, finite=False)
     sigma = expand_as_batch(sigma, x)
@@ -119,6 +135,10 @@ def langevin(
 
     Raises:
         ValueError: the step is not above zero. FloatingPointError: the step is too long here.
+
+    >>> *_, x = langevin(lambda x: -x, torch.full((2000, 1), 5.0), step=0.1, n=100)
+    >>> bool((x.mean().abs() < 0.2) & ((x.var() - 1 / 0.95).abs() < 0.2))
+    True
     """
     check_count(n, "n")
     if not step > 0:
@@ -169,6 +189,11 @@ def annealed_langevin(
         step: Langevin's step at the last level; at level i it is step (sigma_i / sigma_last)^2.
             Their epsilon is 2 step, because they write x + epsilon / 2 score + sqrt(epsilon) z.
         n: steps for each level.
+
+    >>> blurred = lambda x, sigma: -x / (1 + sigma**2)
+    >>> states = annealed_langevin(blurred, torch.zeros(5, 1), [2.0, 1.0, 0.5], step=0.05, n=10)
+    >>> len([*states])
+    3
     """
     sigmas = [float(s) for s in sigmas]
     if not sigmas or sigmas[-1] <= 0 or any(b >= a for a, b in pairwise(sigmas)):

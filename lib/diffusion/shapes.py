@@ -28,6 +28,7 @@ from lib.diffusion.obedience import obedience
 from lib.diffusion.schedule import Cosine
 from lib.recipe import Recipe, store, train
 from lib.unet import UNet
+from lib.utils import check_count
 from lib.vae import compress
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
 from lib.vae.compress import SECOND, images
@@ -39,6 +40,9 @@ def captioned(n: int, generator: torch.Generator | None = None) -> tuple[Tensor,
     """n fresh images and their captions as tokens, (n, 3, 32, 32) and (n, 19).
 
     A caption leaves out each attribute but the shapes with probability `UNSAID`.
+
+    >>> captioned(2)[1].shape
+    torch.Size([2, 19])
     """
     x, shown = data.sample(n, generator=generator, second=SECOND)
     said = data.labels(shown)
@@ -122,7 +126,11 @@ def _settings(steps: int, seed: int) -> dict[str, Any]:
 
 
 def upright(n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """n large shapes that stand upright, one an image: (n, 3, 32, 32) and which shape it is, (n,)."""
+    """n large shapes that stand upright, one an image: (n, 3, 32, 32) and which shape it is, (n,).
+
+    >>> upright(2)[0].shape
+    torch.Size([2, 3, 32, 32])
+    """
     shown = data.sample_attributes(n, generator, size="large").replace(rotation=0.0)
     return 2 * data.render(shown) - 1, shown.shape
 
@@ -148,8 +156,12 @@ RECIPES = {f.__name__: f for f in (autoencoder_shapes, latent_shapes, pixel_shap
 
 @torch.no_grad()
 def share_right(model: Diffusion, n: int = 400, steps: int = 20, seed: int = 0) -> float:
-    """The share of n samples of `ddpm_model` in which the exact reader finds the shape asked for."""
-    wanted = torch.arange(n) % len(data.SHAPES)
+    """The share of n samples of `ddpm_model` in which the exact reader finds the shape asked for.
+
+    >>> 0 <= share_right(ddpm_model(), n=2, steps=1) <= 1
+    True
+    """
+    wanted = torch.arange(check_count(n)) % len(data.SHAPES)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         denoiser = Clipped(model.denoiser)

@@ -32,7 +32,11 @@ Mask = Callable[..., Tensor]
 
 
 def relu() -> nn.Module:
-    """In place: a quarter of the time of SiLU, which has second derivatives that a flow never needs."""
+    """In place: a quarter of the time of SiLU, which has second derivatives that a flow never needs.
+
+    >>> relu()
+    ReLU(inplace=True)
+    """
     return nn.ReLU(inplace=True)
 
 
@@ -48,6 +52,9 @@ def nice(dim: int, layers: int = 4, width: int = 128, depth: int = 2) -> Compose
     """Additive couplings of odd and even coordinates, then one learned factor for each coordinate.
 
     Dinh et al. (2015). The map of (B, dim); at least three layers let each input act on each output.
+
+    >>> len(nice(2, layers=4).transforms)
+    5
     """
     parts = []
     for k in range(check_count(layers, "layers")):
@@ -71,6 +78,9 @@ def realnvp(
 
     Dinh et al. (2017), on vectors (B, dim). With `context` > 0 every network also sees a row of
     context, (B, context): labels as one-hot rows, or anything else.
+
+    >>> realnvp(2, context=3).takes_context
+    True
     """
     parts = []
     for k in range(check_count(layers, "layers")):
@@ -93,6 +103,9 @@ def spline_coupling(
     """`layers` rational-quadratic spline couplings on [-bound, bound]. Durkan et al. (2019).
 
     Bring the data there first, by `ActNorm` or `Affine(dim).init_from(x)`.
+
+    >>> len(spline_coupling(2, layers=3).transforms)
+    3
     """
     parts = []
     for k in range(check_count(layers, "layers")):
@@ -126,6 +139,9 @@ def glow(
     Kingma and Dhariwal (2018), on images of `shape` (C, H, W), with residual networks. What leaves
     is normalised given what goes on, by one more coupling: the paper's learned prior. Call
     `lib.flows.linear.start(transform, batch)` before training.
+
+    >>> len(glow((1, 8, 8), levels=2, steps=1, width=4).levels)
+    2
     """
     C, H, W = _check_image(shape, check_count(levels, "levels"))
     parts, rest = [], (width, blocks, context_channels, dropout)
@@ -158,6 +174,9 @@ def realnvp_images(
     coupling stands for the paper's batch normalisation: call `lib.flows.linear.start(transform,
     batch)` before training. With `context_channels` the networks also see an image, of any size,
     or a row of labels.
+
+    >>> len(realnvp_images((1, 8, 8), levels=2, width=4).levels)
+    2
     """
     C, H, W = _check_image(shape, check_count(levels, "levels") - 1)
     parts, rest = [], (width, blocks, context_channels, dropout)
@@ -190,17 +209,28 @@ def planar_flow(dim: int, layers: int, context: int = 0) -> PlanarFlow:
 
     With `context` a linear layer of it gives all parameters: the posterior of a VAE,
     `VAE(..., posterior_flow=planar_flow(latent, 8, context=32))`.
+
+    >>> planar_flow(2, layers=3).layers
+    3
     """
     return PlanarFlow(dim, layers, context)
 
 
 def radial_flow(dim: int, layers: int, context: int = 0) -> Compose:
-    """`layers` radial maps. Rezende and Mohamed (2015), equation (14)."""
+    """`layers` radial maps. Rezende and Mohamed (2015), equation (14).
+
+    >>> len(radial_flow(2, layers=3).transforms)
+    3
+    """
     return Compose(*(Radial(dim, context) for _ in range(check_count(layers, "layers"))))
 
 
 def sylvester_flow(dim: int, layers: int, columns: int, context: int = 0) -> Compose:
-    """`layers` maps of `columns` directions each, by Householder. van den Berg et al. (2018)."""
+    """`layers` maps of `columns` directions each, by Householder. van den Berg et al. (2018).
+
+    >>> sylvester_flow(4, layers=1, columns=2).transforms[0].shape
+    (4,)
+    """
     check_count(layers, "layers")
     return Compose(*(Sylvester(dim, columns, context) for _ in range(layers)))
 
@@ -217,6 +247,9 @@ def maf(
 
     Density in one pass; sampling goes through the coordinates. `kwargs` are those of
     `MaskedAutoregressive` and `MADE`: limit, activation, dropout.
+
+    >>> [f.net.order for f in maf(3, layers=2).transforms]
+    [[0, 1, 2], [2, 1, 0]]
     """
     orders = _orders(dim, layers)
     return Compose(*(MaskedAutoregressive(dim, width, depth, context, o, **kwargs) for o in orders))
@@ -229,6 +262,9 @@ def iaf(
     the posterior of a VAE needs, `VAE(..., posterior_flow=iaf(latent, context=32))`.
 
     Kingma et al. (2016).
+
+    >>> type(iaf(3).transforms[0]).__name__
+    'Inverse'
     """
     maps = maf(dim, layers, width, depth, context, **kwargs).transforms
     return Compose(*(Inverse(f) for f in maps))
@@ -247,6 +283,9 @@ def spline_maf(
     """`layers` autoregressive rational-quadratic splines on [-bound, bound]. Durkan et al. (2019).
 
     Bring the data there first: `Compose(Affine(dim).init_from(x), spline_maf(dim))`.
+
+    >>> spline_maf(3, bins=4).transforms[0].bins
+    4
     """
     more = dict(bins=bins, bound=bound, **kwargs)
     orders = _orders(dim, layers)

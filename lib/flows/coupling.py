@@ -14,22 +14,39 @@ from lib.utils import bounded, check_count, sum_dims
 
 
 def halves(dim: int, flip: bool = False) -> Tensor:
-    """The first ceil(dim / 2) coordinates are True and pass through: bool (dim,)."""
+    """The first ceil(dim / 2) coordinates are True and pass through: bool (dim,).
+
+    >>> halves(3)
+    tensor([ True,  True, False])
+    """
     return (torch.arange(check_count(dim, "dim")) < (dim + 1) // 2) ^ flip
 
 
 def alternating(dim: int, flip: bool = False) -> Tensor:
-    """Coordinates 0, 2, 4, ... are True and pass through: bool (dim,)."""
+    """Coordinates 0, 2, 4, ... are True and pass through: bool (dim,).
+
+    >>> alternating(3, flip=True)
+    tensor([False,  True, False])
+    """
     return (torch.arange(check_count(dim, "dim")) % 2 == 0) ^ flip
 
 
 def checkerboard(C: int, H: int, W: int, flip: bool = False) -> Tensor:
-    """Pixels with an even row + column are True and pass through: bool (C, H, W)."""
+    """Pixels with an even row + column are True and pass through: bool (C, H, W).
+
+    >>> checkerboard(1, 2, 2)
+    tensor([[[ True, False],
+             [False,  True]]])
+    """
     return ((torch.arange(H)[:, None] + torch.arange(W)) % 2 == 0).expand(C, H, W) ^ flip
 
 
 def channel_halves(C: int, H: int, W: int, flip: bool = False) -> Tensor:
-    """The first ceil(C / 2) channels are True and pass through: bool (C, H, W)."""
+    """The first ceil(C / 2) channels are True and pass through: bool (C, H, W).
+
+    >>> channel_halves(2, 1, 1).flatten()
+    tensor([ True, False])
+    """
     return halves(C, flip)[:, None, None].expand(C, H, W)
 
 
@@ -44,6 +61,10 @@ class Coupling(Transform):
     With `context` (its length, or number of channels) above 0, the network sees (a, context), joined
     along dimension 1. On images, rows of context are spread over all pixels, and images of context
     brought to the size at hand: nearest neighbour upwards, means downwards.
+
+    >>> layer = AdditiveCoupling(alternating(3), nn.Linear(2, 1))
+    >>> layer.split(torch.tensor([[1.0, 2.0, 3.0]]))
+    (tensor([[1., 3.]]), tensor([[2.]]))
     """
 
     blocks = 1  # k
@@ -101,7 +122,11 @@ class Coupling(Transform):
 
 
 def fitted(context: Tensor, x: Tensor) -> Tensor:
-    """The context at the size of the images x (B, C, H, W); as it is beside vectors."""
+    """The context at the size of the images x (B, C, H, W); as it is beside vectors.
+
+    >>> fitted(torch.ones(2, 5), torch.ones(2, 1, 4, 4)).shape
+    torch.Size([2, 5, 4, 4])
+    """
     if x.ndim == 2:
         return context
     if context.ndim == 2:
@@ -112,7 +137,12 @@ def fitted(context: Tensor, x: Tensor) -> Tensor:
 
 
 class AdditiveCoupling(Coupling):
-    """NICE, Dinh et al. (2015), section 3.2: x_b = z_b + net(z_a). Volume is preserved."""
+    """NICE, Dinh et al. (2015), section 3.2: x_b = z_b + net(z_a). Volume is preserved.
+
+    >>> layer = AdditiveCoupling(halves(2), lambda a: 10 * a)
+    >>> layer.from_base(torch.tensor([[1.0, 2.0]]))
+    (tensor([[ 1., 12.]]), tensor([0.]))
+    """
 
     def to_base(self, x, context=None):
         self.check(x, context)
@@ -128,6 +158,11 @@ class AdditiveCoupling(Coupling):
 class AffineCoupling(Coupling):
     """RealNVP, Dinh et al. (2017), equations 4 and 5: x_b = exp(log_scale) z_b + shift, where
     log_scale and shift are functions of z_a, and |log_scale| < limit.
+
+    >>> layer = AffineCoupling(halves(2), nn.Linear(1, 2))
+    >>> x = torch.tensor([[1.0, 2.0]])
+    >>> torch.allclose(layer.to_base(layer.from_base(x)[0])[0], x)
+    True
     """
 
     blocks = 2
@@ -158,6 +193,11 @@ class SplineCoupling(Coupling):
     """Durkan et al. (2019): z_b is a monotone rational-quadratic spline of x_b in [-bound, bound].
 
     `net` returns 3 bins - 1 blocks of d_b: widths, heights, inner slopes; zeros give the identity.
+
+    >>> layer = SplineCoupling(halves(2), nn.Linear(1, 11), bins=4)
+    >>> x = torch.tensor([[1.0, 2.0]])
+    >>> torch.allclose(layer.to_base(layer.from_base(x)[0])[0], x, atol=1e-5)
+    True
     """
 
     def __init__(

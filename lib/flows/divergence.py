@@ -16,20 +16,34 @@ def rows(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]
 
     Reverse mode, because in PyTorch on a CPU it takes half the time of forward mode: `jvp` also
     multiplies by the tangents of the weights, which are zero.
+
+    >>> turn = lambda t, x: x @ torch.tensor([[0.5, -1.0], [1.0, 0.5]])
+    >>> rows(turn, torch.zeros(()), torch.ones(3, 2), torch.ones(1, 3, 2))[1].shape
+    torch.Size([1, 3, 2])
     """
     v, pull = torch.func.vjp(lambda y: field(t, y), x)
     return v, torch.func.vmap(pull)(e)[0]
 
 
 def directions(x: Tensor) -> Tensor:
-    """The D unit vectors for each example: (B, ...) -> (D, B, ...)."""
-    D = x[0].numel()
+    """The D unit vectors for each example: (B, ...) -> (D, B, ...).
+
+    >>> directions(torch.ones(1, 2))[:, 0]
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    D = x.shape[1:].numel()
     eye = torch.eye(D, dtype=x.dtype, device=x.device).view(D, 1, *x.shape[1:])
     return eye.expand(D, *x.shape)
 
 
 def exact_divergence(field: Field, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """v(t, x) and its divergence, tr dv/dx, by all D directions at once: (B, ...) -> (B, ...), (B,)."""
+    """v(t, x) and its divergence, tr dv/dx, by all D directions at once: (B, ...) -> (B, ...), (B,).
+
+    >>> turn = lambda t, x: x @ torch.tensor([[0.5, -1.0], [1.0, 0.5]])
+    >>> exact_divergence(turn, torch.zeros(()), torch.ones(3, 2))[1]
+    tensor([1., 1., 1.])
+    """
     e = directions(x)
     v, eJ = rows(field, t, x, e)
     return v, (eJ * e).flatten(2).sum((0, 2))
@@ -41,6 +55,10 @@ def hutchinson(field: Field, t: Tensor, x: Tensor, probe: Tensor) -> tuple[Tenso
     `probe`, (B, ...), or several that are averaged, (P, B, ...). Hutchinson (1990). The variance is
     2 |S|^2 for Gaussian e, 2 (|S|^2 - sum of S_ii^2) for signs, S = (J + J') / 2 and |.| the
     Frobenius norm; divided by P.
+
+    >>> turn = lambda t, x: x @ torch.tensor([[0.5, -1.0], [1.0, 0.5]])
+    >>> hutchinson(turn, torch.zeros(()), torch.ones(3, 2), torch.ones(3, 2))[1]
+    tensor([1., 1., 1.])
     """
     e = probe if probe.ndim > x.ndim else probe[None]
     v, eJ = pull_one_by_one(field, t, x, e)
@@ -48,7 +66,12 @@ def hutchinson(field: Field, t: Tensor, x: Tensor, probe: Tensor) -> tuple[Tenso
 
 
 def pull_one_by_one(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """As `rows`, one backward pass for each direction: faster for few."""
+    """As `rows`, one backward pass for each direction: faster for few.
+
+    >>> turn = lambda t, x: x @ torch.tensor([[0.5, -1.0], [1.0, 0.5]])
+    >>> pull_one_by_one(turn, torch.zeros(()), torch.ones(3, 2), torch.ones(1, 3, 2))[1].shape
+    torch.Size([1, 3, 2])
+    """
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         y = x if x.requires_grad else x.detach().requires_grad_()
@@ -61,7 +84,11 @@ def pull_one_by_one(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tens
 
 
 def draw_probes(x: Tensor, probe: str = "rademacher", probes: int = 1, generator=None) -> Tensor:
-    """Random directions of mean 0 and covariance I for `hutchinson`: (probes, *x.shape)."""
+    """Random directions of mean 0 and covariance I for `hutchinson`: (probes, *x.shape).
+
+    >>> draw_probes(torch.ones(4, 2), probes=3).abs().unique()
+    tensor([1.])
+    """
     if probe not in PROBES:
         raise ValueError(f"probe is one of {', '.join(PROBES)}; got {probe!r}")
     like = dict(dtype=x.dtype, device=x.device)

@@ -20,6 +20,11 @@ class FieldNet(nn.Module):
     Args:
         context: length of a row of context; then call `field.with_context(c)`, a field of (t, x).
         last: the last layer's weights start at `last` times their usual size.
+
+    >>> field = FieldNet(2, width=8)
+    >>> v, divergence = field.with_divergence(torch.tensor(0.5), torch.ones(3, 2))
+    >>> v.shape, divergence.shape
+    (torch.Size([3, 2]), torch.Size([3]))
     """
 
     def __init__(
@@ -96,7 +101,11 @@ class FieldNet(nn.Module):
 
 
 def slope(a: Tensor) -> Tensor:
-    """The derivative of tanh where its value is a."""
+    """The derivative of tanh where its value is a.
+
+    >>> slope(torch.tensor([0.0, 0.5]))
+    tensor([1.0000, 0.7500])
+    """
     return torch.addcmul(a.new_ones(()), a, a, value=-1)
 
 
@@ -104,12 +113,16 @@ class ConvField(nn.Module):
     """A field of images, the time an extra input of every layer: (B, C, H, W) -> the same.
 
     Down to half the size, `depth` convolutions there, and up again; H and W are even.
+
+    >>> ConvField(1, width=4)(torch.tensor(0.5), torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     takes_context = False
 
     def __init__(self, channels: int, width: int = 64, depth: int = 3):
         super().__init__()
+        self.channels = check_count(channels, "channels")
         inner = [nn.Conv2d(width, width, 3, padding=1) for _ in range(check_count(depth, "depth"))]
         first = [
             nn.Conv2d(channels, width, 3, padding=1),
@@ -124,6 +137,11 @@ class ConvField(nn.Module):
         self.speeds = nn.ParameterList(torch.zeros(shape) for shape in shapes)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError(
+                f"ConvField expected images (B, {self.channels}, H, W) with H and W even, got "
+                f"{tuple(x.shape)}"
+            )
         for layer, speed in zip(self.layers[:-1], self.speeds, strict=False):
             x = torch.addcmul(layer(x), speed, t).tanh()
         return torch.addcmul(self.layers[-1](x), self.speeds[-1], t)

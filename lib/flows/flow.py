@@ -5,12 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.flows.transform import Transform, check_input, known
-from lib.utils import check_count, check_finite, std_normal_log_prob, sum_dims
+from lib.flows.transform import Transform, check_input
+from lib.utils import check_count, check_finite, known, std_normal_log_prob, sum_dims
 
 
 class StandardNormal:
-    """N(0, I). A base is anything with these two methods; it owns no tensor, so no device."""
+    """N(0, I). A base is anything with these two methods; it owns no tensor, so no device.
+
+    >>> StandardNormal().log_prob(torch.zeros(1, 2))
+    tensor([-1.8379])
+    """
 
     def log_prob(self, z: Tensor) -> Tensor:
         return std_normal_log_prob(z)
@@ -21,7 +25,11 @@ class StandardNormal:
 
 
 class Uniform:
-    """Uniform on the cube (low, high)^D; log_prob is -inf, and its gradient 0, outside."""
+    """Uniform on the cube (low, high)^D; log_prob is -inf, and its gradient 0, outside.
+
+    >>> Uniform(0.0, 2.0).log_prob(torch.tensor([[1.0], [3.0]]))
+    tensor([-0.6931,    -inf])
+    """
 
     def __init__(self, low: float = 0.0, high: float = 1.0):
         if not low < high:
@@ -41,6 +49,11 @@ class Flow(nn.Module):
     """log p(x) = log p_base(z) + log|det dz/dx|, z = to_base(x): the change of variables, in nats.
 
     `shape` is that of one example: `Flow(transform, 2)`, `Flow(transform, 1, 8, 8)`.
+
+    >>> from lib.flows import LULinear
+    >>> flow = Flow(LULinear(2), 2)
+    >>> flow.log_prob(torch.zeros(1, 2)).detach(), flow.sample(3).shape
+    (tensor([-1.8379]), torch.Size([3, 2]))
     """
 
     def __init__(self, transform: Transform, *shape: int, base=None):

@@ -18,13 +18,21 @@ NAME, LAYERS, WIDTH = "moons_realnvp", 8, 24
 
 
 def moons_flow(seed: int = 0) -> Flow:
-    """The model of the stored weights: `lib.weights.load("moons_realnvp", moons_flow())`."""
+    """The model of the stored weights: `lib.weights.load("moons_realnvp", moons_flow())`.
+
+    >>> sum(p.numel() for p in moons_flow().parameters())
+    5584
+    """
     torch.manual_seed(seed)
     return Flow(realnvp(2, LAYERS, WIDTH, limit=1.0, activation=nn.SiLU), 2)
 
 
 def layers_from_base(flow: Flow) -> list[AffineCoupling]:
-    """The couplings in the order in which `from_base` applies them: layer 1 first."""
+    """The couplings in the order in which `from_base` applies them: layer 1 first.
+
+    >>> len(layers_from_base(moons_flow()))
+    8
+    """
     return list(flow.transform.transforms)[::-1]
 
 
@@ -32,6 +40,10 @@ class Partly(Transform):
     """A share t in [0, 1] of an affine coupling: x_b = exp(t log_scale) z_b + t shift.
 
     The identity at t = 0, the coupling at t = 1, a coupling in between: to show one layer at work.
+
+    >>> half = Partly(layers_from_base(moons_flow())[0], 0.5)
+    >>> half.from_base(torch.ones(3, 2))[1].shape
+    torch.Size([3])
     """
 
     def __init__(self, coupling: AffineCoupling, share: float):
@@ -58,7 +70,11 @@ class Partly(Transform):
 
 
 def first_layers(flow: Flow, k: float) -> Transform:
-    """The first k layers next to the base, the last of them in part where k is no whole number."""
+    """The first k layers next to the base, the last of them in part where k is no whole number.
+
+    >>> first_layers(moons_flow(), 2.5).from_base(torch.ones(3, 2))[0].shape
+    torch.Size([3, 2])
+    """
     layers = layers_from_base(flow)
     if not 0 <= k <= len(layers):
         raise ValueError(f"k must be between 0 and {len(layers)}, got {k}")
@@ -71,6 +87,9 @@ class Near(nn.Module):
     """The flow's loss, and 0.02 times the squared distance of what leaves [-2.5, 2.5]^2 between layers.
 
     Left alone, the first layers blow the plane up and the last ones shrink it: as likely, not as clear.
+
+    >>> Near(moons_flow())(torch.zeros(3, 2)).shape
+    torch.Size([3])
     """
 
     def __init__(self, flow: Flow):

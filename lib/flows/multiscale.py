@@ -11,14 +11,23 @@ from lib.flows.transform import Transform
 
 
 def squeeze(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 4C, H/2, W/2), also for no examples, unlike F.pixel_unshuffle."""
+    """(B, C, H, W) -> (B, 4C, H/2, W/2), also for no examples, unlike F.pixel_unshuffle.
+
+    >>> squeeze(torch.arange(4.0).view(1, 1, 2, 2)).flatten()
+    tensor([0., 1., 2., 3.])
+    """
     B, C, H, W = x.shape
     blocks = x.reshape(B, C, H // 2, 2, W // 2, 2).permute(0, 1, 3, 5, 2, 4)
     return blocks.reshape(B, 4 * C, H // 2, W // 2)
 
 
 def unsqueeze(z: Tensor) -> Tensor:
-    """The inverse: (B, 4C, H, W) -> (B, C, 2H, 2W)."""
+    """The inverse: (B, 4C, H, W) -> (B, C, 2H, 2W).
+
+    >>> unsqueeze(squeeze(torch.arange(4.0).view(1, 1, 2, 2)))[0, 0]
+    tensor([[0., 1.],
+            [2., 3.]])
+    """
     B, C, H, W = z.shape
     blocks = z.reshape(B, C // 4, 2, 2, H, W).permute(0, 1, 4, 2, 5, 3)
     return blocks.reshape(B, C // 4, 2 * H, 2 * W)
@@ -30,6 +39,9 @@ class Squeeze(Transform):
         z[4c + 2i + j, h, w] = x[c, 2h + i, 2w + j]
 
     A permutation of the numbers, log|det| = 0.
+
+    >>> Squeeze().to_base(torch.ones(2, 3, 8, 8))[0].shape
+    torch.Size([2, 12, 4, 4])
     """
 
     def to_base(self, x, context=None):
@@ -53,6 +65,11 @@ class MultiScale(Transform):
     Each level but the last squeezes, (C, H, W) -> (4C, H/2, W/2); its first 2C channels leave, the
     others go on, so the next level acts on (2C, H/2, W/2). The last keeps its shape. What has left
     is laid out in the shape of the image again, so z has the shape of x; `split(z)` takes it apart.
+
+    >>> from lib.flows.builders import glow
+    >>> f = glow((1, 8, 8), levels=2, steps=1, width=4)
+    >>> [tuple(part.shape) for part in f.split(torch.ones(1, 1, 8, 8))]
+    [(1, 2, 4, 4), (1, 2, 4, 4)]
     """
 
     def __init__(self, *levels: Transform):

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.flows.transform import Transform, known
-from lib.utils import check_count
+from lib.flows.transform import Transform
+from lib.utils import check_count, known
 
 MARGIN = 1e-3  # w.u stays this far above -1, so that float32 keeps the slope positive
 SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1
@@ -24,6 +24,9 @@ def above_minus_one(a: Tensor) -> Tensor:
     The paper's m(a) = softplus(a) - 1 moved so that m(0) = 0 (and held MARGIN above -1). The moved
     m gives the same flows with another u; but |u_hat| <= |u|, where the paper's
     (m(0) / |w|^2) w grows without bound as w goes to 0.
+
+    >>> above_minus_one(torch.tensor([-100.0, 0.0, 100.0])).round(decimals=3)
+    tensor([-0.9990,  0.0000, 99.4420])
     """
     return (1 - MARGIN) * (F.softplus(a + SHIFT) - 1)
 
@@ -32,6 +35,11 @@ def constrained(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """u_hat with w.u_hat = m(w.u) > -1, and that number: (..., D) twice -> (..., D), (...).
 
     u_hat = u + (m(w.u) - w.u) w / |w|^2: only the part of u along w changes.
+
+    >>> w, u = torch.tensor([1.0, 0.0]), torch.tensor([-9.0, 2.0])
+    >>> u_hat, wu = constrained(w, u)
+    >>> u_hat.round(decimals=2), bool(wu > -1)
+    (tensor([-1.,  2.]), True)
     """
     wu, length2 = torch.linalg.vecdot(w, u), torch.linalg.vecdot(w, w)
     m = above_minus_one(wu)
@@ -46,6 +54,10 @@ def solve(c: Tensor, m: Tensor) -> Tensor:
     where Newton's steps then approach the root from one side: no bracket is needed, and the first
     step that would turn back is rounding. Gradients follow the implicit function theorem, up to
     second derivatives.
+
+    >>> s = solve(torch.tensor(2.0), torch.tensor(-0.9))
+    >>> (s - 0.9 * s.tanh()).round(decimals=5)
+    tensor(2.)
     """
     s = _solve(c, m)
     for _ in range(2):  # one Newton step from a root has exact 1st derivatives, two have 2nd
@@ -79,6 +91,11 @@ class Planar(Transform):
     `to_base` finds alpha = w.z from alpha + (w.u_hat) tanh(alpha + b) = w.x, then z. With
     `context` = C > 0 a linear layer of the context, (B, C), gives each example its own w, u and b
     (an amortised posterior). `constrain=False` takes u as it is: not a bijection where w.u < -1.
+
+    >>> layer = Planar(2)
+    >>> z = torch.tensor([[0.3, -1.0]])
+    >>> torch.allclose(layer.to_base(layer.from_base(z)[0])[0], z, atol=1e-5)
+    True
     """
 
     def __init__(self, dim: int, context: int = 0, constrain: bool = True):
@@ -126,14 +143,22 @@ class Planar(Transform):
 
 
 def log_slope(t: Tensor, wu: Tensor, positive: bool = True) -> Tensor:
-    """log|1 + w.u (1 - t^2)|, the logabsdet of z -> z + u t, t = tanh(w.z + b): elementwise."""
+    """log|1 + w.u (1 - t^2)|, the logabsdet of z -> z + u t, t = tanh(w.z + b): elementwise.
+
+    >>> log_slope(torch.tensor(0.0), torch.tensor(1.0)).exp()
+    tensor(2.)
+    """
     slope = 1 + wu * (1 - t * t)  # at least MARGIN if held above -1; log1p would cost four times
     return (slope if positive else slope.abs()).log()
 
 
 @torch.no_grad()
 def amortised(context: int, layers: int, dim: int) -> nn.Linear:
-    """Context -> w, u, b of each layer, one after another; like Planar's start where context is 0."""
+    """Context -> w, u, b of each layer, one after another; like Planar's start where context is 0.
+
+    >>> amortised(context=3, layers=2, dim=4).out_features
+    18
+    """
     net = nn.Linear(context, layers * (2 * dim + 1))
     bias, weight = (p.view(layers, 2 * dim + 1, -1) for p in (net.bias, net.weight))
     nn.init.normal_(bias)
@@ -147,6 +172,9 @@ class PlanarFlow(Transform):
 
     The same as `Compose(f_K, ..., f_1)` of `Planar`s (`parts` gives them), and three times faster
     on small batches. With `context` one linear layer gives the parameters of all layers.
+
+    >>> PlanarFlow(2, layers=5).from_base(torch.ones(3, 2))[1].shape
+    torch.Size([3])
     """
 
     def __init__(self, dim: int, layers: int, context: int = 0):

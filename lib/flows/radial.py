@@ -17,6 +17,11 @@ class Radial(Transform):
     with m = beta / alpha > -1. Rezende and Mohamed (2015), equation (14). The distance of x from z_0
     is (1 + m a) r: a quadratic equation for r, so `to_base` is closed form. With `context` = C > 0
     a linear layer of the context, (B, C), gives each example its own z_0, alpha and beta.
+
+    >>> layer = Radial(2)
+    >>> z = torch.tensor([[0.3, -1.0]])
+    >>> torch.allclose(layer.to_base(layer.from_base(z)[0])[0], z, atol=1e-5)
+    True
     """
 
     def __init__(self, dim: int, context: int = 0):

@@ -21,12 +21,17 @@ from lib.flows.field import ConvField
 from lib.flows.linear import start
 from lib.flows.recipes import Pixels, measure
 from lib.recipe import Recipe, store, train
+from lib.utils import check_count
 
 TRAINING = dict(rtol=1e-3, atol=1e-3)
 
 
 def plane_flow(width: int = 96, depth: int = 2, **how) -> Flow:
-    """A flow of the plane: an affine map, then the ODE. The stored `cnf_moons` and `cnf_eight`."""
+    """A flow of the plane: an affine map, then the ODE. The stored `cnf_moons` and `cnf_eight`.
+
+    >>> plane_flow(width=8)(torch.zeros(3, 2)).shape
+    torch.Size([3])
+    """
     return Flow(Compose(Affine(2), Continuous(FieldNet(2, width, depth), **how)), 2)
 
 
@@ -102,7 +107,12 @@ def measure_plane(
 
     The difference is the mean of log p_true - log p on the same points, whose noise is far
     smaller than that of either mean.
+
+    >>> from lib.flows.elementwise import Affine
+    >>> sorted(measure_plane(Flow(Affine(2), 2), two_moons(), n=50))
+    ['-log p', 'above the entropy', 'stderr']
     """
+    check_count(n, "n", 2)
     x = density.sample(n, torch.Generator().manual_seed(seed))
     gap = density.log_prob(x).double() + torch.cat(
         [model(part).double() for part in x.split(2_000)]
@@ -118,26 +128,25 @@ def main(argv: list[str] | None = None) -> None:
     """Train one of the recipes, measure it after rounding, store weights and card."""
     from lib.flows.autoregressive_recipes import moons_maf, moons_spline  # measured alike
 
-    recipes = {f.__name__: f for f in (cnf_moons, cnf_eight, moons, eight, digits, mnist)}
-    recipes |= {f.__name__: f for f in (moons_maf, moons_spline)}
+    own = (cnf_moons, cnf_eight, moons, eight, digits, mnist)
+    recipes = {f.__name__: f for f in (*own, moons_maf, moons_spline)}
     run = train(recipes, main.__doc__, argv)
     name, model = run.args.recipe, run.model
-    continuous = name not in ("moons_maf", "moons_spline")
-    if name in ("mnist", "digits"):
+    data = name.removeprefix("cnf_").split("_")[0]
+    if data in PLANE:
+        if recipes[name] in own:
+            set_solver(model, rtol=1e-5, atol=1e-5)
+        n = 500 if run.quick else 20_000
+        metrics = {"part": f"{n:,} fresh points", "unit": "nats"}
+        metrics |= measure_plane(model.to("cpu"), PLANE[data](), n)
+    else:
         set_solver(model, rtol=1e-4, atol=1e-4)
         pixels, few = run.recipe.train, 8 if run.quick else None
         bits, error = measure(model, pixels.part("test")[:few], pixels.n_levels, draws=1)
         metrics = {"part": "test", "unit": "bits per dimension", "bits": bits, "stderr": error}
-    else:
-        if continuous:
-            set_solver(model, rtol=1e-5, atol=1e-5)
-        density = next(f() for word, f in PLANE.items() if word in name)
-        n = 500 if run.quick else 20_000
-        metrics = {"part": f"{n:,} fresh points", "unit": "nats"}
-        metrics |= measure_plane(model.to("cpu"), density, n)
-    stored = f"cnf_{name}" if name in ("moons", "eight", "digits", "mnist") else name
     module = recipes[name].__module__.replace("__main__", "lib.flows.recipes_ode")
-    store(run, module, name.split("_")[-1 if "cnf" in name else 0], metrics, run.processor, stored)
+    stored = name if "_" in name else f"cnf_{name}"  # as lib.train.catalogue calls it
+    store(run, module, data, metrics, run.processor, stored)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ def knots(widths: Tensor, heights: Tensor, slopes: Tensor, bound: float) -> tupl
 
     x, y and dy/dx at the knots: x and y rise from -bound to bound, the slopes are positive, and 1
     at both ends. Zeros give the identity.
+
+    >>> zeros = torch.zeros(4)
+    >>> knots(zeros, zeros, torch.zeros(3), bound=2.0)[0]
+    tensor([-2., -1.,  0.,  1.,  2.])
     """
     K = widths.shape[-1]
     if heights.shape[-1] != K or slopes.shape[-1] != K - 1 or not K * SMALLEST < 1:
@@ -57,6 +61,10 @@ def rational_quadratic(
 
     and y = x outside [-bound, bound]. `inverse` gives x, and log dx/dy, from y, by the root of a
     quadratic equation in the form that does not cancel.
+
+    >>> zeros = torch.zeros(1, 4)
+    >>> rational_quadratic(torch.tensor([0.7]), zeros, zeros, torch.zeros(1, 3))[0]
+    tensor([0.7000])
     """
     xs, ys, ds = knots(widths, heights, slopes, bound)
     inside = x.abs() <= bound

@@ -20,6 +20,11 @@ class Sylvester(Transform):
     `to_base`: what is orthogonal to Q's columns does not move, and y = Q^T z -> y + R tanh(R~ y + b)
     is triangular: M root findings, each of one number, from the last coordinate to the first. With
     `context` = C > 0 a linear layer of the context, (B, C), gives each example its own Q, R, R~, b.
+
+    >>> layer = Sylvester(4, columns=2)
+    >>> z = torch.randn(3, 4)
+    >>> torch.allclose(layer.to_base(layer.from_base(z)[0])[0], z, atol=1e-4)
+    True
     """
 
     def __init__(self, dim: int, columns: int, context: int = 0):
@@ -72,22 +77,39 @@ def orthonormal(reflect: Tensor) -> Tensor:
     """(..., D, M) -> the first M columns of H_1 ... H_M, H_i = I - 2 v v^T / |v|^2, v_i = 1.
 
     The v are the columns below the diagonal: they cannot vanish, so nothing divides by zero.
+
+    >>> Q = orthonormal(torch.randn(4, 2))
+    >>> torch.allclose(Q.T @ Q, torch.eye(2), atol=1e-5)
+    True
     """
     tau = 2 / (1 + reflect.tril(-1).square().sum(-2))
     return torch.linalg.householder_product(reflect, tau)
 
 
 def upper(raw: Tensor) -> Tensor:
-    """An upper triangle whose diagonal lies in (-1, 1), so that a product of two is above -1."""
+    """An upper triangle whose diagonal lies in (-1, 1), so that a product of two is above -1.
+
+    >>> upper(torch.full((2, 2), 100.0))
+    tensor([[  0.9990, 100.0000],
+            [  0.0000,   0.9990]])
+    """
     diag = (1 - MARGIN) * torch.tanh(raw.diagonal(dim1=-2, dim2=-1))
     return raw.triu(1) + torch.diag_embed(diag)
 
 
 def diagonal(R: Tensor, R2: Tensor) -> Tensor:
-    """r_ii r~_ii, (..., M): the numbers that must stay above -1."""
+    """r_ii r~_ii, (..., M): the numbers that must stay above -1.
+
+    >>> diagonal(torch.eye(2), 3 * torch.eye(2))
+    tensor([3., 3.])
+    """
     return R.diagonal(dim1=-2, dim2=-1) * R2.diagonal(dim1=-2, dim2=-1)
 
 
 def apply(matrix: Tensor, z: Tensor) -> Tensor:
-    """The matrix, or each example's own, times each row: (..., N, M), (B, M) -> (B, N)."""
+    """The matrix, or each example's own, times each row: (..., N, M), (B, M) -> (B, N).
+
+    >>> apply(2 * torch.eye(2), torch.tensor([[1.0, 3.0]]))
+    tensor([[2., 6.]])
+    """
     return (matrix @ z[..., None])[..., 0] if matrix.ndim == 3 else z @ matrix.mT

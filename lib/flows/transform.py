@@ -15,6 +15,10 @@ class Transform(nn.Module):
 
     A subclass whose map depends on a context sets `takes_context = True`; every concrete map starts
     with `self.check(x, context)`, which turns a caller's mistake into one sentence.
+
+    >>> from lib.flows import Affine
+    >>> Affine(2).takes_context, Affine(2).shape
+    (False, (2,))
     """
 
     takes_context = False
@@ -50,6 +54,13 @@ def check_input(module: nn.Module, x: Tensor, context: Tensor | None = None) -> 
     Looks at shape, precision, device and context, never at values: it costs no wait for the device,
     and runs under vmap. Uses `module.shape` (of one example; None if any will do) and
     `module.takes_context`.
+
+    >>> import torch
+    >>> from lib.flows import Affine
+    >>> check_input(Affine(2), torch.ones(5, 3))
+    Traceback (most recent call last):
+        ...
+    ValueError: Affine expected shape (B, 2), got (5, 3)
     """
     name = type(module).__name__
     check_batch(x, name=f"the input of {name}", finite=False)
@@ -67,7 +78,15 @@ def check_input(module: nn.Module, x: Tensor, context: Tensor | None = None) -> 
 
 
 def check_context(module: nn.Module, x: Tensor, context: Tensor | None) -> None:
-    """Raise if a context is missing, not wanted, or not one row for each example."""
+    """Raise if a context is missing, not wanted, or not one row for each example.
+
+    >>> import torch
+    >>> from lib.flows import Affine
+    >>> check_context(Affine(2), torch.ones(5, 2), torch.ones(5, 1))
+    Traceback (most recent call last):
+        ...
+    ValueError: Affine takes no context, got one of shape (5, 1)
+    """
     name = type(module).__name__
     if context is None:
         if module.takes_context:
@@ -81,19 +100,15 @@ def check_context(module: nn.Module, x: Tensor, context: Tensor | None) -> None:
         )
 
 
-def known(condition: Tensor) -> bool:
-    """Whether a condition on values holds; False under vmap, which knows no single answer."""
-    try:
-        return bool(condition)
-    except RuntimeError:
-        return False
-
-
 class Compose(Transform):
     """Transforms in the order from data to base; the log-determinants add up (chain rule).
 
     Parts that take no context are simply not handed it, so conditional and unconditional parts mix;
     a context that no part takes is an error.
+
+    >>> from lib.flows import LULinear, Rotation
+    >>> len(Compose(Rotation(2), LULinear(2)).transforms)
+    2
     """
 
     def __init__(self, *transforms: Transform):
@@ -127,7 +142,13 @@ class Compose(Transform):
 
 
 class Inverse(Transform):
-    """The same bijection, run the other way round: IAF is `Inverse` of MAF."""
+    """The same bijection, run the other way round: IAF is `Inverse` of MAF.
+
+    >>> import torch
+    >>> from lib.flows import Permutation
+    >>> Inverse(Permutation([2, 0, 1])).from_base(torch.tensor([[0.0, 1.0, 2.0]]))[0]
+    tensor([[2., 0., 1.]])
+    """
 
     def __init__(self, transform: Transform):
         super().__init__()

@@ -2,7 +2,8 @@
 
 from lib.ode.adjoint import odeint_adjoint, odeint_checkpointed
 from lib.ode.bridge import Counted, odeint
-from lib.ode.solvers import ORDER, STEPS, Solution, SolverError, solve, solve_adaptive
+from lib.ode.checks import SolverError
+from lib.ode.solvers import ORDER, STEPS, Solution, solve, solve_adaptive
 
 __all__ = [
     "ORDER",

@@ -15,9 +15,8 @@ from lib.data.images import LEVELS, dequantise, quantise
 from lib.diffusion import Cosine, Denoiser, Diffusion, ancestral, dpm_solver_multi, euler_maruyama
 from lib.diffusion import digits as ddpm
 from lib.diffusion.digits import DECODE_AT, NO_LABEL, to_levels, to_unit
-from lib.diffusion.elbo import chain_elbo, continuous_steps, last_step_log_prob
+from lib.diffusion.elbo import chain_elbo, continuous_elbo
 from lib.diffusion.likelihood import flow_bits
-from lib.diffusion.samplers import simulate
 from lib.flows import Compose, Flow, Inverse, Logit, LULinear, Transform, autoregressive_recipes
 from lib.flows import recipes as couplings
 from lib.flows import recipes_ode as ode
@@ -30,7 +29,6 @@ from lib.results.nets import VectorNet
 from lib.results.prior import DiffusionPrior
 from lib.results.protocol import Reading
 from lib.results.training import Clock, Trained, average, counted, finish, train, weighted
-from lib.utils import sum_dims
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
 from lib.vae.likelihoods import DiscretisedLogistic
 from lib.vae.recipes import digits_vae
@@ -142,18 +140,20 @@ def latent_reading(model: LatentModel, draws: int = 8, samples: int = 200) -> Re
     return counted([model.decoder], bound, lambda n: model.sample(n).byte(), "bound", tighter)
 
 
+def _vae(name: str, recipe: couplings.Recipe, share: float) -> Trained:
+    spent = train(recipe.model, recipe.train, share, **recipe.fit)
+    return finish(recipe.model, {name: latent_reading(recipe.model)}, spent)
+
+
 def vae(seed: int, share: float = 1.0) -> Trained:
     """Chapter 3: 20 latent numbers."""
-    recipe = digits_vae(LATENT, seed=seed)
-    spent = train(recipe.model, recipe.train, share, **recipe.fit)
-    return finish(recipe.model, {"vae": latent_reading(recipe.model)}, spent)
+    return _vae("vae", digits_vae(LATENT, seed=seed), share)
 
 
 def vae_iaf(seed: int, share: float = 1.0) -> Trained:
     """Chapter 5: the same with two IAF maps behind the posterior's Gaussian."""
     recipe = autoregressive_recipes.digits_iaf(layers=2, latent=LATENT, seed=seed)
-    spent = train(recipe.model, recipe.train, share, **recipe.fit)
-    return finish(recipe.model, {"vae_iaf": latent_reading(recipe.model)}, spent)
+    return _vae("vae_iaf", recipe, share)
 
 
 def hvae(seed: int, share: float = 1.0) -> Trained:
@@ -188,28 +188,20 @@ def diffusion_readings(model: Diffusion) -> dict[str, Reading]:
     chain = schedule.log_snr_times(CHAIN - 1, DECODE_AT)
     few = schedule.log_snr_times(QUICK, DECODE_AT)
 
-    def sampler(step, ts: list[float]) -> Callable[[int], Tensor]:
-        def draw(n: int) -> Tensor:
-            *_, x = simulate(step, schedule.sigma(1.0) * torch.randn(n, 1, 8, 8), ts)
-            return to_levels(denoiser(x, DECODE_AT))
-
-        return draw
-
     def bound(levels: Tensor) -> Tensor:
         return chain_elbo(denoiser, to_unit(levels), chain, levels=N).total
 
     def limit(levels: Tensor) -> Tensor:
-        x, a, s = to_unit(levels), schedule.alpha(DECODE_AT), schedule.sigma(DECODE_AT)
-        top = 0.5 * (schedule.alpha(1.0) / schedule.sigma(1.0)) ** 2 * sum_dims(x.square())
-        x_hat = denoiser(a * x + s * torch.randn_like(x), DECODE_AT)
-        steps = continuous_steps(denoiser, x, DECODE_AT, draws=CHAIN)
-        return top + steps - last_step_log_prob(x, x_hat, s / a, N)
+        return continuous_elbo(denoiser, to_unit(levels), DECODE_AT, levels=N, draws=CHAIN).total
 
     def exact(levels: Tensor) -> Tensor:
         how = dict(decode_at=DECODE_AT, trace="hutchinson", rtol=1e-3, atol=1e-3)
         return flow_bits(denoiser, to_unit(levels), N, **how) * (D * math.log(2))
 
-    read = lambda nats, step, ts, kind: counted([denoiser.net], nats, sampler(step, ts), kind)
+    def read(nats, step, ts, kind) -> Reading:
+        draw = lambda n: to_levels(model.sample(n, steps=ts, step=step))
+        return counted([denoiser.net], nats, draw, kind)
+
     return {
         "ddpm": read(bound, ancestral(denoiser), chain, "bound"),
         "sde": read(limit, euler_maruyama(denoiser), chain, "bound"),

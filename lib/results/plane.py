@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from lib.data.densities import eight_gaussians
 from lib.diffusion import Cosine, Denoiser, Diffusion, ancestral, dpm_solver_multi, euler_maruyama
-from lib.diffusion.elbo import chain_elbo, continuous_steps, last_step_log_prob
+from lib.diffusion.elbo import chain_elbo, continuous_elbo
 from lib.diffusion.likelihood import flow_log_prob
-from lib.diffusion.samplers import simulate
 from lib.flows import Affine, Compose, Flow, Inverse, LULinear, Transform, recipes_ode
 from lib.flows.builders import iaf as iaf_layers
 from lib.flows.builders import maf as maf_layers
@@ -24,7 +23,6 @@ from lib.results.nets import VectorNet
 from lib.results.prior import DiffusionPrior
 from lib.results.protocol import Reading
 from lib.results.training import Clock, Trained, average, counted, finish, in_parts, train
-from lib.utils import sum_dims
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
 from lib.vae.likelihoods import Gaussian
 from lib.vae.nets import mlp_decoder, mlp_encoder
@@ -172,24 +170,15 @@ def diffusion_readings(model: Diffusion) -> dict[str, Reading]:
     denoiser, schedule = model.denoiser, model.denoiser.schedule
     chain = schedule.log_snr_times(CHAIN - 1, LAST)
     few = schedule.log_snr_times(QUICK, LAST)
-    a, s = schedule.alpha(LAST), schedule.sigma(LAST)
-
-    def sampler(step, ts: list[float]) -> Callable[[int], Tensor]:
-        def draw(n: int) -> Tensor:
-            *_, x = simulate(step, schedule.sigma(1.0) * torch.randn(n, 2), ts)
-            return denoiser(x, LAST)
-
-        return draw
-
-    def limit(x: Tensor) -> Tensor:
-        top = 0.5 * (schedule.alpha(1.0) / schedule.sigma(1.0)) ** 2 * sum_dims(x.square())
-        x_hat = denoiser(a * x + s * torch.randn_like(x), LAST)
-        steps = continuous_steps(denoiser, x, LAST, draws=CHAIN)
-        return top + steps - last_step_log_prob(x, x_hat, s / a)
 
     exact = lambda x: -flow_log_prob(denoiser, x, t0=1e-3, rtol=1e-4, atol=1e-4)[0]
     bound = lambda x: chain_elbo(denoiser, x, chain).total
-    read = lambda nats, step, ts, kind: counted([denoiser.net], nats, sampler(step, ts), kind)
+    limit = lambda x: continuous_elbo(denoiser, x, LAST, draws=CHAIN).total
+
+    def read(nats, step, ts, kind) -> Reading:
+        draw = lambda n: model.sample(n, steps=ts, step=step)
+        return counted([denoiser.net], nats, draw, kind)
+
     return {
         "ddpm": read(bound, ancestral(denoiser), chain, "bound"),
         "sde": read(limit, euler_maruyama(denoiser), chain, "bound"),

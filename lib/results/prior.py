@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from lib.diffusion.denoiser import Diffusion
 from lib.diffusion.elbo import chain_elbo
-from lib.diffusion.samplers import ancestral, simulate
 from lib.utils import check_count
 from lib.vae.elbo import draw, normal_log_prob
 from lib.vae.vae import VAE
@@ -82,30 +81,28 @@ class DiffusionPrior(nn.Module):
     @torch.no_grad()
     def bound(self, x: Tensor, times: Sequence[float]) -> LatentBound:
         """One draw of z for each x, and the diffusion's chain along `times`: (B, ...) -> (B,) each."""
-        mean, log_std = self.vae.encode(x)
-        z = draw(mean, log_std)[0][0]
-        recon = self.vae.likelihood.log_prob(x, self.vae.decode(z))
+        z, recon, entropy = self._encoded(x)
         u = (z - self.shift) / self.scale
         prior = chain_elbo(self.diffusion.denoiser, u, times).total + self.scale.log().sum()
-        entropy = log_std.sum(1) + 0.5 * self.vae.latent * math.log(2 * math.pi * math.e)
-        return LatentBound(-recon, prior, entropy)
+        return LatentBound(recon, prior, entropy)
 
     @torch.no_grad()
     def standard_bound(self, x: Tensor) -> LatentBound:
         """The same VAE with the prior N(0, I) it was trained with: what the diffusion is to beat."""
+        z, recon, entropy = self._encoded(x)
+        return LatentBound(recon, -normal_log_prob(z, 0.0, 0.0), entropy)
+
+    def _encoded(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A draw of z for each x, (B, latent), -log p(x | z) of it, and the entropy of q(z | x)."""
         mean, log_std = self.vae.encode(x)
         z = draw(mean, log_std)[0][0]
-        recon = self.vae.likelihood.log_prob(x, self.vae.decode(z))
+        recon = -self.vae.likelihood.log_prob(x, self.vae.decode(z))
         entropy = log_std.sum(1) + 0.5 * self.vae.latent * math.log(2 * math.pi * math.e)
-        return LatentBound(-recon, -normal_log_prob(z, 0.0, 0.0), entropy)
+        return z, recon, entropy
 
     @torch.no_grad()
     def sample(self, n: int, times: Sequence[float]) -> Tensor:
         """n draws of x, (n, ...): latents by DDPM's steps along `times`, then p(x | z)."""
-        denoiser = self.diffusion.denoiser
         start = torch.randn(check_count(n), self.vae.latent).to(self.shift)
-        start = start * denoiser.schedule.sigma(times[0])
-        *_, u = simulate(ancestral(denoiser), start, times)
-        u = denoiser(u, times[-1])
-        params = self.vae.decode(u * self.scale + self.shift)
-        return self.vae.likelihood.sample(params)
+        u = self.diffusion.sample(n, steps=times, start=start)
+        return self.vae.likelihood.sample(self.vae.decode(u * self.scale + self.shift))

@@ -39,7 +39,11 @@ def run(data: str, training: str, seed: int, share: float = 1.0) -> list[dict[st
 
 
 def rounded(value: Any) -> Any:
-    """Floats to seven digits: more would only make the file longer."""
+    """Floats to seven digits: more would only make the file longer.
+
+    >>> rounded(1 / 3), rounded("text")
+    (0.3333333, 'text')
+    """
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 

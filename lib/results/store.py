@@ -63,7 +63,11 @@ Results = dict[str, Any]
 
 
 def blank() -> Results:
-    """A results file with no rows yet."""
+    """A results file with no rows yet.
+
+    >>> blank()['rows']
+    []
+    """
     return {
         "schema": SCHEMA,
         "made": _made(),
@@ -101,7 +105,11 @@ def _made() -> dict[str, Any]:
 
 
 def fingerprint() -> str:
-    """Of the source that makes the rows: those of another protocol are not continued."""
+    """Of the source that makes the rows: those of another protocol are not continued.
+
+    >>> len(fingerprint())
+    16
+    """
     digest = hashlib.sha256()
     for name in MAKERS:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
@@ -109,13 +117,23 @@ def fingerprint() -> str:
 
 
 def seal(results: Results) -> str:
-    """SHA-256 of everything but the seal itself."""
+    """SHA-256 of everything but the seal itself.
+
+    >>> seal({'a': 1}) == seal({'a': 1, 'sha256': 'x'})
+    True
+    """
     rest = {k: v for k, v in results.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write(results: Results, path: Path) -> Path:
-    """The whole file, one line for each row, or nothing."""
+    """The whole file, one line for each row, or nothing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(blank(), Path(folder) / "results.json").name
+    'results.json'
+    """
     results = {k: v for k, v in results.items() if k != "sha256"}
     results |= {"sha256": seal(results)}
     parts = []
@@ -136,6 +154,9 @@ def read(path: Path | str = PATH) -> Results:
     Raises:
         FileNotFoundError: there is no such file; the message says what makes it.
         ValueError: it is not such a file, or was edited by hand.
+
+    >>> len(read()['rows']) == len(SEEDS) * len(protocol.DATA) * len(MODELS)
+    True
     """
     path = Path(path)
     if not path.is_file():
@@ -153,7 +174,10 @@ def read(path: Path | str = PATH) -> Results:
 
 
 def check_row(row: dict[str, Any]) -> None:
-    """Raise a ValueError unless a row has its names, and finite numbers."""
+    """Raise a ValueError unless a row has its names, and finite numbers.
+
+    >>> check_row(read()['rows'][0])  # nothing to say
+    """
     names = {"model", "data", "seed", "kind", *NUMBERS}
     pairs = [set(OPTIONAL[:2]), set(OPTIONAL[2:])]
     if set(row) - set(OPTIONAL) != names or any(len(set(row) & pair) == 1 for pair in pairs):
@@ -168,7 +192,11 @@ def check_row(row: dict[str, Any]) -> None:
 
 
 def missing(results: Results) -> list[tuple[str, str, int]]:
-    """Which (data, model, seed) have no row."""
+    """Which (data, model, seed) have no row.
+
+    >>> missing(read())
+    []
+    """
     have = {(row["data"], row["model"], row["seed"]) for row in results["rows"]}
     every = [(d, m, s) for s in SEEDS for d in protocol.DATA for m in MODELS]
     return [key for key in every if key not in have]
@@ -179,6 +207,9 @@ def add(results: Results, rows: list[dict[str, Any]]) -> Results:
 
     What they bring beside numbers is kept apart: samples ("drawn") for the first seed only, and what
     each test image costs ("images").
+
+    >>> add(blank(), read()['rows'])['rows'] == read()['rows']
+    True
     """
     drawn = {data: dict(kept) for data, kept in results["drawn"].items()}
     for row in rows:

@@ -13,6 +13,9 @@ class Metric(NamedTuple):
     """How a number is called, shown and judged. `better` is -1 if less is better, 1 if more, else 0.
 
     In a table it has the head `short`, is multiplied by `scale` and has `digits` places.
+
+    >>> METRICS['recall'].better
+    1
     """
 
     label: str
@@ -42,7 +45,11 @@ UNITS = {"digits": "bits per dimension", "plane": "nats above the truth"}
 
 
 class Cell(NamedTuple):
-    """One metric of one model over its seeds."""
+    """One metric of one model over its seeds.
+
+    >>> cell([1.0, 3.0]).mean
+    2.0
+    """
 
     mean: float
     std: float  # between seeds; 0 for one seed
@@ -52,7 +59,11 @@ class Cell(NamedTuple):
 
 
 def cell(values: Iterable[float]) -> Cell:
-    """Mean, standard deviation (n - 1), ends and number of some values."""
+    """Mean, standard deviation (n - 1), ends and number of some values.
+
+    >>> cell([1.0, 2.0, 3.0])
+    Cell(mean=2.0, std=1.0, low=1.0, high=3.0, n=3)
+    """
     values = list(values)
     if not values:
         raise ValueError("a cell needs at least one value")
@@ -61,7 +72,12 @@ def cell(values: Iterable[float]) -> Cell:
 
 
 def rows(results: Results, data: str, model: str) -> list[dict]:
-    """The rows of one model on one data set, by seed."""
+    """The rows of one model on one data set, by seed.
+
+    >>> from lib.results.store import read
+    >>> [row['seed'] for row in rows(read(), 'plane', 'realnvp')]
+    [0, 1, 2]
+    """
     found = [r for r in results["rows"] if (r["data"], r["model"]) == (data, model)]
     if not found:
         raise ValueError(f"there is no row of {model!r} on {data!r}")
@@ -69,7 +85,12 @@ def rows(results: Results, data: str, model: str) -> list[dict]:
 
 
 def table(results: Results, data: str, metrics: Iterable[str] = METRICS) -> dict:
-    """{model: {metric: Cell}} in the order of the chapters; `tighter`, `standard` where it has them."""
+    """{model: {metric: Cell}} in the order of the chapters; `tighter`, `standard` where it has them.
+
+    >>> from lib.results.store import read
+    >>> len(table(read(), 'plane', ['cost'])) == len(MODELS)
+    True
+    """
     out = {}
     for model in MODELS:
         mine = rows(results, data, model)
@@ -81,18 +102,32 @@ def table(results: Results, data: str, metrics: Iterable[str] = METRICS) -> dict
 
 
 def kind(results: Results, data: str, model: str) -> str:
-    """Whether the model's cost is exact, dequantised or a bound."""
+    """Whether the model's cost is exact, dequantised or a bound.
+
+    >>> from lib.results.store import read
+    >>> kind(read(), 'plane', 'realnvp')
+    'exact'
+    """
     return rows(results, data, model)[0]["kind"]
 
 
 def reference(results: Results, data: str) -> dict[str, Cell]:
-    """What real examples score in the place of samples."""
+    """What real examples score in the place of samples.
+
+    >>> from lib.results.store import read
+    >>> sorted(reference(read(), 'plane'))[:2]
+    ['class_error', 'frechet']
+    """
     found = [r for r in results["reference"] if r["data"] == data]
     return {m: cell(r[m] for r in found) for m in METRICS if m in found[0]}
 
 
 def best(cells: dict, metric: str, among: Iterable[str] | None = None) -> list[str]:
-    """Models from best to worst by the mean of a metric that has a better end."""
+    """Models from best to worst by the mean of a metric that has a better end.
+
+    >>> best({'a': {'cost': cell([2.0])}, 'b': {'cost': cell([1.0])}}, 'cost')
+    ['b', 'a']
+    """
     sign = METRICS[metric].better if metric in METRICS else -1
     if sign == 0:
         raise ValueError(f"neither end of {metric!r} is better")
@@ -101,7 +136,11 @@ def best(cells: dict, metric: str, among: Iterable[str] | None = None) -> list[s
 
 
 def apart(a: Cell, b: Cell) -> float:
-    """How many standard errors of the difference of two means apart, seeds as independent draws."""
+    """How many standard errors of the difference of two means apart, seeds as independent draws.
+
+    >>> round(apart(cell([1.0, 2.0]), cell([4.0, 5.0])), 2)
+    4.24
+    """
     error = math.sqrt(a.std**2 / a.n + b.std**2 / b.n)
     return math.inf if error == 0 else abs(a.mean - b.mean) / error
 
@@ -110,6 +149,10 @@ def paired(results: Results, a: str, b: str) -> Cell:
     """Cost of b minus cost of a, image by image of the digits' test set, each the mean of its seeds.
 
     The cell's values are the images: `std / sqrt(n)` is the error that another test set would make.
+
+    >>> from lib.results.store import read
+    >>> paired(read(), "vae", "vae").mean, paired(read(), "vae", "realnvp").n
+    (0.0, 360)
     """
     mean = lambda model: [
         statistics.fmean(costs) / 1_000 for costs in zip(*results["images"][model], strict=True)
@@ -121,6 +164,10 @@ def show(results: Results, data: str, metrics: Iterable[str]) -> str:
     """A table as text: mean ± standard deviation over the seeds, "≤" before a bound, real data last.
 
     One number where all seeds agree exactly; a dash where real data have none.
+
+    >>> from lib.results.store import read
+    >>> show(read(), 'plane', ['cost']).splitlines()[0]
+    'model                          cost'
     """
     metrics = list(metrics)
     lines = [["model", *(METRICS[m].short for m in metrics)]]

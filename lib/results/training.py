@@ -1,6 +1,5 @@
 """Training on the clock, and what a training hands over to be measured."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from lib.results.protocol import Reading
 from lib.train import Data, fit
+from lib.vae.elbo import importance_bound
 
 
 class Trained(NamedTuple):
@@ -106,8 +106,7 @@ def weighted(nats: Callable[[Tensor], Tensor], draws: int) -> Callable[[Tensor],
 
     Below `average` for any number of draws above one, and above -log p still.
     """
-    log_mean = lambda logs: logs.logsumexp(0) - math.log(draws)
-    return lambda x: -log_mean(torch.stack([-nats(x) for _ in range(draws)]))
+    return lambda x: -importance_bound(torch.stack([-nats(x) for _ in range(draws)]))
 
 
 def in_parts(nats: Callable[[Tensor], Tensor], size: int) -> Callable[[Tensor], Tensor]:

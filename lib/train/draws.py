@@ -14,6 +14,10 @@ class Draws:
 
     `sample(n, generator)` gives x, or (x, context). What it draws depends on `seed` alone, whatever
     else draws from torch's global generator.
+
+    >>> data = Draws(lambda n, generator: torch.randn(n, 2, generator=generator), seed=0)
+    >>> data(3).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, sample: Callable[[int, torch.Generator], Drawn], seed: int = 0):
@@ -31,7 +35,11 @@ class Draws:
 
 
 def random_state(data: Any, device: torch.device) -> dict[str, Any]:
-    """All that the next draws depend on: torch's global generators, and the data's own."""
+    """All that the next draws depend on: torch's global generators, and the data's own.
+
+    >>> sorted(random_state(torch.rand, torch.device("cpu")))
+    ['data', 'rng', 'rng_cuda']
+    """
     return {
         "rng": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -40,7 +48,14 @@ def random_state(data: Any, device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], data: Any, device: torch.device) -> None:
-    """Put back what `random_state` returned."""
+    """Put back what `random_state` returned.
+
+    >>> cpu = torch.device("cpu")
+    >>> before, x = random_state(None, cpu), torch.rand(3)
+    >>> set_random_state(before, None, cpu)
+    >>> bool((torch.rand(3) == x).all())
+    True
+    """
     torch.set_rng_state(state["rng"].cpu())
     if state["rng_cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["rng_cuda"].cpu(), device)
@@ -53,6 +68,8 @@ def check_repeats(data: Callable[[int], Drawn], n: int, device: torch.device) ->
 
     Raises:
         ValueError: the draws differ. A resumed run, or another process, would train on other data.
+
+    >>> check_repeats(torch.rand, 3, torch.device("cpu"))  # draws from torch's generator: repeats
     """
     state = random_state(data, device)
     drawn = []

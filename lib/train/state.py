@@ -19,7 +19,16 @@ Data = Tensor | Callable[[int], Drawn]
 
 
 class Run:
-    """The state of one training run: all that a checkpoint has to hold."""
+    """The state of one training run: all that a checkpoint has to hold.
+
+    >>> from lib.flows import Affine, Flow
+    >>> settings = dict(seed=0, batch_size=4, lr=0.1, weight_decay=0.0, clip=None, ema=None)
+    >>> settings |= dict(schedule="constant", steps=None)
+    >>> run = Run(Flow(Affine(2), 2), torch.ones(8, 2), None, None, None, 1, settings)
+    >>> loss, grad_norm = run.update()
+    >>> run.step
+    1
+    """
 
     def __init__(self, model, data, context, valid, amp, parts, settings):
         self.model, self.data, self.context, self.valid = model, data, context, valid

@@ -10,7 +10,11 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the training after a whole step, and the checkpoint is written."""
+    """A signal ended the training after a whole step, and the checkpoint is written.
+
+    >>> print(Stopped(signal.SIGTERM, 7, Path("run.pt")))
+    SIGTERM after step 7: run.pt holds everything, the same call goes on from there
+    """
 
     def __init__(self, number: int, step: int, path: Path):
         self.signal = number
@@ -26,6 +30,12 @@ class Signals:
     A step is never cut in two. Of a signal that comes twice the second acts at once, unless `patient`:
     torchrun repeats the terminal's. On leaving, the former handlers are back, and get a signal
     that nobody has acted on. Does nothing away from the main thread, where Python has no signals.
+
+    >>> with Signals() as seen:
+    ...     signal.raise_signal(signal.SIGTERM)  # noted, and the step goes on
+    ...     seen.acted = True
+    >>> seen.number == signal.SIGTERM
+    True
     """
 
     def __init__(self, on: bool = True, patient: bool = False):
@@ -56,7 +66,11 @@ class Signals:
 
 
 def memory_is_out(error: BaseException) -> bool:
-    """Whether it says that a tensor did not fit, on a GPU or in the machine's memory."""
+    """Whether it says that a tensor did not fit, on a GPU or in the machine's memory.
+
+    >>> memory_is_out(RuntimeError("CUDA out of memory")), memory_is_out(ValueError("no"))
+    (True, False)
+    """
     said = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError)

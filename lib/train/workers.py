@@ -19,7 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Workers:
-    """The processes of this job: `size` of them, this one is number `rank`."""
+    """The processes of this job: `size` of them, this one is number `rank`.
+
+    >>> Workers().size, Workers().rows(5)
+    (1, slice(0, 5, None))
+    """
 
     def __init__(self):
         together = dist.is_available() and dist.is_initialized()
@@ -79,7 +83,11 @@ class Workers:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether it comes from a process that could not reach another."""
+    """Whether it comes from a process that could not reach another.
+
+    >>> lost(RuntimeError("[gloo] Connection closed by peer")), lost(RuntimeError("shapes differ"))
+    (True, False)
+    """
     known = (getattr(dist, name, ()) for name in ("DistBackendError", "DistNetworkError"))
     words = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out")
     return isinstance(error, tuple(k for k in known if k)) or (
@@ -88,7 +96,11 @@ def lost(error: BaseException) -> bool:
 
 
 def device_here(name: str | None = None) -> torch.device:
-    """The device asked for, else BOOK_DEVICE, else this process's GPU, else the CPU."""
+    """The device asked for, else BOOK_DEVICE, else this process's GPU, else the CPU.
+
+    >>> device_here("cpu")
+    device(type='cpu')
+    """
     name = name or os.environ.get("BOOK_DEVICE")
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and "LOCAL_RANK" in os.environ:
@@ -102,6 +114,10 @@ def joined(device: torch.device, timeout: float = 600.0) -> Iterator[Workers]:
 
     NCCL on a GPU, gloo on a CPU. `timeout` in seconds: a process that waits longer for another
     gives up.
+
+    >>> with joined(device_here("cpu")) as workers:
+    ...     workers.first
+    True
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield Workers()

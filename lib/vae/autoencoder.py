@@ -9,16 +9,30 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.nets import Residual
+from lib.nets import Residual, pixel_shuffle, pixel_unshuffle
 from lib.utils import check_batch, check_count
 from lib.vae.elbo import Elbo, draw, kl_normal, normal_log_prob
 from lib.vae.vae import bounded
 
 
+class _Unshuffle(nn.PixelUnshuffle):
+    def forward(self, x):
+        return pixel_unshuffle(x, self.downscale_factor)
+
+
+class _Shuffle(nn.PixelShuffle):
+    def forward(self, x):
+        return pixel_shuffle(x, self.upscale_factor)
+
+
 def spatial_encoder(channels: int, features: int, width: int = 64) -> nn.Sequential:
-    """(B, channels, H, W) -> (B, features, H/4, W/4): patches of 2 x 2, then a stride of 2."""
+    """(B, channels, H, W) -> (B, features, H/4, W/4): patches of 2 x 2, then a stride of 2.
+
+    >>> spatial_encoder(3, 8, width=8)(torch.ones(2, 3, 16, 16)).shape
+    torch.Size([2, 8, 4, 4])
+    """
     return nn.Sequential(
-        nn.PixelUnshuffle(2),
+        _Unshuffle(2),
         nn.Conv2d(4 * channels, width, 3, padding=1),
         Residual(width, still=True),
         nn.SiLU(),
@@ -31,7 +45,11 @@ def spatial_encoder(channels: int, features: int, width: int = 64) -> nn.Sequent
 
 
 def spatial_decoder(latent: int, channels: int, width: int = 64) -> nn.Sequential:
-    """(B, latent, H/4, W/4) -> (B, channels, H, W): the encoder's layers in the opposite order."""
+    """(B, latent, H/4, W/4) -> (B, channels, H, W): the encoder's layers in the opposite order.
+
+    >>> spatial_decoder(4, 3, width=8)(torch.ones(2, 4, 4, 4)).shape
+    torch.Size([2, 3, 16, 16])
+    """
     return nn.Sequential(
         nn.Conv2d(latent, width, 3, padding=1),
         Residual(width, still=True),
@@ -41,7 +59,7 @@ def spatial_decoder(latent: int, channels: int, width: int = 64) -> nn.Sequentia
         Residual(width, still=True),
         nn.SiLU(),
         nn.Conv2d(width, 4 * channels, 3, padding=1),
-        nn.PixelShuffle(2),
+        _Shuffle(2),
     ).to(memory_format=torch.channels_last)
 
 
@@ -53,6 +71,10 @@ class Autoencoder(nn.Module):
         width: channels within.
         noise: standard deviation of p(x | z), which turns squared errors into nats.
         features: channels of the encoder's output, by default `latent`.
+
+    >>> model = KLAutoencoder(1, latent=2, width=8)
+    >>> model.decode(model.latents(torch.ones(2, 1, 8, 8))).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -106,6 +128,10 @@ class KLAutoencoder(Autoencoder):
     p(x | z) = N(decode(z), noise^2 I), p(z) = N(0, I), q(z | x) = N(mean, std^2) from the encoder.
     The loss is -(recon - kl_weight kl): kl_weight = 1 is the evidence lower bound in nats, and a small
     one keeps latents near unit scale while nearly all of the picture passes.
+
+    >>> model = KLAutoencoder(1, latent=2, width=8)
+    >>> model(torch.ones(2, 1, 8, 8)).shape, model.elbo(torch.ones(2, 1, 8, 8)).kl.shape
+    (torch.Size([2]), torch.Size([2]))
     """
 
     def __init__(

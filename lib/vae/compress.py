@@ -17,6 +17,7 @@ from lib import weights
 from lib.data import shapes
 from lib.data.reader import matches, read_attributes
 from lib.train import fit
+from lib.utils import check_count
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
 from lib.vae.elbo import kl_normal
 from lib.vae.vq import VQAutoencoder
@@ -37,10 +38,14 @@ class Rates(nn.Module):
     error (n,): mean squared error of a value in [-1, 1], by decoding the mean of q or the codes.
     right (n,): share of the attributes that the reader still reads rightly.
     pictures (5, 3, 32, 32) and decoded (n, 5, 3, 32, 32): levels 0 .. 255.
+
+    >>> Rates(2).decoded.shape
+    torch.Size([2, 5, 3, 32, 32])
     """
 
     def __init__(self, n: int = len(KL_WEIGHTS) + len(CODES)):
         super().__init__()
+        check_count(n, "n")
         for name in ("rate", "entropy", "used", "error", "right"):
             self.register_buffer(name, torch.zeros(n))
         grey = lambda *lead: torch.zeros(*lead, 3, 32, 32, dtype=torch.uint8)  # noqa: E731
@@ -54,7 +59,11 @@ class Rates(nn.Module):
 
 
 def images(n: int, generator: torch.Generator | None = None) -> Tensor:
-    """n fresh images of one or two shapes in [-1, 1], (n, 3, 32, 32): never the same twice."""
+    """n fresh images of one or two shapes in [-1, 1], (n, 3, 32, 32): never the same twice.
+
+    >>> images(2).shape
+    torch.Size([2, 3, 32, 32])
+    """
     return 2 * shapes.sample(n, generator=generator, second=SECOND)[0] - 1
 
 
@@ -88,7 +97,11 @@ def measure(model: Autoencoder, x: Tensor, shown: shapes.Attributes) -> tuple[fl
 
 
 def levels(x: Tensor) -> Tensor:
-    """[-1, 1] -> 0 .. 255."""
+    """[-1, 1] -> 0 .. 255.
+
+    >>> levels(torch.tensor([-1.0, 0.0, 1.0, 3.0]))
+    tensor([  0, 128, 255, 255], dtype=torch.uint8)
+    """
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 

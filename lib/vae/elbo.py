@@ -11,11 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.utils import std_normal_log_prob, sum_dims
+from lib.utils import check_count, std_normal_log_prob, sum_dims
 
 
 class Elbo(NamedTuple):
-    """recon = E_q log p(x | z) and kl = E_q [log q(z | x) - log p(z)], each (B,), in nats."""
+    """recon = E_q log p(x | z) and kl = E_q [log q(z | x) - log p(z)], each (B,), in nats.
+
+    >>> Elbo(recon=torch.tensor([-3.0]), kl=torch.tensor([1.0])).total
+    tensor([-4.])
+    """
 
     recon: Tensor
     kl: Tensor
@@ -31,9 +35,13 @@ def normal_log_prob(x: Tensor, mean: Tensor | float, log_std: Tensor | float) ->
 
     mean and log_std are numbers or broadcast to the shape of x. Three standard deviations away
     costs 4.5 nats: the argument is the log of the standard deviation, not of the variance.
+
+    >>> normal_log_prob(torch.tensor([[3.0]]), 0.0, 0.0) - normal_log_prob(torch.zeros(1, 1), 0.0, 0.0)
+    tensor([-4.5000])
     """
     mean, log_std = _like(x, mean, "mean"), _like(x, log_std, "log_std")
-    return std_normal_log_prob((x - mean) * (-log_std).exp()) - sum_dims(log_std.expand_as(x))
+    white = (x - mean) * (-log_std).exp().clamp_max(torch.finfo(x.dtype).max)  # 0 stays 0
+    return std_normal_log_prob(white) - sum_dims(log_std.expand_as(x))
 
 
 def _like(x: Tensor, value: Tensor | float, name: str) -> Tensor:
@@ -56,12 +64,16 @@ def kl_normal(
 
     With r = std / std2: sum of (r^2 - 1) / 2 - log r + ((mean - mean2) / std2)^2 / 2. Kingma and
     Welling (2014), appendix B, is the case mean2 = 0, std2 = 1.
+
+    >>> kl_normal(torch.tensor([[2.0, 0.0]]), torch.zeros(1, 2))
+    tensor([2.])
     """
     log_std = _like(mean, log_std, "log_std")
     mean2, log_std2 = _like(mean, mean2, "mean2"), _like(mean, log_std2, "log_std2")
     log_r = log_std - log_std2
     spread = 0.5 * torch.expm1(2 * log_r) - log_r
-    return sum_dims(spread + 0.5 * ((mean - mean2) * (-log_std2).exp()) ** 2)
+    inverse = (-log_std2).exp().clamp_max(torch.finfo(mean.dtype).max)  # 0 times it stays 0
+    return sum_dims(spread + 0.5 * ((mean - mean2) * inverse) ** 2)
 
 
 def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
@@ -70,6 +82,9 @@ def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
     (tr(C2^-1 C1) + (m2 - m1)' C2^-1 (m2 - m1) - D + log det C2 - log det C1) / 2, with Cholesky
     factors in place of inverses and determinants. The four arguments broadcast. Raises ValueError
     unless both covariances are symmetric and positive definite.
+
+    >>> kl_full(torch.zeros(2), torch.eye(2), torch.ones(2), torch.eye(2))
+    tensor(1.)
     """
     L1, L2 = _cholesky(C1, "C1"), _cholesky(C2, "C2")
     batch = torch.broadcast_shapes(L1.shape[:-2], L2.shape[:-2], m1.shape[:-1], m2.shape[:-1])
@@ -82,8 +97,11 @@ def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
 
 
 def _cholesky(C: Tensor, name: str) -> Tensor:
+    if C.ndim < 2 or C.shape[-1] != C.shape[-2]:
+        raise ValueError(f"{name} must be square matrices (..., D, D), got {tuple(C.shape)}")
     L, failed = torch.linalg.cholesky_ex(C)  # reads the lower triangle only
-    if failed.any() or ((C - C.mT).abs() > 1e-5 * C.abs().max()).any():
+    size = C.abs().amax((-2, -1), keepdim=True)
+    if failed.any() or not ((C - C.mT).abs() <= 1e-5 * size).all():
         raise ValueError(f"{name} must be symmetric and positive definite")
     return L
 
@@ -95,13 +113,20 @@ def draw(
 
     `noise` is eps, (n, B, ...), drawn if not given: the reparameterisation of Kingma and Welling
     (2014), section 2.4.
+
+    >>> z, log_q = draw(torch.zeros(4, 2), torch.zeros(4, 2), n=3)
+    >>> z.shape, log_q.shape
+    (torch.Size([3, 4, 2]), torch.Size([3, 4]))
     """
+    log_std = _like(mean, log_std, "log_std")
+    check_count(n)
     if noise is None:
         noise = torch.randn(n, *mean.shape, dtype=mean.dtype, device=mean.device)
     elif noise.shape != (n, *mean.shape):
         raise ValueError(f"noise must have shape {(n, *mean.shape)}, got {tuple(noise.shape)}")
     z = mean + log_std.exp() * noise
-    log_q = std_normal_log_prob(noise.flatten(0, 1)).view(n, -1) - sum_dims(log_std.expand_as(mean))
+    log_q = std_normal_log_prob(noise.flatten(0, 1)).view(noise.shape[:2])
+    log_q = log_q - sum_dims(log_std.expand_as(mean))
     return z, log_q
 
 
@@ -142,6 +167,10 @@ def elbo_normal(
         "kl"       E log p(x | z) - KL(q || p)       the divergence; the prior is N(0, I)
         "entropy"  E log p(x, z) + H(q)              the entropy
         "joint"    E [log p(x, z) - log q(z | x)]    nothing; no variance at the posterior
+
+    >>> log_likelihood = lambda x, z: normal_log_prob(x, z, 0.0)
+    >>> elbo_normal(torch.zeros(4, 2), log_likelihood, torch.zeros(4, 2), torch.zeros(4, 2)).kl
+    tensor([0., 0., 0., 0.])
     """
     if form not in ("kl", "entropy", "joint"):
         raise ValueError(f'form must be "kl", "entropy" or "joint", got {form!r}')
@@ -169,6 +198,10 @@ def log_weights(
     """log p(x, z) - log q(z | x) for n samples of q = N(mean, std^2): (n, B); the mean is the ELBO.
 
     log_joint(x, z) is log p(x, z), (B, ...), (B, d) -> (B,).
+
+    >>> log_joint = lambda x, z: normal_log_prob(x, z, 0.0) + std_normal_log_prob(z)
+    >>> log_weights(torch.zeros(4, 2), log_joint, torch.zeros(4, 2), torch.zeros(4, 2), n=5).shape
+    torch.Size([5, 4])
     """
     z, log_q = draw(mean, log_std, n, noise)
     return _for_each(log_joint, x, z) - log_q
@@ -179,7 +212,11 @@ def importance_bound(log_w: Tensor) -> Tensor:
 
     n = 1 is the ELBO; n to infinity is log p(x). Burda, Grosse and Salakhutdinov (2016), equation
     (8).
+
+    >>> importance_bound(torch.tensor([1.0, 3.0]).log())
+    tensor(0.6931)
     """
+    check_count(len(log_w), "the number of weights")
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 
 
@@ -188,6 +225,9 @@ def importance_stderr(log_w: Tensor) -> Tensor:
 
     It sees only the weights that were drawn: where `effective_sample_size` is small it is too
     optimistic.
+
+    >>> importance_stderr(torch.tensor([[2.0], [2.0], [2.0]]).log())
+    tensor([0.])
     """
     n = len(log_w)
     if n < 2:
@@ -197,5 +237,10 @@ def importance_stderr(log_w: Tensor) -> Tensor:
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:
-    """(sum w)^2 / sum w^2, (n, ...) -> (...): from 1 (one has it all) to n (equal). Kong (1992)."""
-    return (2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)).exp()
+    """(sum w)^2 / sum w^2, (n, ...) -> (...): from 1 (one has it all) to n (equal). Kong (1992).
+
+    >>> effective_sample_size(torch.tensor([1.0, 1.0, 0.0]).log())
+    tensor(2.)
+    """
+    check_count(len(log_w), "the number of weights")
+    return 1 / torch.softmax(log_w, 0).square().sum(0)  # no difference of two large logarithms

@@ -26,6 +26,10 @@ class Level(nn.Module):
     prior:     state -> mean and raw log std of p(z | above)            (B, S, ...) -> (B, 2 d, ...)
     posterior: state and feature, concatenated -> mean and raw log std of q, in units of the prior
     update:    state and z, concatenated -> the next state, further down
+
+    >>> level = mlp_levels(4, (3,), width=8)[1][0]
+    >>> level.p(torch.ones(2, 8))[0].shape
+    torch.Size([2, 3])
     """
 
     def __init__(self, prior: nn.Module, posterior: nn.Module, update: nn.Module):
@@ -56,6 +60,12 @@ class HierarchicalVAE(LatentModel):
         decoder: the last state -> what `likelihood` reads.
         top: shape of the state that the top level starts from, a learned constant.
         free_bits: nats for each level, on average over the batch, without a penalty.
+
+    >>> from lib.vae.likelihoods import Bernoulli
+    >>> up, levels = mlp_levels(4, (1, 2), width=8)
+    >>> model = HierarchicalVAE(up, levels, mlp(8, 4, 8), Bernoulli(), (8,))
+    >>> model.kl_levels(torch.ones(5, 4)).shape, model.sample(3).shape
+    (torch.Size([5, 2]), torch.Size([3, 4]))
     """
 
     def __init__(
@@ -140,7 +150,7 @@ class HierarchicalVAE(LatentModel):
         features = [h.expand(n, *h.shape).flatten(0, 1) for h in self.features(x)]
         state, _, _, log_ratio = self.infer(features)
         many = x.expand(n, *x.shape).flatten(0, 1)
-        return (self.likelihood.log_prob(many, self.decoder(state)) + log_ratio).view(n, -1)
+        return (self.likelihood.log_prob(many, self.decoder(state)) + log_ratio).view(n, len(x))
 
     @torch.no_grad()
     def sample(
@@ -184,6 +194,10 @@ def mlp_levels(
     """`up` and `levels` of a HierarchicalVAE for `dim` pixels; latents top first, states of `width`.
 
     The caller's `top` is (width,), its decoder reads a state of that width.
+
+    >>> up, levels = mlp_levels(64, (4, 8), width=32)
+    >>> len(up), len(levels)
+    (2, 2)
     """
     up: list[nn.Module] = [nn.Sequential(nn.Flatten(), mlp(dim, width, width, 1))]
     up += [nn.Sequential(nn.SiLU(), mlp(width, width, width, 1)) for _ in latents[1:]]
@@ -212,8 +226,12 @@ def diffusion_bound(
     alpha and sigma hold the values at t = 1 .. T. The top prior is N(0, I); the pixels are
     p(x | z_1) = N(x_hat, (sigma_1 / alpha_1)^2). Returns recon and the T divergences, top first, as
     `HierarchicalVAE.bound` does: (B,) each, in nats, one sample.
+
+    >>> recon, kls = diffusion_bound(torch.ones(5, 2), lambda z, t: z, [0.9, 0.1], [0.4, 0.9])
+    >>> recon.shape, len(kls)
+    (torch.Size([5]), 2)
     """
-    if len(alpha) != len(sigma) or not alpha or min(*alpha, *sigma) <= 0:
+    if len(alpha) != len(sigma) or not alpha or not all(v > 0 for v in (*alpha, *sigma)):
         raise ValueError("alpha and sigma must be equally many numbers above 0, one per level")
     z = alpha[-1] * x + sigma[-1] * torch.randn_like(x)
     top_std = x.new_tensor(sigma[-1]).log().expand_as(x)

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.flows.transform import check_context, check_input, known
-from lib.utils import check_count, check_finite, std_normal_log_prob
+from lib.flows.transform import check_context, check_input
+from lib.utils import check_count, check_finite, known, std_normal_log_prob
 from lib.vae.elbo import Elbo, normal_log_prob
 
 
@@ -21,6 +21,11 @@ class LinearGaussian(nn.Module):
     With a diagonal S it can do so where the columns of W are orthogonal, and as p(x) does not
     change when W is rotated, its maximum over W is the same (Lucas et al. 2019). The bound is
     exact: no sampling.
+
+    >>> model = LinearGaussian(3, 1).fit_closed_form(torch.randn(200, 3))
+    >>> x = model.sample(5)
+    >>> torch.allclose(model.elbo(x).total, model.log_prob(x), atol=1e-3)  # q is the posterior
+    True
     """
 
     takes_context = False
@@ -121,12 +126,13 @@ class LinearGaussian(nn.Module):
     def log_weights(self, x: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
         """log p(x, z) - log q(z | x) for n samples of q: (B, D) -> (n, B)."""
         mean, factor = self.q(x)
+        check_count(n)
         if noise is None:
             noise = torch.randn(n, *mean.shape, dtype=x.dtype, device=x.device)
         z = mean + noise @ factor.T
         log_q = -0.5 * (noise**2 + math.log(2 * math.pi)).sum(-1) - self.log_std.sum()
         log_joint = self.log_joint(x.expand(n, *x.shape).flatten(0, 1), z.flatten(0, 1))
-        return log_joint.view(n, -1) - log_q
+        return log_joint.view(n, len(x)) - log_q
 
     # closed-form maximum likelihood
 

@@ -7,11 +7,30 @@ from torch import nn
 from lib.nets import Residual, mlp
 
 
+class _Flatten(nn.Flatten):
+    """(B, *shape) -> (B, D), and a sentence for anything else."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x):
+        if tuple(x.shape[1:]) != self.shape:
+            want = ", ".join(map(str, ("B", *self.shape)))
+            raise ValueError(f"this encoder reads ({want}), got {tuple(x.shape)}")
+        return super().forward(x)
+
+
 def mlp_encoder(
     shape: tuple[int, ...], features: int, width: int = 256, depth: int = 2
 ) -> nn.Sequential:
-    """(B, *shape) -> (B, features); a VAE with `latent` dimensions wants 2 * latent features."""
-    return nn.Sequential(nn.Flatten(), mlp(math.prod(shape), features, width, depth))
+    """(B, *shape) -> (B, features); a VAE with `latent` dimensions wants 2 * latent features.
+
+    >>> import torch
+    >>> mlp_encoder((1, 8, 8), features=4)(torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 4])
+    """
+    return nn.Sequential(_Flatten(shape), mlp(math.prod(shape), features, width, depth))
 
 
 def mlp_decoder(
@@ -22,7 +41,12 @@ def mlp_decoder(
     depth: int = 2,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """(B, latent) -> (B, channels * shape[0], *shape[1:]), as `likelihoods` reads it."""
+    """(B, latent) -> (B, channels * shape[0], *shape[1:]), as `likelihoods` reads it.
+
+    >>> import torch
+    >>> mlp_decoder(4, (1, 8, 8), channels=3)(torch.ones(2, 4)).shape
+    torch.Size([2, 3, 8, 8])
+    """
     out = (channels * shape[0], *shape[1:])
     net = mlp(latent, math.prod(out), width, depth)
     if dropout:  # after each activation
@@ -42,6 +66,10 @@ def conv_encoder(
     """(B, C, H, W) -> (B, features): `halvings` times residual blocks and a stride of 2.
 
     The number of channels doubles at each halving: 28 x 28 with two halvings ends at 7 x 7.
+
+    >>> import torch
+    >>> conv_encoder((1, 8, 8), features=4, width=4)(torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 4])
     """
     _check_halvings(shape, halvings)
     layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, padding=1)]
@@ -63,7 +91,12 @@ def conv_decoder(
     blocks: int = 1,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """(B, latent) -> (B, channels * C, H, W): the encoder's layers in the opposite order."""
+    """(B, latent) -> (B, channels * C, H, W): the encoder's layers in the opposite order.
+
+    >>> import torch
+    >>> conv_decoder(4, (1, 8, 8), width=4)(torch.ones(2, 4)).shape
+    torch.Size([2, 1, 8, 8])
+    """
     _check_halvings(shape, halvings)
     start = (width << halvings, shape[1] >> halvings, shape[2] >> halvings)
     layers: list[nn.Module] = [nn.Linear(latent, math.prod(start)), nn.Unflatten(1, start)]

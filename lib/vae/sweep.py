@@ -35,6 +35,9 @@ class Sweep(nn.Module):
     betas, rate, distortion (n,): nats per test digit, averaged; active (n,): latent dimensions with
     a mean divergence above 0.1 nat; digits (5, 8, 8), reconstructions and samples (n, 5, 8, 8): grey
     values 0 .. 255, the samples decoded from the same 5 draws of the prior at each beta.
+
+    >>> Sweep(3).samples.shape
+    torch.Size([3, 5, 8, 8])
     """
 
     def __init__(self, n: int = len(BETAS)):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lib import utils
-from lib.flows.transform import Transform, check_context, check_input, known
-from lib.utils import check_count, check_finite, std_normal_log_prob
+from lib.flows.transform import Transform, check_context, check_input
+from lib.utils import check_count, check_finite, known, std_normal_log_prob
 from lib.vae.elbo import (
     Elbo,
     draw,
@@ -24,7 +24,11 @@ from lib.vae.likelihoods import Likelihood
 
 
 class Estimate(NamedTuple):
-    """log p(x) by importance sampling, its standard error, effective number of samples: (B,) each."""
+    """log p(x) by importance sampling, its standard error, effective number of samples: (B,) each.
+
+    >>> Estimate(*torch.zeros(3, 5)).log_prob.shape
+    torch.Size([5])
+    """
 
     log_prob: Tensor
     stderr: Tensor
@@ -32,12 +36,23 @@ class Estimate(NamedTuple):
 
 
 def bounded(raw: Tensor, limit: float = 6.0) -> Tensor:
-    """A log standard deviation from a network's output: close to raw near 0, never past +-limit."""
+    """A log standard deviation from a network's output: close to raw near 0, never past +-limit.
+
+    >>> bounded(torch.tensor([0.1, 100.0]))
+    tensor([0.1000, 6.0000])
+    """
     return utils.bounded(raw, limit)
 
 
 class LatentModel(nn.Module):
-    """What every model with a bound and log-weights can do. Subclasses write those two."""
+    """What every model with a bound and log-weights can do. Subclasses write those two.
+
+    >>> from lib.vae.likelihoods import Bernoulli
+    >>> from lib.vae.nets import mlp_decoder, mlp_encoder
+    >>> model = VAE(mlp_encoder((6,), 4), mlp_decoder(2, (6,)), Bernoulli(), 2)
+    >>> model.estimate(torch.ones(5, 6), samples=10).ess.shape
+    torch.Size([5])
+    """
 
     takes_context = False
     shape = None
@@ -121,6 +136,12 @@ class VAE(LatentModel):
             penalty. Below them the divergence has no gradient, so that a dimension is not given up
             before the decoder has learnt to use it. Kingma et al. (2016), appendix C.8.
         samples: K of the importance-weighted training loss.
+
+    >>> from lib.vae.likelihoods import Bernoulli
+    >>> from lib.vae.nets import mlp_decoder, mlp_encoder
+    >>> model = VAE(mlp_encoder((6,), 4), mlp_decoder(2, (6,)), Bernoulli(), 2)
+    >>> model(torch.ones(5, 6)).shape, model.sample(3).shape
+    (torch.Size([5]), torch.Size([3, 6]))
     """
 
     def __init__(
@@ -188,13 +209,13 @@ class VAE(LatentModel):
         if context is not None:
             context = context.expand(n, *context.shape).flatten(0, 1)
         z, logabsdet = self.posterior_flow.from_base(z.flatten(0, 1), context)
-        return z.view(n, *mean.shape), log_q - logabsdet.view(n, -1)
+        return z.view(n, *mean.shape), log_q - logabsdet.view(n, len(mean))
 
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) for n samples: (B, ...), (n, B, d) -> (n, B)."""
         n = len(z)
         params = self.decode(z.flatten(0, 1))
-        return self.likelihood.log_prob(x.expand(n, *x.shape).flatten(0, 1), params).view(n, -1)
+        return self.likelihood.log_prob(x.expand(n, *x.shape).flatten(0, 1), params).view(n, len(x))
 
     def elbo(self, x: Tensor, context: Tensor | None = None, n: int = 1) -> Elbo:
         """The bound on log p(x) with n samples: (B, ...) -> Elbo of (B,).
@@ -207,7 +228,7 @@ class VAE(LatentModel):
         recon = self._log_likelihood(x, z).mean(0)
         if self.posterior_flow is None:
             return Elbo(recon, kl_normal(mean, log_std))
-        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, -1)
+        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, len(x))
         return Elbo(recon, (log_q - log_p).mean(0))
 
     def kl_dims(self, x: Tensor) -> Tensor:
@@ -233,7 +254,7 @@ class VAE(LatentModel):
     def log_weights(self, x: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
         """log p(x | z) + log p(z) - log q(z | x) for n samples of q: (B, ...) -> (n, B)."""
         z, log_q = self.posterior(x, n, noise)
-        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, -1)
+        log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, len(x))
         return self._log_likelihood(x, z) + log_p - log_q
 
     # pictures

@@ -10,14 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.utils import check_batch, check_count, sum_dims
+from lib.utils import check_batch, check_count, check_indices, sum_dims
 from lib.vae.autoencoder import Autoencoder
 
 _LEAST = 1e-6  # a running count below it says nothing of where its code should lie
 
 
 class Quantised(NamedTuple):
-    """What a quantiser makes of latents (B, C, ...)."""
+    """What a quantiser makes of latents (B, C, ...).
+
+    >>> VectorQuantizer(4, 2)(torch.ones(5, 2, 3)).indices.shape
+    torch.Size([5, 3])
+    """
 
     z: Tensor  # (B, C, ...): the codes, with the gradient of the latents
     indices: Tensor  # (B, ...) int64: which codes
@@ -25,7 +29,11 @@ class Quantised(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How a codebook of K codes is used."""
+    """How a codebook of K codes is used.
+
+    >>> VectorQuantizer(4, 2).usage(torch.tensor([0, 0, 1, 1]))
+    Usage(used=0.5, entropy=1.0, perplexity=2.0)
+    """
 
     used: float  # share of the K codes that occur
     entropy: float  # of one index, in bits: at most log2 K
@@ -57,6 +65,12 @@ class VectorQuantizer(nn.Module):
             0: codes that are no longer chosen stay where they are.
         warm: the first batch in training mode places the codes, on latents of its own. Else they
             start as samples of a standard normal.
+
+    >>> q = VectorQuantizer(2, 1, warm=False)
+    >>> q.place(torch.tensor([[0.0], [1.0]]))
+    >>> q.eval()(torch.tensor([[0.2], [0.7]])).z
+    tensor([[0.],
+            [1.]])
     """
 
     def __init__(
@@ -103,7 +117,7 @@ class VectorQuantizer(nn.Module):
             self.place(flat.detach()[order[: self.codes].to(flat.device)], n / self.codes)
         indices = self._nearest(flat.detach())
         indices = indices.view(len(z), *z.shape[2:])
-        code = self.lookup(indices)
+        code = self._codes(indices)
         wide = z.to(code.dtype)
         loss = self.commitment * sum_dims((wide - code.detach()).square())
         if self.decay is None:
@@ -122,6 +136,9 @@ class VectorQuantizer(nn.Module):
         """The codes with these indices: (B, ...) -> (B, C, ...)."""
         if indices.is_floating_point():
             raise TypeError(f"indices must be integers, not {indices.dtype}")
+        return self._codes(check_indices(indices, self.codes, "indices"))
+
+    def _codes(self, indices: Tensor) -> Tensor:
         return self.codebook[indices].movedim(-1, 1)
 
     @torch.no_grad()
@@ -201,6 +218,10 @@ class VQAutoencoder(Autoencoder):
     Args:
         codes: K.
         options: of `VectorQuantizer`.
+
+    >>> model = VQAutoencoder(1, latent=2, width=8, codes=4)
+    >>> model.indices(torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 2, 2])
     """
 
     def __init__(

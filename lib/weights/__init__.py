@@ -29,6 +29,12 @@ def save(
 
     card needs "metrics", "seconds", "seed", "recipe" and "device"; the versions, date, commit, number
     of parameters and SHA-256 are added. Call `round_weights` before measuring the metrics.
+
+    >>> import tempfile
+    >>> facts = dict(metrics={"loss": 1.0}, seconds=1.0, seed=0, recipe="none", device="cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save("tiny", round_weights(nn.Linear(1, 1)), facts, folder=folder).name
+    'tiny.safetensors'
     """
     from safetensors.torch import save as to_bytes
 
@@ -68,6 +74,10 @@ def load(name: str, model: nn.Module, folder: Path | str = FOLDER) -> dict:
         ImportError: safetensors is not installed.
         FileNotFoundError: there are no such weights; the message names those there are.
         ValueError: the file is not the one on the card, or belongs to another model.
+
+    >>> from lib.flows.moons import moons_flow
+    >>> load("moons_realnvp", moons_flow())["parameters"]
+    5584
     """
     try:
         from safetensors.torch import load as from_bytes
@@ -91,14 +101,31 @@ def load(name: str, model: nn.Module, folder: Path | str = FOLDER) -> dict:
 
 
 def card(name: str, folder: Path | str = FOLDER) -> dict:
-    """What is known of stored weights: metrics, recipe, seconds, seed, device, versions, date."""
-    return json.loads((Path(folder) / f"{name}.json").read_text())
+    """What is known of stored weights: metrics, recipe, seconds, seed, device, versions, date.
+
+    >>> card('moons_realnvp')['data']
+    'moons'
+    """
+    path = Path(folder) / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no card {path.name} in {folder}")
+    return json.loads(path.read_text())
 
 
 @torch.no_grad()
 def round_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Module:
-    """Replace each weight by its nearest in `dtype`, in place: what `save` will store."""
-    for v in model.state_dict().values():
-        if v.is_floating_point():
-            v.copy_(v.to(dtype))
+    """Replace each weight by its nearest in `dtype`, in place: what `save` will store.
+
+    Raises ValueError if a weight is too large for it, and leaves all of them as they were.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> nn.init.constant_(layer.weight, 0.1) and round_weights(layer).weight.item()
+    0.0999755859375
+    """
+    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
+    for k, v in state.items():
+        if (v.isfinite() & ~v.to(dtype).isfinite()).any():
+            raise ValueError(f"{k} holds {v.abs().max():.3g}, too large for {dtype}")
+    for v in state.values():
+        v.copy_(v.to(dtype))
     return model

@@ -229,10 +229,25 @@ def test_a_sample_is_the_guess_at_the_last_time():
             return super().forward(x)
 
     model = Diffusion(Denoiser(Net(2, 2), VP(), "x"), 2, t_min=0.03)
-    model.sample(1, steps=4)
-    times = [float(torch.as_tensor(t).flatten()[0]) for t in seen]
-    assert times == pytest.approx(model.denoiser.schedule.times(4, 0.03))
-    assert times[-1] == pytest.approx(0.03)
+    equal = model.denoiser.schedule.times(4, 0.03)
+    for steps, want in ((4, equal), ([0.9, 0.5, 0.07], [0.9, 0.5, 0.07])):
+        seen.clear()
+        model.sample(1, steps=steps)
+        times = [float(torch.as_tensor(t).flatten()[0]) for t in seen]
+        assert times == pytest.approx(want)
+    assert equal[-1] == 0.03
+
+
+def test_samples_along_given_times():
+    """A number of steps is short for its times; noise has the size of the first time given."""
+    model = Diffusion(ExactDenoiser(MIX, VE(0.01, 30.0)), 2, t_min=0.02)
+    start, schedule = torch.randn(6, 2, dtype=F64), model.denoiser.schedule
+    torch.manual_seed(3)
+    want = model.sample(6, steps=5, start=start)
+    torch.manual_seed(3)
+    assert torch.equal(model.sample(6, steps=schedule.times(5, 0.02), start=start), want)
+    still = model.sample(6, steps=(0.7, 0.4), start=start, step=lambda x, t, s: x)
+    torch.testing.assert_close(still, model.denoiser(start * schedule.sigma(0.7), 0.4))
 
 
 def test_samples_of_the_exact_denoiser_have_the_data_s_moments():
@@ -247,6 +262,9 @@ def test_samples_of_the_exact_denoiser_have_the_data_s_moments():
         torch.testing.assert_close(x.T.cov(), cov, rtol=0.05, atol=0.05)
 
 
+X = torch.zeros(3, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -259,6 +277,10 @@ def test_samples_of_the_exact_denoiser_have_the_data_s_moments():
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2, drop=0.1), "needs `null`"),
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2, drop=1.5, null=0), "share in"),
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2)(torch.zeros(3, 4)), r"\(B, 2\)"),
+        *[
+            (lambda ts=ts: Diffusion(ExactDenoiser(MIX, VP()), 2).sample(3, None, ts, None, X), say)
+            for ts, say in (([], "fall"), ([0.2, 0.8], "fall"), ([0.5], "two times"), (2.5, "2.5"))
+        ],
     ],
 )
 def test_mistakes_are_explained(make, message):

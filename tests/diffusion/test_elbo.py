@@ -11,6 +11,7 @@ from lib.diffusion.elbo import (
     Bound,
     chain_elbo,
     chain_times,
+    continuous_elbo,
     continuous_steps,
     last_step_log_prob,
     path_log_weight,
@@ -195,6 +196,24 @@ def test_many_steps_tend_to_the_integral():
     assert above[0] / above[1] == pytest.approx(4, rel=0.3)
 
 
+@pytest.mark.parametrize("schedule", [VP(), VE(0.02, 8.0), SubVP()], ids=["VP", "VE", "subVP"])
+def test_the_limit_of_a_gaussian_in_closed_form(schedule):
+    """Data N(0, v), SNR s: E(x - x_hat)^2 = v / (1 + s v), so all three parts are elementary."""
+    v, t_min = 0.49, 2e-2
+    law = GaussianMixture([1.0], [[0.0]], [[[v]]])
+    x = law.sample(4_000).double()
+    # the points in log SNR are the same for all x: many, so that their own error is a tenth of it
+    got = continuous_elbo(ExactDenoiser(law, schedule), x, t_min, draws=256)
+    low, high = (math.exp(schedule.log_snr(t)) for t in (1.0, t_min))
+    torch.testing.assert_close(got.prior, 0.5 * low * x.square().sum(1))
+    assert off(got.steps, 0.5 * math.log((1 + high * v) / (1 + low * v))) < 4
+    within = high * v / (1 + high * v)  # squared error of the last guess, in its Gaussian's units
+    assert off(got.reconstruction, 0.5 * (within + math.log(2 * math.pi / high))) < 4
+    # and together -log p, but for what the ends cost: an x_1 that is not noise, a last step too wide
+    ends = 0.5 * (low * v - math.log1p(low * v)) + 0.5 * (within + math.log1p(1 / (high * v)))
+    assert off(got.total, law.entropy() - 0.5 + ends) < 4
+
+
 def test_probabilities_of_levels_sum_to_one():
     n, std = 17, 0.11
     levels = torch.linspace(-1, 1, n, dtype=F64)[:, None]
@@ -222,6 +241,9 @@ def test_a_bound_of_levels_bounds_their_probabilities():
         above.append(bound.total.mean().item() - entropy)
         assert above[-1] > -3 * error
     assert 3 * above[1] < above[0]
+    limit = continuous_elbo(denoiser, x, 0.02, levels=3).bits(1).total
+    error = limit.std().item() / len(x) ** 0.5
+    assert -3 * error < limit.mean().item() - entropy < above[1]
 
 
 def test_devices_and_precision(device):
@@ -232,6 +254,8 @@ def test_devices_and_precision(device):
     steps = continuous_steps(ExactDenoiser(LINE, VP()), x, 0.01, draws=4)
     assert steps.shape == (8,)
     assert steps.device.type == device.type
+    bound = continuous_elbo(ExactDenoiser(LINE, VP()), x, 0.01, draws=4)
+    assert all(part.dtype == x.dtype and part.device.type == device.type for part in bound)
 
 
 def test_mistakes_are_explained():
@@ -242,6 +266,8 @@ def test_mistakes_are_explained():
         chain_elbo(denoiser, x, [0.1, 0.5])
     with pytest.raises(ValueError, match="17 levels"):
         chain_elbo(denoiser, x + 0.03, 5, levels=17)
+    with pytest.raises(ValueError, match="17 levels"):
+        continuous_elbo(denoiser, x + 0.03, 0.1, levels=17)
     assert chain_times(4) == [1.0, 0.75, 0.5, 0.25]
     bound = Bound(*(torch.ones(2),) * 3).bits(4)
     torch.testing.assert_close(bound.total, torch.full((2,), 3 / (4 * math.log(2))))
