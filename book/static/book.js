@@ -47,7 +47,7 @@ function fitFormulas() {
 }
 
 function markScrolling() {
-  for (const box of document.querySelectorAll("div.math, div.cell_output, div.highlight pre, .bd-article table")) {
+  for (const box of document.querySelectorAll("div.math, div.cell_output, div.highlight pre, .bd-article table, .bench")) {
     box.classList.toggle("wide", box.scrollWidth - box.clientWidth > 4);
     const more = () => box.classList.toggle("scrolls", box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
     if (!box.dataset.watched) box.addEventListener("scroll", more, { passive: true });

@@ -190,24 +190,36 @@ def ledger_table(paths: list[Path]) -> str:
 
 
 def status_table(paths: list[Path]) -> str:
-    """When, where and how long each chapter last ran."""
-    head = ("chapter", "checks", "seconds", "longest cell", "device", "versions", "commit", "date")
-    parts = [_row(*head), _row(*["---"] * len(head))]
-    for path in paths:
-        folder = EXECUTED / path.stem
-        run = json.loads((folder / "run.json").read_text(encoding="utf8"))
-        checks = len((folder / "ledger.jsonl").read_text(encoding="utf8").splitlines())
-        versions = ", ".join(f"{k} {v.split('+')[0]}" for k, v in run.get("versions", {}).items())
+    """When, where and how long each chapter last ran; what all runs share is said once, above the table."""
+    runs = {
+        p: json.loads((EXECUTED / p.stem / "run.json").read_text(encoding="utf8")) for p in paths
+    }
+    shared, cells = [], {p: [] for p in paths}
+    head = ["chapter", "checks", "seconds", "longest cell"]
+    for name, said in (
+        ("device", lambda run: run.get("device", "")),
+        ("versions", lambda run: ", ".join(f"{k} {v}" for k, v in run.get("versions", {}).items())),
+        ("commit", lambda run: run["commit"]),
+        ("date", lambda run: run["date"]),
+    ):
+        values = {said(run) for run in runs.values()}
+        if len(values) == 1:
+            shared.append(f"{name} {values.pop()}")
+            continue
+        head.append(name)
+        for path in paths:
+            cells[path].append(said(runs[path]))
+    parts = [f"The same for all chapters: {'; '.join(shared)}.\n"] if shared else []
+    parts += [_row(*head), _row(*["---"] * len(head))]
+    for path, run in runs.items():
+        lines = (EXECUTED / path.stem / "ledger.jsonl").read_text(encoding="utf8").splitlines()
         parts.append(
             _row(
                 f"[{int(path.stem[:2])}. {_title(read(path))}](../chapters/{path.name})",
-                checks,
+                len(lines),
                 f"{run['seconds']:.0f}",
                 f"{max(run.get('cells', {}).values(), default=0):.1f} s",
-                run.get("device", ""),
-                versions,
-                run["commit"],
-                run["date"],
+                *cells[path],
             )
         )
     return "\n".join(parts) + "\n"

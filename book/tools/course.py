@@ -86,13 +86,14 @@ class Course:
     def table(self) -> str:
         """Minutes, needs and uses of every chapter."""
         rows = [
-            "| chapter | minutes to read | exercises | needs | used in |",
+            "| chapter | to read | exercises | needs | used in |",
             "|---|---|---|---|---|",
         ]
-        for n in self.about:
+        for n, about in self.about.items():
             read_, work = self.minutes(n)
+            needs = [*map(str, about["needs"]), *(f"({m})" for m in about["helps"])]
             rows.append(
-                f"| {self.link(n)} | {read_} | {work} | {self._words(n) or 'no other'} "
+                f"| {self.link(n)} | {read_} | {work} | {', '.join(needs) or '–'} "
                 f"| {', '.join(map(str, self.used_in(n))) or '–'} |"
             )
         rows.append(
@@ -101,10 +102,14 @@ class Course:
         )
         return "\n".join(rows)
 
-    def _words(self, n: int) -> str:
-        needs = [f"{m} ({why})" for m, why in self.about[n]["needs"].items()]
-        helps = [f"in part {m} ({why})" for m, why in self.about[n]["helps"].items()]
-        return "; ".join(needs + helps)
+    def reasons(self) -> str:
+        """What each chapter needs the others for, as a list."""
+        rows = []
+        for n, about in self.about.items():
+            needs = [f"{m} for {why}" for m, why in about["needs"].items()]
+            needs += [f"in part {m} for {why}" for m, why in about["helps"].items()]
+            rows.append(f"- {self.link(n)} needs {'; '.join(needs) or 'no other'}.")
+        return "\n".join(rows)
 
     def path(self, name: str) -> str:
         """A short path as a list, with minutes."""
@@ -223,6 +228,7 @@ class Course:
         """`book/paths.md` with its markers filled in."""
         made = {
             "graph": self.graph(),
+            "needs": self.reasons(),
             "minutes": self.table(),
             "hours": self.path("hours"),
             "day": self.path("day"),

@@ -155,13 +155,14 @@ def computed_page(_: list[Path] | None = None) -> str:
     need = m["server peak MB, most"] + m[f"chapter {p.hungriest} MB"]
     work = m["kernel processor s, median"] + m["server processor s, median"]
     out = [
-        f"- **Memory.** Server and kernel of the hungriest chapter ({int(p.hungriest)}) need {need:.0f} MB: {p.memory:g} GiB are reserved for each "
+        f"- **Memory.** The chapter that needs most is chapter {int(p.hungriest)}: server and kernel take {need:.0f} MB. So {p.memory:g} GiB are reserved for each "
         f"student, and {p.limit:g} GiB, {HEADROOM:g} times the need rounded up, are the limit.",
         f'- **Processors.** Opening and running chapter 1 takes {work:.0f} processor seconds. If all press "Run all" at once and all are to '
         f"have the result within {MINUTES} minutes, each needs {p.cores:g} cores. One thread computes, so 1 core is the limit.",
         f"- **Binder.** mybinder.org ends a session at about 2 GB; that of chapter {int(p.hungriest)} comes to {need / 1000:.2f} GB.",
         f"- **A cluster of nodes with {NODE_CORES} cores and {NODE_GIB} GiB**, {RESERVED:.0%} of the memory kept for the nodes themselves: "
-        f"{p.per_node} students on a node, {p.nodes} nodes for 200. On these, all 200 have run chapter 1 after {p.seconds:.0f} s.",
+        f"{p.per_node} students on a node, {p.nodes} nodes for 200. If their cores are as fast as those above and never idle, all 200 have "
+        f"run chapter 1 after {p.seconds:.0f} s.",
         "",
         "| students | memory of one machine | its cores | or nodes |",
         "|---|---|---|---|",

@@ -36,7 +36,7 @@ def results(name: str) -> dict | None:
 
 def missing(command: str) -> str:
     """What a page says where there is no file of results."""
-    return f"Nothing has been measured in this copy of the book; `{command}` does it.\n"
+    return f"This copy of the book has no results of `{command}` yet: run it in the repository, and build the book again.\n"
 
 
 def title(path: Path) -> str:
@@ -135,7 +135,7 @@ def exercises(paths: list[Path]) -> str:
     total = [sum(r[k] for r in rows) for k in range(1, 7)]
     rows.append(("**all**", *total, min(r[7] for r in rows)))
     head = ("chapter", "exercises", "checked", "hints", "solutions", "right answers tried")
-    return _table((*head, "known wrong answers", "at least, for each"), rows)
+    return _table((*head, "wrong answers tried", "fewest for one exercise"), rows)
 
 
 # ---------------------------------------------------------------- benchmarks
@@ -204,7 +204,10 @@ def benchmarks(paths: list[Path]) -> str:
     """Where and when, then for each benchmark a chart and its table."""
     found = results("bench.json")
     if found is None:
-        return missing("make bench")
+        return (
+            missing("make bench")
+            + "\nEarlier runs, written down by hand: `tests/benchmarks/RESULTS.md`.\n"
+        )
     versions = ", ".join(f"{n} {v}" for n, v in found["versions"].items())
     load = ", ".join(f"{x:g}" for x in found["load"])
     parts = [

@@ -19,6 +19,7 @@ The same entries become the page `book/run_sheets.md`, and the panel beside a li
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -52,6 +53,18 @@ def figures(nb: dict) -> list[dict[str, str]]:
 def title(nb: dict) -> str:
     """The chapter's title."""
     return source(nb["cells"][0]).strip().splitlines()[0].removeprefix("# ")
+
+
+def names(notebook: Path) -> dict[str, str]:
+    """What each explorable figure of a chapter is called on the page: the title that it gives to `explore`."""
+    file = ROOT / "lib" / "teach" / "figures" / f"ch{notebook.name[:2]}.py"
+    return {
+        function.name: call.args[0].value
+        for function in ast.parse(file.read_text(encoding="utf8")).body
+        if isinstance(function, ast.FunctionDef)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "explore"
+    }
 
 
 def load(path: Path) -> list[dict[str, Any]]:
@@ -131,12 +144,14 @@ def page(notebooks: list[Path] | None = None) -> str:
         if not entries:
             continue
         minutes = sum(e["minutes"] for e in entries)
-        number = int(notebook.name[:2])
+        number, called = int(notebook.name[:2]), names(notebook)
         out.append(f"## Chapter {number}: {title(nb)} ({minutes} minutes)\n")
         for e in entries:
             link = f"../chapters/{notebook.name}#{e['anchor']}"
-            out.append(f"### Figure {e['number']}, {e['minutes']} minutes\n")
-            out.append(f"The demo is [Figure {e['number']}]({link}).\n")
+            out.append(
+                f"### Figure {e['number']}: {called[e['figure']]} ({e['minutes']} minutes)\n"
+            )
+            out.append(f"[The figure on its page]({link}).\n")
             out.append(f"**Ask first.** {_md(e['ask'])}\n")
             for k, s in enumerate(e["steps"], 1):
                 out.append(

@@ -151,7 +151,7 @@ ENTRIES: dict[str, Entry] = {
         "3.28 for DDPM, [Song et al. (2021)](references.md#song2021), official code",
     ),
     "autoencoder_shapes": _core(
-        SHAPES, "autoencoder_shapes", 12, "the autoencoder of latent_shapes",
+        SHAPES, "autoencoder_shapes", 12, "the autoencoder below latent-shapes",
         ("mean squared error of a value in [-1, 1]",), "mean squared error",
     ),
     "latent_shapes": _core(
@@ -165,10 +165,12 @@ ENTRIES: dict[str, Entry] = {
     # the networks that judge samples
     **{
         f"classifier_{name}": _core(
-            QUALITY, name, 9, f"the classifier that judges samples of {name}",
+            QUALITY, name, 9, f"the classifier that judges samples of {data}",
             ("accuracy, test",), "test accuracy",
         )
-        for name in ("digits", "mnist", "fashion_mnist")
+        for name, data in (
+            ("digits", "the 8 x 8 digits"), ("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")
+        )
     },
 }  # fmt: skip
 

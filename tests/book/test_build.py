@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import build
 import pytest
 from notebooks import ROOT, chapters, read, tags
 from policy import IDENTITIES
@@ -98,3 +99,29 @@ def test_every_button_leads_to_a_file(built):
             assert (ROOT / match[1].partition("#")[0]).is_file(), f"{page.name}: {target}"
             seen += 1
     assert seen >= 2 * len(CHAPTERS)
+
+
+def test_the_status_says_once_what_all_chapters_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "EXECUTED", tmp_path)
+    paths = chapters()[:2]
+    for path, device in zip(paths, ("a CPU", "a GPU"), strict=True):
+        run = {
+            "seconds": 12.4,
+            "cells": {"a": 3.21, "b": 1},
+            "commit": "abc1234",
+            "date": "2026-11-27",
+        }
+        run |= {"device": device, "versions": {"torch": "2.13.0"}}
+        (tmp_path / path.stem).mkdir()
+        (tmp_path / path.stem / "run.json").write_text(json.dumps(run))
+        (tmp_path / path.stem / "ledger.jsonl").write_text("{}\n{}\n")
+    shared, _, head, _, *rows = build.status_table(paths).splitlines()
+    assert (
+        shared
+        == "The same for all chapters: versions torch 2.13.0; commit abc1234; date 2026-11-27."
+    )
+    assert head == "| chapter | checks | seconds | longest cell | device |"
+    assert [row.split(" | ", 1)[1] for row in rows] == [
+        "2 | 12 | 3.2 s | a CPU |",
+        "2 | 12 | 3.2 s | a GPU |",
+    ]

@@ -116,6 +116,31 @@ def test_the_drawn_graph_says_what_the_needs_say():
     assert len(places) == len(about), "two chapters stand in one place"
 
 
+def test_no_arrow_of_the_graph_passes_behind_a_chapter():
+    """It would look as if it led there."""
+    svg = COURSE.graph()
+    boxes = [tuple(map(float, b)) for b in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', svg)]
+    width, height = map(float, re.search(r'width="([\d.]+)" height="([\d.]+)" rx', svg).groups())
+    curves = re.findall(r'class="graph-edge[^>]* d="M([\d. -]+)C([\d. -]+)"', svg)
+    assert len(boxes) == len(COURSE.about) and len(curves) == svg.count('class="graph-edge')
+    for start, rest in curves:
+        p = [float(v) for v in f"{start} {rest}".split()]
+        for k in range(2, 99):  # between its ends, which touch the boxes that it joins
+            t = k / 100
+            weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
+            x, y = (sum(w * v for w, v in zip(weights, p[i::2], strict=True)) for i in (0, 1))
+            behind = [b for b in boxes if b[0] < x < b[0] + width and b[1] < y < b[1] + height]
+            assert not behind, f"the arrow {start} to {rest} passes behind the box at {behind}"
+
+
+def test_the_page_gives_a_reason_for_every_need():
+    rows = COURSE.reasons().splitlines()
+    for row, (n, about) in zip(rows, COURSE.about.items(), strict=True):
+        assert row.startswith(f"- {COURSE.link(n)} needs ")
+        assert all(f"{m} for {why}" in row for m, why in about["needs"].items())
+        assert all(f"in part {m} for {why}" in row for m, why in about["helps"].items())
+
+
 def test_back_links_are_the_links_seen_from_the_other_end():
     for n in COURSE.about:
         for m, equations in COURSE.used_in(n).items():

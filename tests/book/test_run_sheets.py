@@ -6,7 +6,7 @@ import pytest
 import yaml
 from demo import demo, gallery
 from notebooks import ROOT, chapters, read
-from sheets import FOLDER, figures, load, page, panel, sheets
+from sheets import FOLDER, figures, load, names, page, panel, sheets
 
 CHAPTERS = [
     ROOT / f"{c['file']}.ipynb"
@@ -38,6 +38,7 @@ def test_every_chapter_has_a_demo_and_every_demo_a_run_sheet(path):
 def test_the_figure_shows_what_the_sheet_says(path, entry):
     module = importlib.import_module(f"lib.teach.figures.ch{path.name[:2]}")
     figure = getattr(module, entry["figure"])()
+    assert names(path)[entry["figure"]] == figure.title, "the heading on the page of run sheets"
     controls = {c.name: c for c in figure.controls}
     before = dict(figure.values)
     for step in entry["steps"]:

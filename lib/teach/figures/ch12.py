@@ -236,12 +236,12 @@ def walk() -> Explorable:
         k, at = PAIR_NAMES.index(pair), round(share * (n - 1))
         first = 2 * n * k
         panels = []
-        for j, title in enumerate(("half-way by latents", "half-way by pixels")):
-            title = title.replace("half-way", f"{at / (n - 1):.0%} of the way")
-            panel = Panel((0, 1), (0, 1), axes=False, equal=True, aspect=1.0, title=title)
+        for j, way in enumerate(("latents", "pixels")):
+            title = f"{at / (n - 1):.0%}, by {way}"  # short: on a phone the two stand side by side
+            panel = Panel((0, 1), (0, 1), axes=False, equal=True, aspect=1.0, grow=0.6, title=title)
             panels.append(panel.tile(sheet, first + j * n + at, (0, 1, 0, 1)))
         plot = Panel((0, 1), (0, 1.05), xlabel="share of the way", ylabel="explained by one drawing",
-                     title="the reader's confidence", aspect=1.3, grow=1.3)  # fmt: skip
+                     title="the reader's confidence", aspect=1.3, grow=0.9)  # fmt: skip
         for j, name in enumerate(("latents", "pixels")):
             plot.line(STOPS, sure[first + j * n : first + (j + 1) * n], j, name, dash=j)
         plot.line([at / (n - 1)] * 2, [0, 1.05], -1, dash=2, width=1)
