@@ -110,7 +110,7 @@ class VectorQuantizer(nn.Module):
             TypeError, ValueError: not a floating-point batch with C channels.
         """
         flat = self._rows(z)
-        if self.training and not self.placed:
+        if self.training and not self.placed and len(flat):
             n = len(flat)
             enough = n >= self.codes
             order = torch.randperm(n) if enough else torch.randint(n, (self.codes,))
@@ -122,7 +122,7 @@ class VectorQuantizer(nn.Module):
         loss = self.commitment * sum_dims((wide - code.detach()).square())
         if self.decay is None:
             loss = loss + sum_dims((wide.detach() - code).square())
-        elif self.training:
+        elif self.training and len(flat):  # no latents move no codes
             self._follow(flat.detach(), indices.flatten())
         # the sum is the code to the last bit, because z - z is 0; its gradient is that of z
         through = code.detach().to(z.dtype) + (z - z.detach())

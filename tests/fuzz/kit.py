@@ -22,7 +22,7 @@ import lib
 LONG = os.environ.get("FUZZ_EXAMPLES")
 settings.register_profile(
     "book",
-    max_examples=int(LONG or 4),
+    max_examples=int(LONG or 16),
     derandomize=LONG is None,  # the same examples in every run of the normal suite
     deadline=None,
     database=None,
@@ -30,6 +30,7 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("book")
+few = settings(max_examples=max(3, settings.default.max_examples // 5))  # where one case is slow
 
 F32, F64 = torch.float32, torch.float64
 LIB = Path(lib.__file__).resolve().parent
