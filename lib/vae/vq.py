@@ -66,6 +66,8 @@ class VectorQuantizer(nn.Module):
         warm: the first batch in training mode places the codes, on latents of its own. Else they
             start as samples of a standard normal.
 
+    Latents nearer than 1e-19 to several codes have any of them in float32: such squares are 0.
+
     >>> q = VectorQuantizer(2, 1, warm=False)
     >>> q.place(torch.tensor([[0.0], [1.0]]))
     >>> q.eval()(torch.tensor([[0.2], [0.7]])).z
