@@ -184,6 +184,7 @@ class Posterior(NamedTuple):
     def cov(self) -> Tensor:
         """(B, D, D)"""
         delta = self.means - self.mean()[:, None]
+        delta = delta.masked_fill((self.weights == 0)[..., None], 0)  # 0 times inf is NaN
         outer = delta[..., :, None] * delta[..., None, :]
         return torch.einsum("bk,bkij->bij", self.weights, self.covs + outer)
 

@@ -121,6 +121,11 @@ class VP(Schedule):
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
         if not 0 < beta_min <= beta_max < math.inf:
             raise ValueError(f"0 < beta_min <= beta_max is needed; got {beta_min}, {beta_max}")
+        if beta_min + beta_max > 320:  # alpha(1) = exp(-(beta_min + beta_max) / 4)
+            raise ValueError(
+                f"beta_min + beta_max is at most 320, or alpha(1) is 0 in float32; got "
+                f"{beta_min} and {beta_max}"
+            )
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def integral(self, t: Time) -> Time:

@@ -145,6 +145,7 @@ class LinearGaussian(nn.Module):
         the d largest. Section 3.2.
         """
         self._check(x)
+        check_count(len(x), "the number of examples")
         centred = x - x.mean(0)
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))  # ascending
         var = values[: -self.latent].mean()

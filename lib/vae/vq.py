@@ -66,6 +66,8 @@ class VectorQuantizer(nn.Module):
         warm: the first batch in training mode places the codes, on latents of its own. Else they
             start as samples of a standard normal.
 
+    Latents nearer than 1e-19 to several codes have any of them in float32: such squares are 0.
+
     >>> q = VectorQuantizer(2, 1, warm=False)
     >>> q.place(torch.tensor([[0.0], [1.0]]))
     >>> q.eval()(torch.tensor([[0.2], [0.7]])).z
@@ -110,7 +112,7 @@ class VectorQuantizer(nn.Module):
             TypeError, ValueError: not a floating-point batch with C channels.
         """
         flat = self._rows(z)
-        if self.training and not self.placed:
+        if self.training and not self.placed and len(flat):
             n = len(flat)
             enough = n >= self.codes
             order = torch.randperm(n) if enough else torch.randint(n, (self.codes,))
@@ -122,7 +124,7 @@ class VectorQuantizer(nn.Module):
         loss = self.commitment * sum_dims((wide - code.detach()).square())
         if self.decay is None:
             loss = loss + sum_dims((wide.detach() - code).square())
-        elif self.training:
+        elif self.training and len(flat):  # no latents move no codes
             self._follow(flat.detach(), indices.flatten())
         # the sum is the code to the last bit, because z - z is 0; its gradient is that of z
         through = code.detach().to(z.dtype) + (z - z.detach())

@@ -25,6 +25,7 @@ from tests.fuzz.kit import (
     apart,
     batches,
     covers,
+    few,
     finite,
     loud,
     outcome,
@@ -59,6 +60,7 @@ def network(seed, dtype, predict="v", name="vp", D=2):
 
 
 @covers(Schedule, VP, SubVP, VE, Cosine, Chain)
+@few
 @given(st.lists(times, max_size=4), st.sampled_from([F64, F32]))
 def test_schedules(ts, dtype):
     """Floats and tensors agree; finite and falling in (0, 1]; no times give no values."""
@@ -148,7 +150,10 @@ def test_denoisers(batch, name, t, predict):
             split = apart(lambda x, d=d: d.split(x, t), x, slack=100)
             a, b = d.split(x, torch.full((batch.rows,), t, dtype=F64))
             same([a, b], split, 100)
-            same(s.alpha(t) * a + s.sigma(t) * b, x, 100)
+            tol = 1e-4 if batch.dtype == F32 else 1e-10
+            size = max((v.abs().max().item() for v in (x, a, b) if v.numel()), default=0.0)
+            back = s.alpha(t) * a + s.sigma(t) * b
+            torch.testing.assert_close(back, x, rtol=0, atol=tol * size * max(1, s.sigma(t)))
             apart(lambda x, d=d: d.mix(x, t, 0.3, 0.7), x, slack=100)
             same(d.mix(x, t, 0.3, 0.7), 0.3 * a + 0.7 * b, 1e4)
             finite([d(x, t), d.eps(x, t)])
@@ -310,6 +315,7 @@ def test_samplers(batch, name, n):
 @covers(
     samplers.ode_field, likelihood.flow_log_prob, likelihood.base_log_prob, likelihood.flow_bits
 )
+@few
 @given(batches((1.0, 0.0, 3.0), most=2), st.sampled_from(["vp", "ve", "cosine"]))
 def test_probability_flow(batch, name):
     d, x, how = exact(name), batch.draw(2), dict(solver="rk4", steps=8, t0=1e-2)
