@@ -108,6 +108,18 @@ def device_here(name: str | None = None) -> torch.device:
     return torch.device(name)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16: an NVIDIA card from Ampere on, a CPU with AMX.
+
+    >>> has_bfloat16(torch.device("cpu")) in (True, False)
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, n, lambda: False)() for n in names)
+
+
 @contextmanager
 def joined(device: torch.device, timeout: float = 600.0) -> Iterator[Workers]:
     """Inside torchrun: meet the other processes, and part at the end. Elsewhere: one process.

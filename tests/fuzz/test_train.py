@@ -161,7 +161,7 @@ def test_catalogue(name, random, text):
 
 @covers(
     recipe.train, recipe.settled, recipe.store, recipe.Recipe, recipe.Trained, recipe.Log,
-    recipe.has_bfloat16,
+    workers.has_bfloat16,
 )  # fmt: skip
 @few
 @given(batches(MODEST, least=1, dtypes=(torch.float32,)), st.integers(1, 3))
@@ -176,7 +176,7 @@ def test_a_recipe_from_its_command_line(batch, steps):
     args = Namespace(mode="quick", batch_size=None, amp="fp32")
     quick = recipe.settled(tiny(), args, CPU)
     assert quick.fit["amp"] is None and quick.fit["batch_size"] <= 16
-    assert recipe.has_bfloat16(CPU) in (True, False)
+    assert workers.has_bfloat16(CPU) in (True, False)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOOK_CACHE", folder)
         argv = ["--mode", "quick", "--device", "cpu", "--to", folder, "--steps", str(steps)]
