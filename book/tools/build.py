@@ -36,6 +36,7 @@ from hub import computed_page, measured_page
 from notebooks import ROOT, chapters, dump, execution_key, read
 from proof import TABLES as PROOF
 from recipes import table as recipes
+from seconds import totals
 from sheets import page as run_sheets
 from tidy import clean
 
@@ -256,6 +257,7 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
     for name, marker, table in (
         ("book/ledger.md", "<!-- ledger -->", ledger_table),
         ("book/status.md", "<!-- status -->", status_table),
+        ("book/status.md", "<!-- seconds -->", totals),
         ("book/run_sheets.md", "<!-- run sheets -->", run_sheets),
         ("book/classroom.md", "<!-- class measured -->", measured_page),
         ("book/classroom.md", "<!-- class computed -->", computed_page),

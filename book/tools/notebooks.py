@@ -18,6 +18,7 @@ CAPTION = re.compile(
     re.S,
 )
 MAGIC = re.compile(r"^(\s*)([!%].*)$", re.M)
+SECONDS = re.compile(r"\A# (?:about|less than) \d+ s on one core \(.*\n")
 
 
 def chapters(root: Path = ROOT) -> list[Path]:
@@ -62,6 +63,11 @@ def code(cell: dict) -> str:
     if text.startswith("%%"):
         return ""
     return MAGIC.sub(r"\1pass  # \2", text)
+
+
+def without_seconds(text: str) -> str:
+    """A code cell's text without the comment that says how long it takes (book/tools/seconds.py)."""
+    return SECONDS.sub("", text)
 
 
 def prose(cell: dict) -> str:
@@ -177,7 +183,7 @@ def execution_key(nb: dict, chapter: str, root: Path = ROOT) -> str:
     add("3", platform.python_version(), (root / "requirements.txt").read_bytes())
     for cell in nb["cells"]:
         if cell["cell_type"] == "code":
-            add(source(cell), "raises" if "raises-exception" in tags(cell) else "")
+            add(without_seconds(source(cell)), "raises" if "raises-exception" in tags(cell) else "")
     for file in dependencies(nb, chapter, root):
         add(str(file.relative_to(root)), file.read_bytes())
     return h.hexdigest()

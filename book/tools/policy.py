@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from notebooks import CAPTION, ROOT, chapters, code, dump, prose, read, source, tags, without_math
-from tidy import clean
+from notebooks import CAPTION, ROOT, chapters, code, prose, read, source, tags, without_math
+from tidy import stored
 
 CELLS, WORDS = (35, 90), (2500, 5500)
 MEDIAN_LINES, MOST_LINES = 10, 40
@@ -202,7 +202,7 @@ def stored_outputs(ch: Chapter) -> list[str]:
 @rule
 def tidy(ch: Chapter) -> list[str]:
     """`make tidy` would change nothing."""
-    want = dump(clean(read(ch.path)))
+    want = stored(ch.path)
     return [] if ch.path.read_text(encoding="utf8") == want else ["not tidy; run 'make tidy'"]
 
 

@@ -1,15 +1,25 @@
-"""Execute chapters and store the prints that nbval compares. usage: record.py [NN ...] (default all)"""
+"""Execute chapters and store the prints that nbval compares. usage: record.py [NN ...] (default all)
+
+record.py --seconds executes nothing: it stores how long the cells took in the last build (book/results/cells.json)
+and brings the comments of the slow ones up to date.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from execute import Job, execute, relative
-from notebooks import chapters, dump, read, tags
+from notebooks import ROOT, chapters, dump, read, tags
+from seconds import RECORD, refresh
 from tidy import clean
+from tidy import main as tidy
 
 
 def main(only: list[str]) -> int:
+    if only == ["--seconds"]:
+        wrong = refresh(chapters(), ROOT / "_build" / "executed")
+        print(wrong or f"stored {relative(RECORD)}")
+        return 1 if wrong else tidy([])
     paths = [p for p in chapters() if not only or any(p.stem.startswith(n) for n in only)]
     if not paths:
         print(f"no chapter named {' '.join(only)}")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from notebooks import CAPTION, ROOT, chapters, read, source, tags
+from notebooks import CAPTION, ROOT, chapters, read, source, tags, without_seconds
 
 FOLDER = ROOT / "book" / "demos"
 TEXTS = ("figure", "ask", "reset", "what_if")
@@ -40,7 +40,7 @@ def figures(nb: dict) -> list[dict[str, str]]:
     for cell, after in zip(nb["cells"], nb["cells"][1:] + [None], strict=True):
         if "explorable" not in tags(cell):
             continue
-        call = CALL.fullmatch(source(cell))
+        call = CALL.fullmatch(without_seconds(source(cell)))
         caption = CAPTION.match(source(after)) if after is not None else None
         if not call or not caption:
             raise ValueError(

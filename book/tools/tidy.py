@@ -6,7 +6,7 @@ Kept of the outputs: the printed text of cells tagged `nbval-check-output`, with
 nbval silently compares nothing where the count is null. A caption cell after a figure cell is copied
 into the figure cell's metadata, where the book finds it; the Markdown copy stays for every other
 front end and is tagged `remove-cell`, which hides it in the book. A stub's last line becomes
-`_ = check(...)`.
+`_ = check(...)`. A slow cell begins with a comment that says how long it takes (`seconds.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from notebooks import CAPTION, chapters, code, dump, read, source, tags
+from seconds import announce
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -123,13 +124,18 @@ def clean(nb: dict) -> dict:
     return nb
 
 
+def stored(path: Path) -> str:
+    """The text of a chapter's file as it should be."""
+    return dump(announce(clean(read(path)), path.stem))
+
+
 def main(arguments: list[str]) -> int:
     check = "--check" in arguments
     given = [Path(a) for a in arguments if a.endswith(".ipynb")]
     untidy = []
     for path in given or chapters():
         old = path.read_text(encoding="utf8")
-        new = dump(clean(read(path)))
+        new = stored(path)
         if new != old:
             untidy.append(path.name)
             if not check:
