@@ -49,13 +49,16 @@ def about() -> dict[str, object]:
 
 
 def store(part: str, found: object) -> None:
-    """Write one part beside the others of the same card and versions; older ones go."""
+    """Write one part beside the others of the same card and versions, with each one's commit."""
     head, old = about(), {}
     if RESULTS.is_file():
         old = json.loads(RESULTS.read_text("utf8"))
         same = all(old.get(k) == head[k] for k in ("card", "versions"))
-        old = {k: v for k, v in old.items() if k in PARTS} if same else {}
+        old = (
+            {k: v for k, v in old.items() if k in (*PARTS, "trainings", "commits")} if same else {}
+        )
     RESULTS.parent.mkdir(exist_ok=True)
+    old["commits"] = old.get("commits", {}) | {part: head["commit"]}
     RESULTS.write_text(json.dumps(head | old | {part: found}, indent=1) + "\n", "utf8")
 
 

@@ -25,18 +25,19 @@ def test_outcomes_of_pytest(line, want):
 
 
 def test_a_part_is_stored_beside_those_of_the_same_card_and_versions(tmp_path, monkeypatch):
-    head = {"card": "A", "versions": {"torch": "1"}, "date": "d"}
+    head = {"card": "A", "versions": {"torch": "1"}, "commit": "d"}
     monkeypatch.setattr(gpu, "RESULTS", tmp_path / "new" / "gpu.json")
     monkeypatch.setattr(gpu, "about", lambda: head)
     read = lambda: json.loads(gpu.RESULTS.read_text("utf8"))
     gpu.store("rates", {"x": 1})
     gpu.store("tests", {"passed": 2})
-    head["date"] = "e"
+    head["commit"] = "e"
     gpu.store("rates", {"x": 3})
-    assert read() == head | {"rates": {"x": 3}, "tests": {"passed": 2}}
+    commits = {"rates": "e", "tests": "d"}
+    assert read() == head | {"rates": {"x": 3}, "tests": {"passed": 2}, "commits": commits}
     head["card"] = "B"
     gpu.store("chapters", {})
-    assert read() == head | {"chapters": {}}
+    assert read() == head | {"chapters": {}, "commits": {"chapters": "e"}}
 
 
 def test_every_recipe_for_a_gpu_is_found_where_rates_looks_for_it():

@@ -17,6 +17,10 @@ def machine(found: dict) -> str:
         f"{n} {v}" for n, v in found["versions"].items() if n in ("python", "torch")
     )
     said = f"{found['card']}; {versions}; commit {found['commit']}, {found['date']}."
+    others = {k: c for k, c in found.get("commits", {}).items() if c != found["commit"]}
+    if others:
+        older = ", ".join(f"{part} {c}" for part, c in others.items())
+        said += f" Other commits (a + stands for changes that were not committed): {older}."
     return " ".join([said, *found.get("notes", [])])
 
 

@@ -232,6 +232,8 @@ def test_what_is_said_of_the_u_net_follows_the_numbers(monkeypatch):
 def test_runs_may_have_any_of_their_parts(monkeypatch):
     give(monkeypatch, ABOUT)
     assert gpu.runs(CHAPTERS) == "A; torch 9; commit c, d.\n"
+    give(monkeypatch, ABOUT | {"commits": {"tests": "c", "rates": "b+"}})
+    assert gpu.runs(CHAPTERS).endswith("committed): rates b+.\n")
     chapters = {p.stem: {"seconds": 9.0, "slow cells": {"a": 3.2, "b": 8}} for p in CHAPTERS}
     chapters[CHAPTERS[0].stem] |= {"error": "KeyError: 1", "slow cells": {}}
     tests = {"passed": 1000, "failed": 1, "error": 1, "skipped": 0, "seconds": 5}
