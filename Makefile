@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book offline pdf test colab lab demo class slides record results mutants bench tidy lint publish-as clean
+.PHONY: help setup book offline pdf test colab lab demo class slides record results mutants bench gpu tidy lint publish-as clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ mutants: $(STAMP)  ## plant faults in lib and in the chapters, count what the ch
 
 bench: $(STAMP)  ## time lib beside zuko, nflows, normflows, torchdiffeq and diffusers (QUICK=1: three rounds)
 	@$(PY) -m tests.benchmarks $(if $(QUICK),--quick)
+
+gpu: $(STAMP)  ## tests, chapters, speed, limits and recipes' steps on an NVIDIA card (PARTS="tests limits": some)
+	@$(PY) -m tests.gpu $(PARTS)
 
 tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; executes nothing
 	@$(PY) -m ruff format -q .

@@ -49,14 +49,23 @@ def about() -> dict[str, object]:
 
 
 def store(part: str, found: object) -> None:
-    """Write one part beside the others of the same card and versions; older ones go."""
+    """Write one part beside the others of the same card and versions, with each one's commit."""
     head, old = about(), {}
     if RESULTS.is_file():
         old = json.loads(RESULTS.read_text("utf8"))
         same = all(old.get(k) == head[k] for k in ("card", "versions"))
-        old = {k: v for k, v in old.items() if k in PARTS} if same else {}
+        old = (
+            {k: v for k, v in old.items() if k in (*PARTS, "trainings", "commits")} if same else {}
+        )
     RESULTS.parent.mkdir(exist_ok=True)
+    old["commits"] = old.get("commits", {}) | {part: head["commit"]}
     RESULTS.write_text(json.dumps(head | old | {part: found}, indent=1) + "\n", "utf8")
+
+
+def outcome(line: str) -> tuple[str, str] | None:
+    """PASSED, FAILED, ... and the test's name, from a line of pytest -v -n; None of another line."""
+    found = re.match(r"\[gw\d+\] \[ *\d+%\] (\w+) (\S+)", line)
+    return (found[1], found[2]) if found else None
 
 
 def tests(jobs: int) -> int:
@@ -69,13 +78,13 @@ def tests(jobs: int) -> int:
     start = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as ran:
         for line in ran.stdout:
-            found = re.match(r"\[gw\d+\] \[ *\d+%\] (\w+) (\S+)", line)
+            found = outcome(line)
             if not found:
                 print(line, end="", flush=True)
                 continue
-            counts[found[1]] = counts.get(found[1], 0) + 1
-            if found[1] in ("FAILED", "ERROR"):
-                failed.append(found[2])
+            counts[found[0]] = counts.get(found[0], 0) + 1
+            if found[0] in ("FAILED", "ERROR"):
+                failed.append(found[1])
                 print(line, end="", flush=True)
             if sum(counts.values()) % 200 == 0:
                 print(counts, f"{time.monotonic() - start:.0f} s", flush=True)

@@ -28,10 +28,12 @@ from pathlib import Path
 
 import api
 import yaml
+from budget import PAGES as BUDGET
 from course import Course
 from execute import ANSI, Job, execute
 from extras import join
 from extras import pages as made_pages
+from gpu import PAGES as GPU
 from hub import computed_page, measured_page
 from notebooks import ROOT, chapters, dump, execution_key, read
 from proof import TABLES as PROOF
@@ -262,7 +264,10 @@ def staged_files(paths: list[Path]) -> dict[str, bytes]:
         ("book/classroom.md", "<!-- class measured -->", measured_page),
         ("book/classroom.md", "<!-- class computed -->", computed_page),
         ("book/training.md", "<!-- recipes -->", recipes),
-        *((f"book/{page}.md", f"<!-- {name} -->", table) for name, (page, table) in PROOF.items()),
+        *(
+            (f"book/{page}.md", f"<!-- {name} -->", table)
+            for name, (page, table) in (PROOF | GPU | BUDGET).items()
+        ),
     ):
         if name in files:
             text = files[name].decode()

@@ -24,7 +24,7 @@ def _row(*items: object) -> str:
     return "| " + " | ".join(str(i).replace("|", r"\|") for i in items) + " |"
 
 
-def _table(head: tuple, rows: list[tuple]) -> str:
+def table(head: tuple, rows: list[tuple]) -> str:
     return "\n".join([_row(*head), _row(*["---"] * len(head)), *[_row(*r) for r in rows]])
 
 
@@ -68,7 +68,7 @@ def mutants(paths: list[Path]) -> str:
         f"Commit {found['commit']}, {found['date']}, {versions}; seed {found['seed']}, up to "
         f"{found['sample']} faults for each module and {found['cells']} for each chapter.",
         "",
-        _table(
+        table(
             ("module", "possible", "planted", "equivalent", "caught"),
             [
                 (f"`{n}`", r["possible"], r["sampled"], r["equivalent"], _share([r]))
@@ -76,7 +76,7 @@ def mutants(paths: list[Path]) -> str:
             ],
         ),
         "",
-        _table(
+        table(
             ("chapter", "possible", "planted", "equivalent", "caught", "by what", "gallery"),
             [
                 (
@@ -135,7 +135,7 @@ def exercises(paths: list[Path]) -> str:
     total = [sum(r[k] for r in rows) for k in range(1, 7)]
     rows.append(("**all**", *total, min(r[7] for r in rows)))
     head = ("chapter", "exercises", "checked", "hints", "solutions", "right answers tried")
-    return _table((*head, "wrong answers tried", "fewest for one exercise"), rows)
+    return table((*head, "wrong answers tried", "fewest for one exercise"), rows)
 
 
 # ---------------------------------------------------------------- benchmarks
@@ -183,7 +183,7 @@ def chart(rows: list[dict], name: str) -> str:
                 bar = f'<path d="M{across(r["low"]):.1f} {y:.1f} H{across(r["high"]):.1f}"/>'
                 mark = _mark(SHAPES[i], across(r["ratio"]), y)
                 parts.append(f'<g class="bench-{i}">{bar}{mark}</g>')
-    said = "; ".join(_words(peer, [r for r in rows if r["peer"] == peer]) for peer in peers)
+    said = "; ".join(words(peer, [r for r in rows if r["peer"] == peer]) for peer in peers)
     return (
         f'<div class="bench"><svg viewBox="0 0 {WIDE} {bottom + 20}" role="img" '
         f'xmlns="http://www.w3.org/2000/svg" aria-label="{escape(f"{name}, our time over theirs. {said}.")}">'
@@ -191,7 +191,7 @@ def chart(rows: list[dict], name: str) -> str:
     )
 
 
-def _words(peer: str, rows: list[dict]) -> str:
+def words(peer: str, rows: list[dict]) -> str:
     ratios = [r["ratio"] for r in rows]
     faster = sum(x < 1 for x in ratios)
     return (
@@ -200,18 +200,15 @@ def _words(peer: str, rows: list[dict]) -> str:
     )
 
 
-def benchmarks(paths: list[Path]) -> str:
-    """Where and when, then for each benchmark a chart and its table."""
-    found = results("bench.json")
-    if found is None:
-        return (
-            missing("make bench")
-            + "\nEarlier runs, written down by hand: `tests/benchmarks/RESULTS.md`.\n"
-        )
+def compared(found: dict, level: str = "##", where: str = "") -> str:
+    """Where and when, then for each benchmark of one file a chart and its table."""
     versions = ", ".join(f"{n} {v}" for n, v in found["versions"].items())
     load = ", ".join(f"{x:g}" for x in found["load"])
+    machine = f"{found['cpu']}, {found['cores']} cores, of which one thread was used"
+    if "card" in found:
+        machine = f"{found['card']}, its calls made by one thread of {machine.partition(', of')[0]}"
     parts = [
-        f"{found['cpu']}, {found['cores']} cores, of which one thread was used; {versions}; commit "
+        f"{machine}; {versions}; commit "
         f"{found['commit']}, {found['date']}; {found['seconds']} s in all. Load of the machine before the run "
         f"and after each part: {load}.",
         "",
@@ -224,10 +221,10 @@ def benchmarks(paths: list[Path]) -> str:
     for name in dict.fromkeys(r["benchmark"] for r in found["rows"]):
         every = [r for r in found["rows"] if r["benchmark"] == name]
         theirs = [r for r in peers if r["benchmark"] == name]
-        heading = name if name == "U-Net" else name[0].upper() + name[1:]
-        parts += [f"## {heading}", "", chart(theirs, heading), ""]
+        heading = (name if name == "U-Net" else name[0].upper() + name[1:]) + where
+        parts += [f"{level} {heading}", "", chart(theirs, heading), ""]
         for peer in dict.fromkeys(r["peer"] for r in theirs):
-            parts.append(f"- {_words(peer, [r for r in theirs if r['peer'] == peer])}")
+            parts.append(f"- {words(peer, [r for r in theirs if r['peer'] == peer])}")
         body = [
             (
                 f"{r['case']}: {r['task']}",
@@ -249,8 +246,17 @@ def benchmarks(paths: list[Path]) -> str:
             "rounds, clock",
             "note",
         )
-        parts += ["", _table(head, body), ""]
+        parts += ["", table(head, body), ""]
     return "\n".join(parts)
+
+
+def benchmarks(paths: list[Path]) -> str:
+    """The run on a processor."""
+    found = results("bench.json")
+    if found is not None:
+        return compared(found)
+    earlier = "\nEarlier runs, written down by hand: `tests/benchmarks/RESULTS.md`.\n"
+    return missing("make bench") + earlier
 
 
 TABLES = {"mutants": ("proof", mutants), "exercises": ("proof", exercises)}

@@ -94,8 +94,9 @@ class MADE(nn.Module):
     def passes_pay(self, x: Tensor) -> bool:
         """Whether D passes are faster than `fill` for this (B, D): on a GPU, while they are small.
 
-        There a call takes about ten microseconds however little it does, and a pass has half as
-        many calls as one coordinate of `fill`. It holds up to some 2e9 operations for each pass.
+        There a call takes ten to twenty microseconds however little it does, and a pass has fewer
+        calls than one coordinate of `fill`. The limit, 2e9 operations a pass, is reckoned: some
+        fifty microseconds of a card's arithmetic.
         """
         size = sum(mask.numel() for mask in self.masks())
         return x.device.type == "cuda" and 2 * len(x) * size < 2e9

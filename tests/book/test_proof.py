@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 
+import budget
+import gpu
 import proof
 import pytest
-from notebooks import chapters
+from notebooks import ROOT, chapters
 from policy import Chapter, exercise_labels, solutions, stubs
 
 from lib.teach.exercise import labels
@@ -89,3 +92,169 @@ def test_a_chart_has_a_mark_for_each_row_and_says_it_in_words():
     assert "a &lt; b: train" in svg and "\n" not in svg
     assert svg.count('<g class="bench-0">') == svg.count('<g class="bench-1">') == 2  # and a legend
     assert "one: median 0.10, from 0.10 to 0.10, ours faster in 1 of 1; two: median 1.50" in svg
+
+
+# ---------------------------------------------------------------- on a GPU
+
+GPU_PAGES = gpu.PAGES | budget.PAGES
+ABOUT = {"card": "A", "versions": {"torch": "9"}, "commit": "c", "date": "d"}
+
+
+def give(monkeypatch, found):
+    """Every file of results is `found`."""
+    for module in (proof, gpu, budget):
+        monkeypatch.setattr(module, "results", lambda name: found)
+
+
+def rows_of(text):
+    """The cells of the tables in a text, without their heads."""
+    cells = [
+        [c.strip() for c in s.strip("|").split("|")] for s in text.splitlines() if s[:1] == "|"
+    ]
+    return [r for k, r in enumerate(cells) if k > 1 and r[0] != "---"]
+
+
+@pytest.mark.parametrize("name", GPU_PAGES)
+def test_a_page_has_room_for_each_part_and_says_when_it_was_not_measured(name, monkeypatch):
+    page, part = GPU_PAGES[name]
+    text = (ROOT / "book" / f"{page}.md").read_text(encoding="utf8")
+    assert text.count(f"<!-- {name} -->") == 1
+    give(monkeypatch, None)
+    assert part(CHAPTERS).startswith("Nothing has been measured")
+    command = re.search(r"`make (\w+)", part(CHAPTERS))[1]
+    assert f"\n{command}: " in (ROOT / "Makefile").read_text(encoding="utf8")
+
+
+def test_both_machines_are_shown_by_the_same_code(monkeypatch):
+    row = {
+        "benchmark": "flows",
+        "case": "MAF, D = 2",
+        "task": "sample",
+        "peer": "zuko",
+        "ratio": 0.5,
+    }
+    row |= {"low": 0.4, "high": 0.6, "milliseconds": 3.0, "rounds": 5, "clock": "wall", "note": "n"}
+    about = {"cpu": "X", "cores": 2, "load": [1], "seconds": 3, "busy": True, "quick": True}
+    found = ABOUT | about | {"rows": [row]}
+    give(monkeypatch, found)
+    assert "### Flows on a GPU" in gpu.beside([]) and "What the card changed" not in gpu.beside([])
+    cpu = {k: v for k, v in found.items() if k != "card"}
+    give(monkeypatch, cpu)
+    text = proof.benchmarks([])
+    assert "## Flows\n" in text and "of which one thread" in text and "Other work ran" in text
+    assert [r[3] for r in rows_of(text)] == ["0.50"] and "A, its calls" in proof.compared(found)
+    give(
+        monkeypatch,
+        found | {"before": {"what": "w", "commit": "c", "rows": [row | {"ratio": 1.5}]}},
+    )
+    assert rows_of(gpu.beside([]))[-1] == ["MAF, sample", "zuko", "1.50 to 1.50", "0.50 to 0.50"]
+
+
+def limit(work, task, ms, **more):
+    row = {"work": work, "task": task, "milliseconds": ms, "teraflops": 81.0, "of the limit": 0.5}
+    return row | {"gigabytes a second": 1600.0, "of the copy": 0.1, "peak MB": 7} | more
+
+
+def test_a_t4_needs_the_longer_of_arithmetic_and_memory(monkeypatch):
+    """8.1e12 operations are a second of a T4, 160e9 bytes half of one; the card was at half its limit."""
+    rows = [limit(budget.PLAIN, "train, float32", 100.0)]
+    rows += [limit("slow", "train, float32", 100.0, **{"of the limit": 0.01, "of the copy": 0.02})]
+    rows += [
+        limit("bytes", "train, float32", 100.0, teraflops=0.1, **{"gigabytes a second": 6400.0})
+    ]
+    give(monkeypatch, ABOUT | {"rows": rows})
+    first, second = rows_of(budget.reckoned())
+    assert first == [
+        "`mnist-realnvp`: a step",
+        "8.1",
+        "160",
+        "1,000",
+        "2,000",
+        "60,000",
+        "17 to 33",
+    ]
+    assert second[:5] == ["bytes", "0.01", "640", "2,000", "4,000"]
+    assert "Reckoned, not measured" in budget.reckoned()
+
+
+def test_a_step_without_a_measurement_is_three_passes(monkeypatch):
+    unet = "U-Net, 35.8M parameters, batch 256"
+    rows = [
+        limit(budget.PLAIN, f"{t}, float32", ms) for t, ms in (("forward", 10.0), ("train", 50.0))
+    ]
+    give(monkeypatch, ABOUT | {"rows": [*rows, limit(unet, "forward, float32, contiguous", 100.0)]})
+    step = rows_of(budget.reckoned())[-1]  # five passes, as for RealNVP here, of half the batch
+    assert step[0] == "`ddpm-cifar10`: a step" and float(step[1]) == pytest.approx(
+        2.5 * 8.1, rel=0.02
+    )
+
+
+def test_minutes_of_a_recipe_and_what_exceeds_ten(monkeypatch):
+    rate = {"batch": 1, "precision": "p", "peak MB": 1}
+    rates = {
+        "mnist_plain": rate | {"milliseconds": 6.0},
+        "mnist_conv": rate | {"milliseconds": 10.1},
+    }
+    trained = {"mnist_maf": {"steps": 1000, "seconds": 20.0}}
+    give(monkeypatch, ABOUT | {"rates": rates, "trainings": trained})
+    got = {r[0].strip("`"): r[2:5] for r in rows_of(budget.minutes())}
+    assert got["mnist-plain"] == ["6.0", "10.0", "yes"]
+    assert got["mnist-conv"] == ["10.1", "10.1", "**no**"]
+    assert got["mnist-maf"] == ["20.0", "20.0", "not as timed"]
+    assert got["mnist-glow"] == ["", "", ""]
+
+
+def test_what_is_said_of_the_u_net_follows_the_numbers(monkeypatch):
+    unet, low = "U-Net, 35.8M parameters, batch 256", {"of the limit": 0.003}
+    tasks = (
+        "float32, contiguous",
+        "tf32, contiguous",
+        "tf32, channels_last",
+        "bfloat16, channels_last",
+    )
+    top = {"bytes": 1e12, "float32": 1e12, "tf32": 1e12, "bfloat16": 1e12}
+    small = [limit("RealNVP, D = 64, batch 1024", "forward, float32", 2.0, **low)]
+    small += [limit("RealNVP, D = 64, batch 262144", "forward, float32", 6.0)]
+
+    def said(*times):
+        rows = [limit(unet, f"forward, {t}", ms) for t, ms in zip(tasks, times, strict=False)]
+        give(monkeypatch, ABOUT | {"limits": top, "rows": small + rows})
+        return gpu.shares([])
+
+    assert "makes it slower, 40.0 ms" in said(120.0, 30.0, 40.0, 60.0)
+    assert "makes it faster, 20.0 ms" in said(120.0, 30.0, 20.0, 60.0)
+    assert "2.00 times faster" in said(
+        120.0, 30.0, 20.0, 60.0
+    ) and "Not measured: compilation" in said(1, 1, 1, 1)
+    assert "U-Net" not in said() and "3.0 times as long" in said() and "0.3% to 0.3%" in said()
+
+
+def test_runs_may_have_any_of_their_parts(monkeypatch):
+    give(monkeypatch, ABOUT)
+    assert gpu.runs(CHAPTERS) == "A; torch 9; commit c, d.\n"
+    give(monkeypatch, ABOUT | {"commits": {"tests": "c", "rates": "b+"}})
+    assert gpu.runs(CHAPTERS).endswith("committed): rates b+.\n")
+    chapters = {p.stem: {"seconds": 9.0, "slow cells": {"a": 3.2, "b": 8}} for p in CHAPTERS}
+    chapters[CHAPTERS[0].stem] |= {"error": "KeyError: 1", "slow cells": {}}
+    tests = {"passed": 1000, "failed": 1, "error": 1, "skipped": 0, "seconds": 5}
+    give(
+        monkeypatch,
+        ABOUT | {"chapters": chapters, "tests": tests | {"which failed": ["tests/a::b"]}},
+    )
+    text = gpu.runs(CHAPTERS)
+    assert "1,000 tests" in text and "2 failed" in text and "- `a::b`" in text
+    assert f"{len(CHAPTERS) - 1} of {len(CHAPTERS)} ran" in text
+    first, second, *_ = rows_of(text)
+    assert first[1:] == ["9", "below 3", "KeyError: 1"] and second[1:] == ["9", "8", ""]
+
+
+def test_the_shares_that_were_stored_are_rates_over_limits():
+    found = proof.results("limits.json")
+    if found is None:
+        pytest.skip("book/results/limits.json is missing; make gpu PARTS=limits writes it")
+    for r in found["rows"]:
+        precision = r["task"].split(", ")[1]
+        share = r["teraflops"] * 1e12 / found["limits"][precision]
+        assert r["of the limit"] == pytest.approx(share, rel=0.05, abs=1e-4)  # starts differ by 3%
+        moved = r["gigabytes a second"] * 1e9 / found["limits"]["bytes"]
+        assert r["of the copy"] == pytest.approx(moved, rel=0.05, abs=1e-4)

@@ -36,8 +36,22 @@ def test_the_table_says_of_every_recipe_where_it_stands():
         for key in entry.found:
             value = value[key]
         number, unit = row[4].split(" ", 1)
-        assert float(number) == pytest.approx(value, rel=1e-3) and unit == entry.unit
+        assert float(number) == pytest.approx(value, rel=1e-3)
+        assert unit == entry.unit + recipes.cut(name, card)
         assert card["date"] in row[6] and row[5]
+
+
+def test_a_run_of_fewer_steps_than_planned_says_so():
+    made = lambda steps: {"recipe": f"lib.flows.autoregressive_recipes.mnist_maf(steps={steps})"}
+    assert recipes.planned("mnist_maf") == 60_000
+    assert recipes.cut("mnist_maf", made(9000)) == ", after 9,000 of 60,000 steps"
+    assert recipes.cut("mnist_maf", made(60_000)) == recipes.cut("mnist_maf", {}) == ""
+    assert recipes.cut("mnist_small", {"recipe": "mnist_small(steps=5)"}) == ""  # trained on a core
+
+
+def test_every_recipe_for_a_gpu_has_planned_steps():
+    planned = [recipes.planned(n) for n, e in ENTRIES.items() if e.machine == GPU]
+    assert planned and all(isinstance(n, int) and n >= 10_000 for n in planned)
 
 
 def test_what_was_measured_is_on_the_page_that_is_built():

@@ -1,0 +1,114 @@
+"""What a full run costs, on `book/training.md`: minutes of the measured GPU, and what a T4 would need.
+
+From `book/results/gpu.json` (steps of recipes, trainings) and `limits.json` (operations and bytes).
+"""
+
+from __future__ import annotations
+
+from gpu import find, machine
+from proof import missing, results, table
+from recipes import planned
+
+GOAL = 10  # minutes of one card for a recipe in full mode
+T4 = {"operations": 8.1, "half": 65.0, "bytes": 320.0}  # 10^12/s in float32 and half; 10^9/s
+RECIPES = {  # the work of limits.json that is a step of a recipe: which one, its batch over that work's
+    "RealNVP of MNIST, batch 256": ("mnist_realnvp", 1.0),
+    "U-Net, 35.8M parameters, batch 256": ("ddpm_cifar10", 0.5),
+}
+PLAIN = "RealNVP of MNIST, batch 256"
+
+
+def _work(row: dict) -> tuple[float, float]:
+    """What one call does: 10^12 operations, and 10^9 bytes."""
+    seconds = row["milliseconds"] / 1e3
+    return row["teraflops"] * seconds, row["gigabytes a second"] * seconds
+
+
+def minutes(paths: object = None) -> str:
+    """How long the planned steps of each GPU recipe take on the measured card."""
+    from lib.train.catalogue import ENTRIES, GPU
+
+    found = results("gpu.json")
+    if found is None:
+        return missing("make gpu PARTS=rates")
+    lines, trained = [], found.get("trainings", {})
+    for name, entry in ENTRIES.items():
+        if entry.machine != GPU:
+            continue
+        rate = found.get("rates", {}).get(name, {})
+        if "milliseconds" in rate:
+            each, how = rate["milliseconds"], "one recipe at a time, without validation"
+            how += f", batch {rate['batch']}, {rate['precision']}, {rate['peak MB']:,} MB"
+        elif name in trained:
+            each = 1e3 * trained[name]["seconds"] / trained[name]["steps"]
+            how = f"beside {len(trained) - 1} others, validation and compilation in it: an upper bound"
+        else:
+            lines.append(
+                (f"`{name.replace('_', '-')}`", f"{planned(name):,}", "", "", "", "not measured")
+            )
+            continue
+        whole = each * planned(name) / 6e4
+        verdict = "yes" if whole <= GOAL else "**no**" if rate else "not as timed"
+        cells = (f"{planned(name):,}", f"{each:.1f}", f"{whole:.1f}", verdict, how)
+        lines.append((f"`{name.replace('_', '-')}`", *cells))
+    head = (
+        "recipe",
+        "planned steps",
+        "ms a step",
+        "minutes",
+        f"at most {GOAL}?",
+        "how it was timed",
+    )
+    return f"{machine(found)}\n\n{table(head, lines)}\n"
+
+
+def reckoned(paths: object = None) -> str:
+    """What a T4 would need, from the operations and bytes that were counted."""
+    found = results("limits.json")
+    if found is None:
+        return missing("make gpu PARTS=limits")
+    rows, lines = found["rows"], []
+    forward, train = (find(rows, PLAIN, f"{t}, float32") for t in ("forward", "train"))
+    times = _work(train)[0] / _work(forward)[0] if forward and train else 3.0
+    for work in dict.fromkeys(r["work"] for r in rows):
+        row, more = find(rows, work, "train, float32"), 1.0
+        if row is None:
+            row, more = find(rows, work, "forward, float32, contiguous"), times
+        share = max(row["of the limit"], row["of the copy"]) if row else 0
+        if share < 0.1:
+            continue  # the calls take its time, not the card
+        recipe, batch = RECIPES.get(work, (None, 1.0))
+        operations, moved = (more * batch * x for x in _work(row))
+        floor = max(operations / T4["operations"], moved / T4["bytes"])
+        steps = planned(recipe) if recipe else None
+        hours = [s * steps / 3600 for s in (floor, floor / share)] if steps else []
+        lines.append(
+            (
+                work if recipe is None else f"`{recipe.replace('_', '-')}`: a step",
+                *(f"{operations:.2g}", f"{moved:.3g}", f"{1e3 * floor:,.0f}"),
+                *(f"{1e3 * floor / share:,.0f}", f"{steps:,}" if steps else ""),
+                f"{hours[0]:.2g} to {hours[1]:.2g}" if steps else "",
+            )
+        )
+    said = (
+        f"**Reckoned, not measured.** NVIDIA's data sheet gives a T4 {T4['operations']} TFLOP/s in float32, {T4['half']:.0f} in half "
+        f"precision and {T4['bytes']:.0f} GB/s; it has neither TF32 nor bfloat16, so `lib` trains there in float32 (float16 needs a "
+        f"scaled loss, which `fit` does not have). The operations and bytes of a call are those that were counted for "
+        f"[the limits](benchmarks.md). The lower time is the larger of operations over that rate and bytes over that rate; the upper one "
+        f"supposes that the T4 comes as near to its limits as the {found['card']} came to its own. A training step of the U-Net was not "
+        f"counted: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST."
+    )
+    head = (
+        "work",
+        "10^12 operations",
+        "GB moved",
+        "T4 at its limits, ms",
+        "at the same share, ms",
+        "steps",
+        "hours",
+    )
+    last = "Small flows and CNFs are left out: there the processor that makes the calls decides, and the card hardly matters."
+    return "\n".join([said, "", table(head, lines), "", last, ""])
+
+
+PAGES = {"gpu minutes": ("training", minutes), "gpu reckoned": ("training", reckoned)}
