@@ -120,7 +120,7 @@ def test_a_page_has_room_for_each_part_and_says_when_it_was_not_measured(name, m
     text = (ROOT / "book" / f"{page}.md").read_text(encoding="utf8")
     assert text.count(f"<!-- {name} -->") == 1
     give(monkeypatch, None)
-    assert part(CHAPTERS).startswith("Nothing has been measured")
+    assert part(CHAPTERS).startswith("This copy of the book has no results")
     command = re.search(r"`make (\w+)", part(CHAPTERS))[1]
     assert f"\n{command}: " in (ROOT / "Makefile").read_text(encoding="utf8")
 
