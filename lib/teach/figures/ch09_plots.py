@@ -140,7 +140,9 @@ def weights(schedules: dict[str, Schedule], mixture: GaussianMixture) -> None:
         spread = mixture.posterior(y, alpha, sigma).cov()[:, 0, 0]
         errors.append(v.exp().item() * torch.trapezoid(p * spread, y[:, 0]).item())
     _line(right, grid[::4], errors, 2)
-    right.set(xlabel="log signal-to-noise ratio λ", ylabel=r"least $E|\varepsilon - \hat\varepsilon|^2$")
+    right.set(
+        xlabel="log signal-to-noise ratio λ", ylabel=r"least $E|\varepsilon - \hat\varepsilon|^2$"
+    )
     plt.show()
 
 
