@@ -26,6 +26,8 @@ REPAIRS = (
     # the corner of a table: nothing is no heading
     (r"<th( [^>]*)?>\s*(?:<p>\s*</p>)?\s*</th>", r"<td\1></td>"),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    # the arrow beside a page that has pages below it
+    (r'<summary>(<span class="toctree-toggle")', r'<summary aria-label="Pages below">\1'),
     (
         r'<div id="pst-primary-sidebar" class="bd-sidebar-primary bd-sidebar([^"]*)">',
         r'<div id="pst-primary-sidebar" class="bd-sidebar-primary bd-sidebar\1" role="complementary" aria-label="Book">',

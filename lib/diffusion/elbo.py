@@ -166,7 +166,8 @@ def continuous_steps(
     """The middle part in the limit of many steps between t_min and 1, in nats: (B,).
 
     1/2 of the integral of E |eps - eps_hat|^2 over the log signal-to-noise ratio (Kingma et al.
-    2021, equations 14 to 18), by one point in each of `draws` equal parts of it: unbiased.
+    2021, equations 14 to 18), by one point in each of `draws` equal parts of it: unbiased. The
+    points are the same for all of x, so the spread over x does not show what they add to the error.
 
     >>> from lib.diffusion import VP, ExactDenoiser
     >>> from lib.data.densities import two_gaussians
