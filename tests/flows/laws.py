@@ -96,7 +96,7 @@ class Laws:
         f, z, c = self.make(name, D, device=device, batch=4)
         x = (z if direction == "from_base" else f.from_base(z, c)[0]).detach().requires_grad_()
         n = z[0].numel()
-        drawn = lambda *shape: torch.randn(*shape, dtype=x.dtype).to(device)  # off kinks, anywhere
+        drawn = lambda *shape: torch.randn(shape, dtype=x.dtype).to(device)  # off kinks, anywhere
         weights = drawn(4, n + 1)
         leaves = [x, *f.parameters()] + ([] if c is None else [c.requires_grad_()])
         steps = [drawn(*leaf.shape) for leaf in leaves]
