@@ -34,6 +34,19 @@ def test_a_docstring_as_markdown():
     assert text.endswith("```pycon\n>>> 1 + 1\n2\n```")
 
 
+def test_what_a_reader_copies_stays_as_it_is_typed():
+    """Outside of code a page turns quotes into curly ones and two hyphens into a dash."""
+    assert plain('trace="exact", or "rk4"') == '`trace="exact"`, or `"rk4"`'
+    assert plain('the published "FID"; "two words"; `f("x")`') == (
+        'the published "FID"; "two words"; `f("x")`'
+    )
+    assert markdown("python -m lib.train x --mode full") == (
+        "```text\npython -m lib.train x --mode full\n```"
+    )
+    assert markdown("a = f(2)\nb = g(a)") == "```text\na = f(2)\nb = g(a)\n```"
+    assert markdown("A word.\nAnother.") == "A word. Another."
+
+
 def test_entries_of_a_section():
     assert items(["a: one", "and more: or less", "b: two"]) == [
         "a: one",
