@@ -23,6 +23,7 @@ SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Sources?):$")
 FIELD = re.compile(r"^([\w*, ]{1,40}): ")
 VALUE = re.compile(r"""((?:\b\w+=)?"[a-z][a-z0-9_]*")(?!\w)""")
 COMMAND = re.compile(r"(python|torchrun|make) \S")
+RECORD = re.compile(r"(?=.{1,60}:)(\w+(?:, \w+)*(?: \([^)]*\))?(?: and \w+ \([^)]*\))?): +(.*)")
 LONGEST = 88  # characters of a signature on one line
 
 
@@ -127,13 +128,21 @@ def is_code(lines: list[str]) -> bool:
     return bool(body) and all(isinstance(node, ast.Assign) for node in body)
 
 
+def is_list(lines: list[str]) -> bool:
+    """Whether each line of a paragraph names a field of a record and says what it is."""
+    return len(lines) > 2 and all(map(RECORD.match, lines))
+
+
 def markdown(doc: str) -> str:
     """A docstring as Markdown."""
     out = []
     for kind, lines in blocks(doc):
         if kind == "text" and is_code(lines):
             kind = "formula"
-        if kind == "text":
+        if kind == "text" and is_list(lines):
+            found = [RECORD.match(line) for line in lines]
+            out.append("\n".join(f"- `{m[1]}`: {plain(' '.join(m[2].split()))}" for m in found))
+        elif kind == "text":
             out.append(plain(" ".join(line.strip() for line in lines)))
         elif kind in ("formula", "example"):
             body = textwrap.dedent("\n".join(lines)).rstrip()

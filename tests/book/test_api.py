@@ -47,6 +47,16 @@ def test_what_a_reader_copies_stays_as_it_is_typed():
     assert markdown("A word.\nAnother.") == "A word. Another."
 
 
+def test_fields_of_a_record_are_a_list():
+    doc = "mean (n,): of all.\ns, t: times.\na (2,) and b (n, 2):  two   more."
+    assert markdown(doc).splitlines() == [
+        "- `mean (n,)`: of all.",
+        "- `s, t`: times.",
+        "- `a (2,) and b (n, 2)`: two more.",
+    ]
+    assert markdown("One: a\nsentence that goes\non: here.").count("- ") == 0
+
+
 def test_entries_of_a_section():
     assert items(["a: one", "and more: or less", "b: two"]) == [
         "a: one",
