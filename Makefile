@@ -61,7 +61,7 @@ mutants: $(STAMP)  ## plant faults in lib and in the chapters, count what the ch
 bench: $(STAMP)  ## time lib beside zuko, nflows, normflows, torchdiffeq and diffusers (QUICK=1: three rounds)
 	@$(PY) -m tests.benchmarks $(if $(QUICK),--quick)
 
-gpu: $(STAMP)  ## tests, chapters, speed, limits and recipes' steps on an NVIDIA card (PARTS="tests limits": some)
+gpu: $(STAMP)  ## tests, chapters, speed, limits and recipes' steps on a machine with an NVIDIA card (PARTS="tests limits": some)
 	@$(PY) -m tests.gpu $(PARTS)
 
 tidy: $(STAMP)  ## format, then strip from the chapters all that is not theirs; executes nothing

@@ -46,7 +46,8 @@ class UNet(nn.Module):
 
     Each normalisation is `GroupNorm` with one group (mean and variance over channels and pixels):
     beside convolutions in bfloat16 the usual 8 or 32 groups would be what takes the time. All
-    memory is channels_last, which is what convolutions are fastest in, on CPUs and GPUs.
+    memory is channels_last: faster on a CPU (a forward pass by 9% to 14%), slower on an H200 with
+    TF32 (by 21%), where `net.to(memory_format=torch.contiguous_format)` undoes it.
 
     Args:
         channels_in: C.

@@ -21,6 +21,9 @@ import lib
 MARKER = re.compile(r"^<!-- api: ([\w. ]+) -->$", re.M)
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Sources?):$")
 FIELD = re.compile(r"^([\w*, ]{1,40}): ")
+VALUE = re.compile(r"""((?:\b\w+=)?"[a-z][a-z0-9_]*")(?!\w)""")
+COMMAND = re.compile(r"(python|torchrun|make) \S")
+RECORD = re.compile(r"(?=.{1,60}:)(\w+(?:, \w+)*(?: \([^)]*\))?(?: and \w+ \([^)]*\))?): +(.*)")
 LONGEST = 88  # characters of a signature on one line
 
 
@@ -52,8 +55,13 @@ def public() -> dict[str, Callable]:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown leaves alone: its signs are escaped outside of `code`."""
+    """Text that Markdown leaves alone: its signs are escaped outside of `code`.
+
+    A quoted word in small letters is the value of an argument: as code its quotes stay straight.
+    """
     parts = re.split(r"(`[^`\n]+`)", text)
+    parts[::2] = [VALUE.sub(r"`\1`", p) for p in parts[::2]]
+    parts = re.split(r"(`[^`\n]+`)", "".join(parts))
     escape = lambda t: re.sub(r"([\\*_<>\[\]|$~#{}])", r"\\\1", t)
     return "".join(p if k % 2 else escape(p) for k, p in enumerate(parts))
 
@@ -109,11 +117,32 @@ def entry(text: str) -> str:
     return f"- `{match[1]}`: {plain(text[match.end() :])}"
 
 
+def is_code(lines: list[str]) -> bool:
+    """Whether a paragraph that is not indented is a command, or statements of Python."""
+    if COMMAND.match(lines[0]):
+        return len(lines) == 1
+    try:
+        body = ast.parse("\n".join(lines)).body
+    except SyntaxError:
+        return False
+    return bool(body) and all(isinstance(node, ast.Assign) for node in body)
+
+
+def is_list(lines: list[str]) -> bool:
+    """Whether each line of a paragraph names a field of a record and says what it is."""
+    return len(lines) > 2 and all(map(RECORD.match, lines))
+
+
 def markdown(doc: str) -> str:
     """A docstring as Markdown."""
     out = []
     for kind, lines in blocks(doc):
-        if kind == "text":
+        if kind == "text" and is_code(lines):
+            kind = "formula"
+        if kind == "text" and is_list(lines):
+            found = [RECORD.match(line) for line in lines]
+            out.append("\n".join(f"- `{m[1]}`: {plain(' '.join(m[2].split()))}" for m in found))
+        elif kind == "text":
             out.append(plain(" ".join(line.strip() for line in lines)))
         elif kind in ("formula", "example"):
             body = textwrap.dedent("\n".join(lines)).rstrip()

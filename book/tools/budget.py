@@ -41,7 +41,8 @@ def minutes(paths: object = None) -> str:
             how += f", batch {rate['batch']}, {rate['precision']}, {rate['peak MB']:,} MB"
         elif name in trained:
             each = 1e3 * trained[name]["seconds"] / trained[name]["steps"]
-            how = f"beside {len(trained) - 1} others, validation and compilation in it: an upper bound"
+            spent = "validation and compilation" if trained[name].get("compiled") else "validation"
+            how = f"beside {len(trained) - 1} others, {spent} in it: an upper bound"
         else:
             lines.append(
                 (f"`{name.replace('_', '-')}`", f"{planned(name):,}", "", "", "", "not measured")
@@ -59,7 +60,15 @@ def minutes(paths: object = None) -> str:
         f"at most {GOAL}?",
         "how it was timed",
     )
-    return f"{machine(found)}\n\n{table(head, lines)}\n"
+    said = machine(found, only=("rates", "trainings"))
+    both = [n for n in trained if "milliseconds" in found.get("rates", {}).get(n, {})]
+    for n in both:  # how far off the upper bounds may be
+        beside = 1e3 * trained[n]["seconds"] / trained[n]["steps"]
+        said += (
+            f" What the neighbours cost: a step of `{n.replace('_', '-')}` took {beside:.1f} ms beside {len(trained) - 1} others, "
+            f"and {found['rates'][n]['milliseconds']:.1f} ms alone."
+        )
+    return f"{said}\n\n{table(head, lines)}\n"
 
 
 def reckoned(paths: object = None) -> str:
@@ -94,8 +103,9 @@ def reckoned(paths: object = None) -> str:
         f"**Reckoned, not measured.** NVIDIA's data sheet gives a T4 {T4['operations']} TFLOP/s in float32, {T4['half']:.0f} in half "
         f"precision and {T4['bytes']:.0f} GB/s; it has neither TF32 nor bfloat16, so `lib` trains there in float32 (float16 needs a "
         f"scaled loss, which `fit` does not have). The operations and bytes of a call are those that were counted for "
-        f"[the limits](benchmarks.md). The lower time is the larger of operations over that rate and bytes over that rate; the upper one "
-        f"supposes that the T4 comes as near to its limits as the {found['card']} came to its own. A training step of the U-Net was not "
+        f"[the limits](benchmarks.md). The first time is the larger of operations over that rate and bytes over that rate; the second "
+        f"supposes that the T4 comes as near to its limits as the {found['card']} came to its own. It is not an upper bound: a T4 may lower its "
+        f"clock when it is warm, and has smaller caches. A training step of the U-Net was not "
         f"counted: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST."
     )
     head = (

@@ -141,7 +141,8 @@ def totals(paths: list[Path]) -> str:
         if cell["cell_type"] == "code"
     )
     return (
-        f"The recorded times, one core for each chapter, all {len(paths)} added up: {sums[0]:.0f} minutes on "
+        f"Times recorded in an earlier run, which the comments in the chapters come from; the table below has those of this page's own "
+        f"run. One core for each chapter, all {len(paths)} added up: {sums[0]:.0f} minutes on "
         f"a {short(quick['processor'])} with {quick['cores']} cores in quick mode, {quick['notebooks at once']} "
         f"chapters at a time; {sums[1]:.0f} minutes on the machine with one {full['card']} and {full['cores']} "
         f"cores in full mode, several at a time. {said} cells take {SLOW} seconds or more and begin with a "

@@ -19,7 +19,7 @@ Params = tuple[Tensor, ...]
 
 
 class Autoregressive(Transform):
-    """x_i = f(z_i; parameters(x_<i)), i.e. `to_base` is one pass. Subclasses write f and its inverse.
+    """x_i = f(z_i; parameters(x_<i)): `to_base` knows all x and is one pass. Subclasses write f.
 
     `log|det dz/dx|` is a sum over i: x_i does not act on z_j for j < i.
 

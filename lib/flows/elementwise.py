@@ -68,8 +68,8 @@ class Monotone(Transform):
 
         dz/dx = slope + sum_k a_k b_k (1 - tanh^2(b_k (x - c_k)))
 
-    `to_base` is closed form. `from_base` solves for x to rounding error, and gradients (to z,
-    context-free, and to the parameters) follow the implicit function theorem, up to second
+    `to_base` is closed form. `from_base` solves for x to rounding error, and gradients (to z
+    and to the parameters) follow the implicit function theorem, up to second
     derivatives. The slope in the tails is the smallest one: to squeeze mass there and stretch it
     elsewhere, stack Monotone, LULinear or Affine, Monotone.
 

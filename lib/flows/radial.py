@@ -10,7 +10,7 @@ from lib.utils import check_count
 
 
 class Radial(Transform):
-    """x = z + beta (z - z_0) / (alpha + r), r = |z - z_0|, a bijection where beta >= -alpha < 0.
+    """x = z + beta (z - z_0) / (alpha + r), r = |z - z_0|, a bijection where beta >= -alpha, alpha > 0.
 
         log|det dx/dz| = (D - 1) log(1 + m a) + log(1 + m a^2),  a = alpha / (alpha + r)
 

@@ -34,6 +34,29 @@ def test_a_docstring_as_markdown():
     assert text.endswith("```pycon\n>>> 1 + 1\n2\n```")
 
 
+def test_what_a_reader_copies_stays_as_it_is_typed():
+    """Outside of code a page turns quotes into curly ones and two hyphens into a dash."""
+    assert plain('trace="exact", or "rk4"') == '`trace="exact"`, or `"rk4"`'
+    assert plain('the published "FID"; "two words"; `f("x")`') == (
+        'the published "FID"; "two words"; `f("x")`'
+    )
+    assert markdown("python -m lib.train x --mode full") == (
+        "```text\npython -m lib.train x --mode full\n```"
+    )
+    assert markdown("a = f(2)\nb = g(a)") == "```text\na = f(2)\nb = g(a)\n```"
+    assert markdown("A word.\nAnother.") == "A word. Another."
+
+
+def test_fields_of_a_record_are_a_list():
+    doc = "mean (n,): of all.\ns, t: times.\na (2,) and b (n, 2):  two   more."
+    assert markdown(doc).splitlines() == [
+        "- `mean (n,)`: of all.",
+        "- `s, t`: times.",
+        "- `a (2,) and b (n, 2)`: two more.",
+    ]
+    assert markdown("One: a\nsentence that goes\non: here.").count("- ") == 0
+
+
 def test_entries_of_a_section():
     assert items(["a: one", "and more: or less", "b: two"]) == [
         "a: one",

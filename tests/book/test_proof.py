@@ -189,6 +189,29 @@ def test_a_step_without_a_measurement_is_three_passes(monkeypatch):
     )
 
 
+def test_bars_that_contain_one_are_counted_apart():
+    rows = [{"ratio": r, "low": r - 0.05, "high": r + 0.05} for r in (0.5, 0.98, 1.01)]
+    said = proof.words("zuko", rows)
+    assert "ours faster in 2 of 3; too close to tell (the bar contains 1) in 2" in said
+    assert "too close" not in proof.words("zuko", rows[:1])
+
+
+def test_more_operations_with_tf32_are_said(monkeypatch):
+    """The same rate in both precisions: twice the time is twice the operations."""
+    work = "CNF, D = 64, 3 x 512, Hutchinson, batch 16384"
+    rows = [limit(work, f"{t}, {how}", ms) for t, how, ms in (
+        ("forward", "float32", 10.0), ("forward", "tf32", 20.0),
+        ("train", "float32", 30.0), ("train", "tf32", 90.0),
+    )]  # fmt: skip
+    limits = {"bytes": 1e12, "float32": 1e12, "tf32": 1e12, "bfloat16": 1e12}
+    give(monkeypatch, ABOUT | {"limits": limits, "rows": rows})
+    text = gpu.shares([])
+    assert "2.0 times as many operations in a forward pass" in text
+    assert "3.0 times as many in a training step" in text and "is slower for it" in text
+    give(monkeypatch, ABOUT | {"limits": limits, "rows": rows[:3]})
+    assert "adaptive solver" not in gpu.shares([])
+
+
 def test_minutes_of_a_recipe_and_what_exceeds_ten(monkeypatch):
     rate = {"batch": 1, "precision": "p", "peak MB": 1}
     rates = {

@@ -94,6 +94,7 @@ def placed(points: list[tuple[float, float]], words: list[str]) -> list[tuple[fl
     out = []
     for (x, y), word in zip(points, words, strict=True):
         wide, best = 0.0115 * len(word), None
+        widest = 2 * wide  # on a phone, where a label must not leave the panel
         for dx, dy in PLACES:
             px, py = x + 0.016 * dx, y + (0.04 if dx else 0.055) * dy
             left = px - wide * (1 - dx) / 2
@@ -101,7 +102,8 @@ def placed(points: list[tuple[float, float]], words: list[str]) -> list[tuple[fl
             bad = sum(
                 box[0] < b[1] and box[1] > b[0] and box[2] < b[3] and box[3] > b[2] for b in boxes
             )
-            bad += 4 * (box[0] < 0 or box[1] > 1 or box[2] < 0 or box[3] > 1)
+            edge = px - widest * (1 - dx) / 2
+            bad += 4 * (edge < 0 or edge + widest > 1 or box[2] < 0 or box[3] > 1)
             if best is None or bad < best[0]:
                 best = (bad, px, py, ("right", "center", "left")[dx + 1], box)
             if bad == 0:

@@ -14,13 +14,14 @@
   const placed = (points, words) => { // greedy: the first place where a label covers nothing
     const boxes = points.map(([x, y]) => [x - 0.012, x + 0.012, y - 0.02, y + 0.02]);
     return points.map(([x, y], i) => {
-      const wide = 0.0115 * [...words[i]].length;
+      const wide = 0.0115 * [...words[i]].length, widest = 2 * wide; // on a phone, where a label must not leave the panel
       let best = null;
       for (const [dx, dy] of PLACES) {
         const px = x + 0.016 * dx, py = y + (dx ? 0.04 : 0.055) * dy, left = px - (wide * (1 - dx)) / 2;
         const box = [left, left + wide, py - 0.025, py + 0.025];
         let bad = boxes.filter((b) => box[0] < b[1] && box[1] > b[0] && box[2] < b[3] && box[3] > b[2]).length;
-        if (box[0] < 0 || box[1] > 1 || box[2] < 0 || box[3] > 1) bad += 4;
+        const edge = px - (widest * (1 - dx)) / 2;
+        if (edge < 0 || edge + widest > 1 || box[2] < 0 || box[3] > 1) bad += 4;
         if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], box];
         if (bad === 0) break;
       }
