@@ -7,7 +7,7 @@ import torch
 
 from lib import weights
 from lib.data import images
-from lib.diffusion import recipes
+from lib.diffusion import measures, recipes
 from lib.diffusion.measures import _with_labels, draw, measure_bits, quality
 from lib.quality import classifier
 from lib.train import fit
@@ -162,3 +162,20 @@ def test_a_fresh_network_is_a_standard_normal_density(noise_for_images, monkeypa
     assert found["flow"] == pytest.approx(want, abs=0.005)
     assert found["elbo, standard error"] < 0.02
     assert found["elbo"] == pytest.approx(want, abs=0.08)
+
+
+def test_bits_are_measured_for_as_many_images_as_asked(monkeypatch):
+    """A data set without a classifier has no sample quality; its bits come with n alone."""
+    seen, model = [], recipes.small_model()
+    monkeypatch.setattr(
+        measures, "measure_bits", lambda *given: seen.append(given) or {"elbo": 1.5}
+    )
+
+    class Pixels:
+        name = "no classifier for these"
+
+    pixels = Pixels()
+    without = measures.measure(model, pixels, steps=2)
+    found = measures.measure(model, pixels, bits=7, steps=2)
+    assert seen == [(model, pixels, 7)] and found["bits per dimension"] == {"elbo": 1.5}
+    assert "bits per dimension" not in without and len(found) == len(without) + 1

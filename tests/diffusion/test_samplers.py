@@ -106,6 +106,17 @@ def test_samplers_reach_the_data_law(name, schedule, floor):
     assert distance(x, MIXTURE.sample(N, dtype=torch.float64)) < floor
 
 
+def test_the_corrector_moves_by_the_ratio_of_norms():
+    """Song et al. (2021), algorithm 4: eps = 2 (r |z| / |g|)^2, then x + eps g + sqrt(2 eps) z."""
+    x, z = torch.randn(2, 30, 2, dtype=torch.float64)
+    denoiser, r = ExactDenoiser(MIXTURE, VP()), 0.2
+    still = lambda x, t, s: x
+    got = corrected(still, denoiser, snr=r, noise=lambda x: z)(x, 0.4, 0.3)
+    g = denoiser.score(x, 0.3)
+    eps = 2 * (r * z.norm(dim=1).mean() / g.norm(dim=1).mean()) ** 2
+    torch.testing.assert_close(got, x + eps * g + (2 * eps).sqrt() * z)
+
+
 @pytest.mark.parametrize("lost", [0.03, 1.15])
 def test_the_distance_sees_what_is_small(lost, floor):
     """A sixth of scale, or three percent of mass, is above the floor: the tests above can fail."""

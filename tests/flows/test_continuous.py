@@ -390,6 +390,9 @@ def test_regularisers_against_quadrature(trace, device):
     error = 1e-6 * jacobian if n == 1 else 4 * moved.jacobian.std() / n**0.5
     assert abs(moved.jacobian.mean() - jacobian) < error
     assert flow.costs[0] == pytest.approx(kinetic.item(), rel=1e-6)
+    if trace == "exact":
+        flow(x.expand(3, 2))  # means: three times the same point costs what it costs once
+        assert flow.costs == pytest.approx((kinetic.item(), jacobian.item()), rel=1e-6)
     nats = -Flow(flow.transform, 2).log_prob(x.expand(n, 2)).mean()
     if trace == "exact":
         want = nats + 3 * kinetic + 0.5 * jacobian
