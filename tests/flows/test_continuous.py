@@ -497,3 +497,9 @@ def test_mistakes(device):
         f.to_base(torch.zeros(3, 2, device=device))
     with pytest.raises(ValueError, match="probe is one of"):
         draw_probes(torch.zeros(2, 2), "uniform")
+
+
+def test_nobody_moves_nowhere(device):
+    """An empty batch has its shape at the end, and no divergence."""
+    moved = Continuous(FieldNet(3, 8)).to(device).move(torch.empty(0, 3, device=device), 0.0, 1.0)
+    assert moved.x.shape == (0, 3) and moved.divergence.shape == (0,) and moved.evaluations == 0

@@ -161,6 +161,10 @@ def test_leaving_the_loop_leaves_the_whole_energy(device):
     assert model.heat < 1
     loop.close()
     assert model.heat == 1.0
+    model.heat = 0.4  # a share of the energy that the caller wants stays that share
+    heats = [model.heat for _ in anneal(model, 10, start=0.5, batch_size=8, progress=False)]
+    assert heats[0] == pytest.approx(0.4 * (0.5 + 0.5 / 6)) and heats[6:] == [0.4] * 4
+    assert model.heat == 0.4
     with pytest.raises(ValueError, match="above 0 and at most 1; got 0"):
         next(anneal(model, 10, start=0.0))
 
