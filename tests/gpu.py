@@ -19,10 +19,12 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import time
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -133,11 +135,9 @@ def rates(steps: int = 60) -> int:
             how = recipe.fit | {"valid": None, "valid_every": None, "progress": False}
             torch.cuda.reset_peak_memory_stats()
             clock = [u.seconds for u in fit(recipe.model, recipe.train, **how)]
-            gaps = sorted(
-                b - a for a, b in zip(clock[steps // 3 :], clock[steps // 3 + 1 :], strict=False)
-            )
+            gaps = [b - a for a, b in pairwise(clock[steps // 3 :])]
             found[name] = {
-                "milliseconds": round(1e3 * gaps[len(gaps) // 2], 2),
+                "milliseconds": round(1e3 * statistics.median(gaps), 2),
                 "batch": recipe.fit.get("batch_size", 256),
                 "precision": "bfloat16" if recipe.fit.get("amp") else "float32, TF32",
                 "peak MB": round(torch.cuda.max_memory_allocated() / 1e6),
@@ -170,18 +170,18 @@ def main() -> int:
     ask = ask.parse_args()
     if not torch.cuda.is_available():
         sys.exit("there is no GPU here that torch can use")
+    run = lambda *words: subprocess.run([sys.executable, "-m", *words], cwd=ROOT).returncode
+    parts = {
+        "tests": lambda: tests(ask.jobs),
+        "chapters": lambda: chapters(ask.jobs),
+        "bench": lambda: run("tests.benchmarks", "--device", "cuda"),
+        "limits": lambda: run("tests.benchmarks.limits"),
+        "rates": rates,
+    }
     failed = 0
     for part in ask.parts:
         start = time.monotonic()
-        if part in ("bench", "limits"):
-            words = (
-                ["tests.benchmarks", "--device", "cuda"]
-                if part == "bench"
-                else ["tests.benchmarks.limits"]
-            )
-            failed += subprocess.run([sys.executable, "-m", *words], cwd=ROOT).returncode
-        else:
-            failed += rates() if part == "rates" else globals()[part](ask.jobs)
+        failed += parts[part]()
         print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
     return int(failed > 0)
 

@@ -7,12 +7,10 @@ processor, which a busy machine changes less. What the processor's time does not
 """
 
 import json
-import os
 import statistics
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import torch
@@ -24,7 +22,7 @@ from lib.train import fit
 from lib.train.workers import joined
 from lib.vae.recipes import mnist_small_model
 from tests.benchmarks.shapes import machine
-from tests.train.together import free_port
+from tests.train.together import ends
 
 STEPS = 6
 CASES = {
@@ -51,22 +49,9 @@ def one(name: str, path: Path) -> None:
 
 def together(name: str, n: int, folder: Path) -> list[float]:
     """The first of n processes' seconds for a step."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(n)}
-    children = []
-    for rank in range(n):
-        os.environ["RANK"] = str(rank)
-        child = os.fork()
-        if not child:
-            try:
-                one(name, folder / str(rank))
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        children.append(child)
-    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(ends):
-        raise SystemExit(f"a process of {n} ended with {ends}")
+    found = ends(n, lambda rank: one(name, folder / str(rank)))
+    if any(found):
+        raise SystemExit(f"a process of {n} ended with {found}")
     return json.loads((folder / "0").read_text())
 
 

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -105,29 +106,29 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def start(n: int, folder: Path) -> list[int]:
-    """n processes of one job, by their number."""
+def ends(n: int, job: Callable[[int], None]) -> list[int]:
+    """`job(rank)` in n processes of one training, to the end of all: their exit statuses."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(n)}
-    found = []
+    children = []
     for rank in range(n):
         os.environ["RANK"] = str(rank)
         child = os.fork()
         if not child:
             try:
-                work(folder)
+                job(rank)
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
-        found.append(child)
-    return found
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def main(folder: str) -> None:
     torch.set_num_threads(1)
     for n in (1, 2, 4):
-        ends = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in start(n, Path(folder))]
-        assert ends == [0] * n, ends
+        found = ends(n, lambda rank: work(Path(folder)))
+        assert found == [0] * n, found
 
 
 if __name__ == "__main__":
