@@ -114,13 +114,18 @@ def show(rows: Iterator[Row]) -> None:
         print(one, flush=True)
 
 
-def machine() -> dict:
-    """The processor, the card if it is used, and the versions; no name of a host."""
-    name = platform.processor() or platform.machine()
+def processor() -> str:
+    """Its name, as the system tells it."""
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf8") as lines:
-            models = [s.split(":")[1].strip() for s in lines if s.startswith("model name")]
-        name = models[0] if models else name
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict:
+    """The processor, the card if it is used, and the versions; no name of a host."""
     versions = {"python": platform.python_version()}
     for package in PEERS:
         try:
@@ -128,4 +133,4 @@ def machine() -> dict:
         except PackageNotFoundError:
             versions[package] = "missing"
     card = {"card": torch.cuda.get_device_name()} if on_gpu() else {}
-    return {"cpu": name, "cores": os.cpu_count(), **card, "versions": versions}
+    return {"cpu": processor(), "cores": os.cpu_count(), **card, "versions": versions}

@@ -7,7 +7,6 @@ the clock and, on a CPU, by the processor time of all threads (which a busy mach
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 
@@ -15,6 +14,8 @@ import torch
 
 from lib.data.reader import read_attributes
 from lib.data.shapes import sample
+
+from .rounds import processor
 
 
 def rates(run, n: int, repeats: int, device: torch.device) -> dict[str, int]:
@@ -35,14 +36,8 @@ def rates(run, n: int, repeats: int, device: torch.device) -> dict[str, int]:
 
 
 def machine(device: torch.device) -> dict:
-    name = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as lines:
-            name = next(
-                (s.split(":")[1].strip() for s in lines if s.startswith("model name")), name
-            )
     return {
-        "cpu": name,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "load_1_minute": round(os.getloadavg()[0], 1),
         "threads": torch.get_num_threads(),
