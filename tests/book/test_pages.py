@@ -8,6 +8,7 @@ from notebooks import ROOT
 
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
 PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+CHAPTERS = [p for p in PAGES if p.startswith("chapters/")]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 READY = """async () => {
@@ -123,58 +124,67 @@ class Visit:
         self.context.close()
 
 
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize("name", PAGES)
-def test_page(site, browser, name, size):
+# Opening a chapter and setting its formulas takes seconds: the tests of one page at one width share a visit.
+@pytest.fixture(scope="module")
+def visit(site, browser, request):
+    name, size = request.param
     with Visit(browser, f"{site}{name}.html", size, site) as visit:
-        assert not visit.unready, "an explorable figure never became ready"
-        math = visit.page.evaluate(MATH)
-        assert math == {"raw": [], "errors": [], "silent": 0, "left": []}
-        width = visit.page.evaluate(WIDTH)
-        assert width == {"page": 0, "wide": []}
-        for picture in visit.page.query_selector_all(".bd-article img"):
-            assert (picture.get_attribute("alt") or "").strip(), picture.get_attribute("src")
-            if picture.is_visible():  # pictures below the window load when they come near
-                picture.scroll_into_view_if_needed()
-                assert picture.evaluate("(i) => i.decode().then(() => i.naturalWidth > 0)")
-        for figure in visit.page.query_selector_all("figure.explorable"):
-            figure.scroll_into_view_if_needed()
-            colours = figure.evaluate(BLANK)
-            assert colours and min(colours) > 3, f"a blank picture: {colours}"
-        assert not visit.faults
+        yield visit
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_control_moves_its_picture_and_its_text(site, browser, name):
-    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
-        for figure in visit.page.query_selector_all("figure.explorable"):
-            figure.scroll_into_view_if_needed()
-            title = figure.get_attribute("aria-label")
-            controls = figure.query_selector_all(".ex-controls input, .ex-controls select")
-            assert controls, f"{title}: no control"
-            for k in range(len(controls)):
-                moved = visit.page.evaluate(MOVE, [figure, k])
-                if controls[k].get_attribute("type") == "range":
-                    assert moved["picture"], f"{title}: {moved['name']} does not move the picture"
-                    assert moved["text"], (
-                        f"{title}: {moved['name']} leaves the text at {moved['said']!r}"
-                    )
-                else:  # a switch may change the picture only after a slider has moved
-                    assert moved["picture"] or moved["text"], (
-                        f"{title}: {moved['name']} does nothing"
-                    )
-        assert not visit.faults
+def visits(names: list[str], *sizes: dict):
+    """For each page at each width, one test with its `visit`."""
+    found = [(name, size) for name in names for size in sizes]
+    ids = [f"{name}-{'wide' if size is WIDE else 'phone'}" for name, size in found]
+    return pytest.mark.parametrize("visit", found, ids=ids, indirect=True)
 
 
-@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
-def test_a_slider_follows_the_keyboard(site, browser, name):
-    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
-        for slider in visit.page.query_selector_all("figure.explorable input[type=range]"):
-            slider.focus()
-            before = slider.evaluate("(s) => s.getAttribute('aria-valuetext')")
-            at_top = slider.evaluate("(s) => Number(s.value) >= Number(s.max)")
-            visit.page.keyboard.press("ArrowLeft" if at_top else "ArrowRight")
-            assert slider.evaluate("(s) => s.getAttribute('aria-valuetext')") != before
+@visits(PAGES, WIDE, PHONE)
+def test_page(visit):
+    assert not visit.unready, "an explorable figure never became ready"
+    math = visit.page.evaluate(MATH)
+    assert math == {"raw": [], "errors": [], "silent": 0, "left": []}
+    width = visit.page.evaluate(WIDTH)
+    assert width == {"page": 0, "wide": []}
+    for picture in visit.page.query_selector_all(".bd-article img"):
+        assert (picture.get_attribute("alt") or "").strip(), picture.get_attribute("src")
+        if picture.is_visible():  # pictures below the window load when they come near
+            picture.scroll_into_view_if_needed()
+            assert picture.evaluate("(i) => i.decode().then(() => i.naturalWidth > 0)")
+    for figure in visit.page.query_selector_all("figure.explorable"):
+        figure.scroll_into_view_if_needed()
+        colours = figure.evaluate(BLANK)
+        assert colours and min(colours) > 3, f"a blank picture: {colours}"
+    assert not visit.faults
+
+
+@visits(PAGES, WIDE)
+def test_every_control_moves_its_picture_and_its_text(visit):
+    for figure in visit.page.query_selector_all("figure.explorable"):
+        figure.scroll_into_view_if_needed()
+        title = figure.get_attribute("aria-label")
+        controls = figure.query_selector_all(".ex-controls input, .ex-controls select")
+        assert controls, f"{title}: no control"
+        for k in range(len(controls)):
+            moved = visit.page.evaluate(MOVE, [figure, k])
+            if controls[k].get_attribute("type") == "range":
+                assert moved["picture"], f"{title}: {moved['name']} does not move the picture"
+                assert moved["text"], (
+                    f"{title}: {moved['name']} leaves the text at {moved['said']!r}"
+                )
+            else:  # a switch may change the picture only after a slider has moved
+                assert moved["picture"] or moved["text"], f"{title}: {moved['name']} does nothing"
+    assert not visit.faults
+
+
+@visits(CHAPTERS, WIDE)
+def test_a_slider_follows_the_keyboard(visit):
+    for slider in visit.page.query_selector_all("figure.explorable input[type=range]"):
+        slider.focus()
+        before = slider.evaluate("(s) => s.getAttribute('aria-valuetext')")
+        at_top = slider.evaluate("(s) => Number(s.value) >= Number(s.max)")
+        visit.page.keyboard.press("ArrowLeft" if at_top else "ArrowRight")
+        assert slider.evaluate("(s) => s.getAttribute('aria-valuetext')") != before
 
 
 # With a panel in the middle of the window: its figure's controls that are out of the window, too narrow for a thumb, or above it.
@@ -188,50 +198,47 @@ REACH = """(figure) => [...figure.querySelectorAll(".ex-panels canvas")].flatMap
 })"""
 
 
-@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
-def test_on_a_phone_the_controls_stay_beside_their_picture(site, browser, name):
-    with Visit(browser, f"{site}{name}.html", PHONE, site) as visit:
-        for figure in visit.page.query_selector_all("figure.explorable"):
-            assert figure.evaluate(REACH) == [], figure.get_attribute("aria-label")
+@visits(CHAPTERS, PHONE)
+def test_on_a_phone_the_controls_stay_beside_their_picture(visit):
+    for figure in visit.page.query_selector_all("figure.explorable"):
+        assert figure.evaluate(REACH) == [], figure.get_attribute("aria-label")
 
 
-@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
-def test_on_a_phone_a_wide_figure_says_that_it_scrolls(site, browser, name):
-    with Visit(browser, f"{site}{name}.html", PHONE, site) as visit:
-        visit.page.wait_for_timeout(200)  # the page marks them after its formulas
-        silent = visit.page.evaluate(
-            """() => [...document.querySelectorAll(".cell_output figure:not(.explorable)")].filter((f) =>
-                (f.querySelector("img").getBoundingClientRect().width > f.clientWidth + 4) !==
-                (getComputedStyle(f, "::before").visibility === "visible"
-                 && getComputedStyle(f, "::before").content !== "none")).map((f) => f.textContent.slice(0, 40))"""
-        )
-        assert not silent
+@visits(CHAPTERS, PHONE)
+def test_on_a_phone_a_wide_figure_says_that_it_scrolls(visit):
+    visit.page.wait_for_timeout(200)  # the page marks them after its formulas
+    silent = visit.page.evaluate(
+        """() => [...document.querySelectorAll(".cell_output figure:not(.explorable)")].filter((f) =>
+            (f.querySelector("img").getBoundingClientRect().width > f.clientWidth + 4) !==
+            (getComputedStyle(f, "::before").visibility === "visible"
+             && getComputedStyle(f, "::before").content !== "none")).map((f) => f.textContent.slice(0, 40))"""
+    )
+    assert not silent
 
 
-@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
-def test_links_inside_a_chapter_arrive(site, browser, name):
-    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
-        lost = visit.page.evaluate(
-            """() => [...document.querySelectorAll('.bd-article a[href^="#"]')]
-                .map((a) => a.getAttribute("href").slice(1))
-                .filter((id) => id && !document.getElementById(decodeURIComponent(id)))"""
-        )
-        assert not lost
+@visits(CHAPTERS, WIDE)
+def test_links_inside_a_chapter_arrive(visit):
+    lost = visit.page.evaluate(
+        """() => [...document.querySelectorAll('.bd-article a[href^="#"]')]
+            .map((a) => a.getAttribute("href").slice(1))
+            .filter((id) => id && !document.getElementById(decodeURIComponent(id)))"""
+    )
+    assert not lost
 
 
-@pytest.mark.parametrize("name", [p for p in PAGES if p.startswith("chapters/")])
-def test_print(site, browser, name):
+@visits(CHAPTERS, WIDE)
+def test_print(visit):
     """On paper: the figures, the sentences about them, no sidebars."""
-    with Visit(browser, f"{site}{name}.html", WIDE, site) as visit:
-        visit.page.emulate_media(media="print")
-        assert not visit.page.is_visible(".bd-sidebar-primary")
-        for figure in visit.page.query_selector_all("figure.explorable"):
-            boxes = figure.evaluate(
-                """(f) => [...f.querySelectorAll(".ex-panels canvas, img.ex-still, .ex-alt")]
-                    .map((e) => e.getBoundingClientRect()).filter((r) => r.width > 40 && r.height > 8).length"""
-            )
-            assert boxes >= 2, "a figure or its sentence is not printed"
-        assert len(visit.page.pdf()) > 20_000
+    visit.page.emulate_media(media="print")
+    assert not visit.page.is_visible(".bd-sidebar-primary")
+    for figure in visit.page.query_selector_all("figure.explorable"):
+        boxes = figure.evaluate(
+            """(f) => [...f.querySelectorAll(".ex-panels canvas, img.ex-still, .ex-alt")]
+                .map((e) => e.getBoundingClientRect()).filter((r) => r.width > 40 && r.height > 8).length"""
+        )
+        assert boxes >= 2, "a figure or its sentence is not printed"
+    assert len(visit.page.pdf()) > 20_000
+    visit.page.emulate_media(media="null")  # others look at this page on a screen
 
 
 def test_from_a_folder_without_a_server(built, browser):

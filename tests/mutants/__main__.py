@@ -1,6 +1,6 @@
 """Plant faults in `lib` and in the chapters' formulas, and count how many the checks catch.
 
-usage: python -m tests.mutants [--only "lib/flows/coupling.py 04"] [--sample N] [--cells N] [--seed N]
+usage: python -m tests.mutants [--only "lib/flows/coupling.py 04"] [--sample N] [--cells N] [--seed N] [--jobs N]
 
 A fault in `lib` is shown to the tests that enter its function: those of the module's own test file,
 then others, the quick ones first, up to --budget seconds. A fault in a chapter is caught by a check
@@ -14,10 +14,14 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -25,13 +29,18 @@ import yaml
 from . import forks
 from .cells import chapter_faults, chapters, judge_chapter
 from .faults import Fault, faults, sample
-from .forks import ROOT
+from .forks import ROOT, fork
 from .suite import Suite, digest
 
+TASK = 6 * 3600  # seconds of processor time for all faults of one module or chapter
 BUILD, RESULTS = ROOT / "_build" / "mutants", ROOT / "book" / "results" / "mutants.json"
 MATHEMATICS = ["lib/flows/*.py", "lib/vae/*.py", "lib/diffusion/*.py", "lib/ode/*.py"]
-MATHEMATICS += [f"lib/{m}.py" for m in "attention metrics nets quality train unet utils".split()]
-MATHEMATICS += [f"lib/data/{m}.py" for m in "base densities images toys pinwheel".split()]
+MATHEMATICS += [
+    f"lib/{m}.py" for m in "attention metrics nets quality train/loop unet utils".split()
+]
+MATHEMATICS += [
+    f"lib/data/{m}.py" for m in "base densities images mixture pinwheel rings toys".split()
+]
 # How a model is trained, on which data, drawn how: settings, in which a change is no mistake.
 SETTINGS = ["*/__init__.py", "*recipes*.py", "*/moons.py", "*/sweep.py"]
 SETTINGS += ["lib/diffusion/digits.py", "lib/diffusion/shapes.py"]
@@ -50,10 +59,11 @@ def equivalents() -> dict[str, str]:
 
 
 class Verdicts:
-    """Verdicts of earlier runs, as long as `lib` and the tests that gave them are the same."""
+    """Verdicts of earlier runs on one text, as long as `lib` and the tests that gave them are the same."""
 
-    def __init__(self, suite: Suite):
-        self.file, self.suite = BUILD / "verdicts.json", suite
+    def __init__(self, suite: Suite, name: str):
+        self.file, self.suite = BUILD / "verdicts" / f"{name.replace('/', '.')}.json", suite
+        self.file.parent.mkdir(exist_ok=True)
         self.lib = digest(*sorted((ROOT / "lib").rglob("*.py")))
         self.known = json.loads(self.file.read_text()) if self.file.exists() else {}
 
@@ -101,42 +111,44 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def plant_in_lib(names: list[str], ask: argparse.Namespace, reasons: dict[str, str]) -> tuple:
-    """Counts by module, and what became of each fault."""
-    suite, rows, every = Suite(BUILD / "map", say), {}, {}
-    verdicts = Verdicts(suite)
-    for name in names:
-        start, all_of_them = time.monotonic(), faults((ROOT / name).read_text("utf8"), name)
-        found: dict[str, dict | None] = {}
-        for fault in sample(all_of_them, ask.sample, ask.seed, name):
-            verdict = verdicts.of(fault, ask.budget)
-            found[str(fault)] = verdict if verdict["verdict"] == "caught" else None
-            every[str(fault)] = verdict.get("by", "")
-        rows[name] = row(len(all_of_them), found, reasons)
-        say(f"{name}: {share({name: rows[name]})}, {time.monotonic() - start:.0f} s")
-        for fault in rows[name]["survived"]:
-            say(f"    survived: {fault}")
-    return rows, every
+def plant_in_module(name: str, suite: Suite, ask: argparse.Namespace, reasons: dict) -> tuple:
+    """Counts of one module, and what became of each fault."""
+    start, all_of_them = time.monotonic(), faults((ROOT / name).read_text("utf8"), name)
+    verdicts, found, every = Verdicts(suite, name), {}, {}
+    for fault in sample(all_of_them, ask.sample, ask.seed, name):
+        verdict = verdicts.of(fault, ask.budget)
+        found[str(fault)] = verdict if verdict["verdict"] == "caught" else None
+        every[str(fault)] = verdict.get("by", "")
+    counts = row(len(all_of_them), found, reasons)
+    report(name, counts, f"{time.monotonic() - start:.0f} s")
+    return counts, every
 
 
-def plant_in_chapters(paths: list[Path], ask: argparse.Namespace, reasons: dict[str, str]) -> tuple:
-    """Counts by chapter, and what became of each fault."""
-    rows, every = {}, {}
-    for path in paths:
-        start, all_of_them = time.monotonic(), chapter_faults(path)
-        judged = judge_chapter(path, sample(all_of_them, ask.cells, ask.seed, path.stem))
-        found = judged["verdicts"]
-        by = [v["by"] for v in found.values() if v]
-        more = {"by": {k: by.count(k) for k in sorted(set(by))}, "gallery": len(judged["gallery"])}
-        rows[path.stem] = row(len(all_of_them), found, reasons) | more
-        every |= {f: f"{v['by']}, cell {v['cell']}" if v else "" for f, v in found.items()}
-        say(
-            f"{path.stem}: {share({path.stem: rows[path.stem]})}, {more['gallery']} bugs of the gallery "
-            f"caught, {time.monotonic() - start:.0f} s"
-        )
-        for fault in rows[path.stem]["survived"]:
-            say(f"    survived: {fault}")
-    return rows, every
+def plant_in_chapter(path: Path, ask: argparse.Namespace, reasons: dict) -> tuple:
+    """Counts of one chapter, and what became of each fault."""
+    start, all_of_them = time.monotonic(), chapter_faults(path)
+    judged = judge_chapter(path, sample(all_of_them, ask.cells, ask.seed, path.stem))
+    found = judged["verdicts"]
+    by = [v["by"] for v in found.values() if v]
+    more = {"by": {k: by.count(k) for k in sorted(set(by))}, "gallery": len(judged["gallery"])}
+    counts = row(len(all_of_them), found, reasons) | more
+    seconds = f"{time.monotonic() - start:.0f} s"
+    report(path.stem, counts, f"{more['gallery']} bugs of the gallery caught, {seconds}")
+    return counts, {f: f"{v['by']}, cell {v['cell']}" if v else "" for f, v in found.items()}
+
+
+def report(name: str, counts: dict, more: str) -> None:
+    lines = [f"{name}: {share({name: counts})}, {more}"]
+    say("\n".join([*lines, *[f"    survived: {fault}" for fault in counts["survived"]]]))
+
+
+def at_once(tasks: dict[str, Callable[[], tuple]], jobs: int) -> dict[str, tuple]:
+    """The result of each task; `jobs` of them at a time, each in a fork of this process."""
+    with ThreadPoolExecutor(jobs) as pool:
+        how = list(pool.map(lambda task: fork(task, TASK, 3 * TASK, loud=True), tasks.values()))
+    if bad := [f"{name} ({h})" for name, (h, _) in zip(tasks, how, strict=True) if h != "done"]:
+        raise SystemExit(f"not finished: {', '.join(bad)}")
+    return {name: tuple(found) for name, (_, found) in zip(tasks, how, strict=True)}
 
 
 def main() -> int:
@@ -145,6 +157,9 @@ def main() -> int:
     ask.add_argument("--sample", type=int, default=12, help="faults for each module of lib")
     ask.add_argument("--cells", type=int, default=8, help="faults for each chapter")
     ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="modules and chapters at once"
+    )
     ask.add_argument("--budget", type=float, default=20.0, help="seconds of tests for a fault")
     ask = ask.parse_args()
     words = ask.only.split()
@@ -156,13 +171,16 @@ def main() -> int:
     BUILD.mkdir(parents=True, exist_ok=True)
     reasons = equivalents()
     forks.load()
-    in_lib, lib_faults = plant_in_lib(names, ask, reasons) if names else ({}, {})
-    in_cells, cell_faults = plant_in_chapters(paths, ask, reasons)
+    suite = Suite(BUILD / "map", say) if names else None
+    tasks = {p.stem: partial(plant_in_chapter, p, ask, reasons) for p in paths}
+    tasks |= {n: partial(plant_in_module, n, suite, ask, reasons) for n in names}
+    done = at_once(tasks, ask.jobs)
+    in_lib, in_cells = {n: done[n][0] for n in names}, {p.stem: done[p.stem][0] for p in paths}
     if in_lib:
         say(f"lib: {share(in_lib)}")
     if in_cells:
         say(f"chapters: {share(in_cells)}")
-    every = lib_faults | cell_faults
+    every = {fault: by for _, found in done.values() for fault, by in found.items()}
     for fault in [f for f in reasons if every.get(f)]:
         say(f"listed as equivalent and caught: {fault} ({every[fault]})")
     if not words:

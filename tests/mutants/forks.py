@@ -68,16 +68,18 @@ class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
-def fork(work: Callable[[], Any], seconds: float, wall: float | None = None) -> tuple[str, Any]:
+def fork(
+    work: Callable[[], Any], seconds: float, wall: float | None = None, loud: bool = False
+) -> tuple[str, Any]:
     """What `work` returned, from a fork: ("done", value), ("died", status) or ("timeout", None).
 
-    `seconds` of processor time, and three times that by the clock. The child is silent.
+    `seconds` of processor time, and three times that by the clock. The child is silent, unless `loud`.
     """
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        _child(work, write, seconds)
+        _child(work, write, seconds, loud)
     os.close(write)
     end, parts, late = time.monotonic() + (wall or 3 * seconds + 10), [], False
     while True:
@@ -101,17 +103,16 @@ def fork(work: Callable[[], Any], seconds: float, wall: float | None = None) -> 
         return "died", status
 
 
-def _child(work: Callable[[], Any], write: int, seconds: float) -> None:
+def _child(work: Callable[[], Any], write: int, seconds: float, loud: bool) -> None:
     """Never returns."""
     try:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        log = os.open(
-            os.environ.get("MUTANTS_LOG", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        )
-        for stream in (1, 2):
+        name = os.environ.get("MUTANTS_LOG", os.devnull)
+        log = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        for stream in () if loud else (1, 2):
             os.dup2(log, stream)
         text = json.dumps(work()).encode()
         with os.fdopen(write, "wb") as out:
