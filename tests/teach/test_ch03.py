@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributions import Normal, kl_divergence
 
 from lib import weights
 from lib.teach.figures import ch03
@@ -69,12 +70,45 @@ def free_bits(recon, kl, free):
     return -recon.mean() + kl.mean(0).clamp(min=free).sum()
 
 
+def like(x, z, m, log_s, logits):
+    return -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(
+        -1
+    )
+
+
+def by_probability(x, z, m, log_s, logits):
+    p = torch.sigmoid(logits)
+    return (x * p.log() + (1 - x) * (1 - p).log()).nan_to_num(0).sum(-1)
+
+
+def prior(x, z, m, log_s, logits):
+    return Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+
+def posterior(x, z, m, log_s, logits):
+    return Normal(m, log_s.exp()).log_prob(z).sum(-1)
+
+
+def divergence(x, z, m, log_s, logits):
+    return kl_divergence(Normal(m, log_s.exp()), Normal(0.0, 1.0)).sum(-1)
+
+
+def with_distributions(*args):
+    return like(*args) + prior(*args) - posterior(*args)
+
+
+def log_weights(x, z, m, log_s, logits):
+    from_prior = -(z**2) / 2
+    from_q = -(((z - m) / log_s.exp()) ** 2) / 2 - log_s
+    return (x * logits - F.softplus(logits)).sum(-1) + (from_prior - from_q).sum(-1)
+
+
 RIGHT = {
     "3.1": [0.25 + LOG2, 0.943, torch.tensor(0.9431)],
     "3.2": [(-80 / 64 + math.log(17)) / LOG2, 2.284],
     "3.3": [by_autograd, by_hand],
     "3.4": [log_bin, from_lib],
-    "3.5": [lambda w: torch.logsumexp(w, 0) - math.log(len(w)), importance_bound],
+    "3.5": [log_weights, with_distributions],
     "3.6": [
         free_bits,
         lambda r, kl, f: -(r.mean() - kl.mean(0).sum() - (f - kl.mean(0)).relu().sum()),
@@ -131,14 +165,21 @@ WRONG = {
         (lambda k, m, s, n: k * 0, "not yet"),
     ],
     "3.5": [
-        (lambda w: w.mean(0), "logarithm of the mean"),
-        (lambda w: torch.logsumexp(w, 0), "averaged, not added"),
-        (lambda w: w.exp().mean(0), "logarithm was asked"),
-        (lambda w: torch.logsumexp(w, 1) - math.log(w.shape[1]), "first dimension"),
-        (lambda w: torch.logsumexp(w, 0) - math.log(w.shape[1]), "number of rows"),
-        (lambda w: (torch.logsumexp(w, 0) - math.log(len(w))).mean(), "no mean over the batch"),
-        (lambda w: w.exp().mean(0).log(), "exp(-800)"),
-        (lambda w: w.max(0).values, "others count"),
+        (lambda *a: log_weights(*a) - prior(*a), "prior log p(z) is missing"),
+        (lambda *a: log_weights(*a) + posterior(*a), "posterior is missing"),
+        (lambda *a: like(*a) - divergence(*a), "belongs to its own z"),
+        (lambda *a: like(*a) - prior(*a) + posterior(*a), "changed places"),
+        (lambda x, z, m, log_s, lo: log_weights(x, z, m, log_s / 2, lo), "not of the variance"),
+        (lambda x, z, m, log_s, lo: log_weights(x, z, m, log_s, lo) - log_s.sum(-1), "missing in"),
+        (lambda x, z, m, log_s, lo: log_weights(x, z, m, log_s, lo) - 2 * log_s.sum(-1), "narrow"),
+        (lambda *a: log_weights(*a) + math.log(2 * math.pi), "the prior has a normaliser"),
+        (lambda *a: log_weights(*a) - math.log(2 * math.pi), "the posterior has a normaliser"),
+        (lambda *a: like(*a) / a[0].shape[1] + prior(*a) - posterior(*a), "do not average"),
+        (lambda *a: prior(*a) - posterior(*a) - like(*a), "sign of the cross entropy"),
+        (lambda *a: log_weights(*a).mean(0), "no mean over the draws"),
+        (lambda *a: importance_bound(log_weights(*a)), "the bound already"),
+        (lambda *a: log_weights(*a).exp(), "their logarithms were asked"),
+        (lambda *a: prior(*a) - posterior(*a) + by_probability(*a), "work with the logits"),
     ],
     "3.6": [
         (lambda r, kl, f: -r.mean() + kl.clamp(min=f).mean(0).sum(), "after the mean"),

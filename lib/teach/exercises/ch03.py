@@ -158,35 +158,62 @@ def one_bin(answer: Any) -> None:
 
 
 @exercise("3.5")
-def importance_weighted(answer: Any) -> None:
-    """Three weights for two images; then log-weights near -800 in float32."""
-    log_w = torch.tensor([[-1.3, 0.4], [0.9, -2.2], [-0.2, 1.7]], dtype=F64)
-    got, want = number(call(answer, log_w)), torch.logsumexp(log_w, 0) - math.log(3)
+def log_weights(answer: Any) -> None:
+    """Three draws for two images of four pixels, two latents; then a logit of 200 at a black pixel."""
+    x = torch.tensor([[1.0, 0, 0, 1], [0, 1, 1, 1]], dtype=F64)
+    m = torch.tensor([[0.3, -1.1], [0.8, 0.2]], dtype=F64)
+    log_s = torch.tensor([[-0.7, 0.2], [0.1, -1.3]], dtype=F64)
+    eps = torch.tensor([[[0.4, -0.9], [1.3, 0.6]], [[-1.2, 0.1], [0.3, -0.5]], [[0.8, 1.7], [-0.6, 0.2]]], dtype=F64)  # fmt: skip
+    z, logits = m + log_s.exp() * eps, 1.5 * torch.cos(torch.arange(24.0, dtype=F64).view(3, 2, 4))
+    got = number(call(answer, x, z, m, log_s, logits))
+
+    def log_normal(value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        return (-0.5 * ((value - mean) / log_scale.exp()) ** 2 - log_scale - 0.5 * math.log(2 * math.pi))  # fmt: skip
+
+    pixels = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+    prior, q, like = log_normal(z, 0 * m, 0 * m).sum(-1), log_normal(z, m, log_s).sum(-1), pixels.sum(-1)  # fmt: skip
+    want, kl = like + prior - q, ((2 * log_s).exp() + m**2 - 1 - 2 * log_s).sum(-1) / 2
     _known(
         got,
         {
-            "that is the plain bound, the mean of the logarithms: take the logarithm of the mean": log_w.mean(
+            "the prior log p(z) is missing: w = p(x | z) p(z) / q(z | x)": like - q,
+            "the posterior is missing: each draw is divided by the density that it came from": like
+            + prior,
+            "that is the divergence in closed form, the mean over all z; a weight belongs to its own z": like
+            - kl,
+            "prior and posterior have changed places": like - prior + q,
+            "log_s is the logarithm of the standard deviation, not of the variance": like
+            + prior
+            - log_normal(z, m, log_s / 2).sum(-1),
+            "a narrow q has a high density: -log_s belongs into log q, and it is missing or has the "
+            "other sign": like + prior - q - 2 * log_s.sum(-1),
+            "the normalisation of q: -log_s is missing in log q": like + prior - q - log_s.sum(-1),
+            "the prior has a normaliser too: -log(2 pi)/2 for each dimension, or leave it out of both": want
+            + math.log(2 * math.pi),
+            "the posterior has a normaliser too: -log(2 pi)/2 for each dimension, or leave it out of both": want
+            - math.log(2 * math.pi),
+            "the pixels of an image are independent: add their logarithms, do not average": pixels.mean(
+                -1
+            )
+            + prior
+            - q,
+            "the sign of the cross entropy: it is minus log p(x | z)": prior - q - like,
+            "one number for each draw and image, shape (K, B): no mean over the draws": want.mean(
                 0
             ),
-            "the factor 1/K is missing: the weights are averaged, not added": torch.logsumexp(
-                log_w, 0
-            ),
-            "that is the mean weight; its logarithm was asked for": log_w.exp().mean(0),
-            "K is the first dimension, the images are the second": torch.logsumexp(log_w, 1)
-            - math.log(2),
-            "you took the images for the samples: divide by K = 3, the number of rows": torch.logsumexp(
-                log_w, 0
+            "that is the bound already; its weights were asked for, shape (K, B)": torch.logsumexp(
+                want, 0
             )
-            - math.log(2),
-            "one number for each image: no mean over the batch": want.mean(),
-            "1/K becomes -log K, outside of the logarithm": torch.logsumexp(log_w, 0) / 3,
-            "that is the largest log-weight; the others count too": log_w.max(0).values,
+            - math.log(3),
+            "those are the weights; their logarithms were asked for": want.exp(),
         },
     )
-    close(got, want, "log of (1/K) times the sum of exp(log_w), for each column")
-    low = torch.tensor([[-800.0], [-801.0]])
-    close(number(call(answer, low)), torch.tensor([-800 + math.log((1 + math.exp(-1)) / 2)]),
-          "right for moderate weights, but exp(-800) is 0: use torch.logsumexp", rtol=1e-5)  # fmt: skip
+    close(got, want, "log p(x | z) + log p(z) - log q(z | x), each summed over its own dimensions")
+    sure = torch.tensor([[[200.0]]])
+    one = torch.zeros(1, 1)
+    close(number(call(answer, one, one[None], one, one, sure)), torch.tensor([[-200.0]]),
+          "right for moderate logits, but sigmoid(200) is 1, and the logarithm of 1 - 1 is not -200: "
+          "work with the logits", rtol=1e-5)  # fmt: skip
 
 
 @exercise("3.6")
