@@ -106,7 +106,8 @@ def reckoned(paths: object = None) -> str:
         f"[the limits](benchmarks.md). The first time is the larger of operations over that rate and bytes over that rate; the second "
         f"supposes that the T4 comes as near to its limits as the {found['card']} came to its own. It is not an upper bound: a T4 may lower its "
         f"clock when it is warm, and has smaller caches. A training step of the U-Net was not "
-        f"counted: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST."
+        f"counted: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST, in the recipe's batch, "
+        "half of the one that was timed."
     )
     head = (
         "work",

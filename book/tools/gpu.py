@@ -234,7 +234,7 @@ def runs(paths: list[Path]) -> str:
         ]
     if trainings := found.get("trainings"):
         parts += [
-            f"**Trainings.** {len(trainings)} recipes at once on one card, each cut to about two minutes and far fewer steps than "
+            f"**Trainings.** {len(trainings)} recipes at once on one card, each cut to between one and two and a half minutes and far fewer steps than "
             "planned: the bounds in nats compare with nothing. The bits of `mnist-maf` are set beside the published ones in chapter 5.",
             "",
             table(

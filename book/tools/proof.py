@@ -135,7 +135,7 @@ def exercises(paths: list[Path]) -> str:
     total = [sum(r[k] for r in rows) for k in range(1, 7)]
     rows.append(("**all**", *total, min(r[7] for r in rows)))
     head = ("chapter", "exercises", "checked", "hints", "solutions", "right answers tried")
-    return table((*head, "wrong answers tried", "fewest for one exercise"), rows)
+    return table((*head, "wrong answers tried", "fewest wrong answers for one exercise"), rows)
 
 
 # ---------------------------------------------------------------- benchmarks
@@ -217,7 +217,7 @@ WORK = {  # what is timed, from tests/benchmarks: what the tables do not say
     "other side: its evaluations of the field, and the mean of its minus log p. The `ffjord` rows and those of our own have the same weights, so with the "
     "exact trace they agree; with Hutchinson's each draws its own random signs. zuko's field has the same size, but its own weights, "
     "and so other nats. It is evaluated 42 or 49 times against 20 of ours: for `log_prob` a ratio of 0.41 to 0.48 would be equal speed "
-    "per evaluation.",
+    "per evaluation. ffjord takes 26 in 64 dimensions: there 0.77 would be equal speed.",
     "samplers": "One step of a sampler (or 20) without its network, whose answer is computed beforehand. Compare the milliseconds with those of the "
     "U-Net below, which a sampler calls in each step.",
 }

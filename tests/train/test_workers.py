@@ -19,7 +19,8 @@ from lib.train.workers import Workers, device_here, joined, lost
 
 def torchrun(n, *words):
     where = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-    return [*where, *map(str, words)]
+    # torchrun ends the others as soon as it misses one: later, so that they can say what they saw.
+    return [*where, "--monitor-interval=3", *map(str, words)]
 
 
 @pytest.fixture(scope="module")

@@ -294,7 +294,7 @@ def by_hand() -> Explorable:
         [
             Slider("slope", "slope", 0.05, 1.5, 1, 0.05),
             Slider("middle", "middle", -1, 1.5, 0, 0.05),
-            Slider("height", "height of the two steps", 0, 1, 0, 0.05),
+            Slider("height", "half-height of the two steps", 0, 1, 0, 0.05),
             Toggle("logdet", "count log dz/dx", True),
         ],
         twin=HERE / "ch01_by_hand.js",

@@ -77,7 +77,7 @@ def score_field() -> Explorable:
             f"At noise {sigma:.3f} {where}. The lowest density of the middle third is {valley:.4f} "
             f"of the highest on the line.",
             {"noise σ": f"{sigma:.3f}", "width of a bump": f"{width:.3f}",
-             "valley / top": f"{valley:.4f}", "slope of the score at 0": f"{slope:.2f}"},
+             "valley / top": f"{valley:.4f}", "slope at 0, times width²": f"{slope:.2f}"},
         )  # fmt: skip
 
     return explore(

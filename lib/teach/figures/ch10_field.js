@@ -40,7 +40,7 @@
         ] },
       ],
       alt: `At noise ${sigma.toFixed(3)} ${where}. The lowest density of the middle third is ${valley.toFixed(4)} of the highest on the line.`,
-      readouts: { "noise σ": sigma.toFixed(3), "width of a bump": width.toFixed(3), "valley / top": valley.toFixed(4), "slope of the score at 0": slope.toFixed(2) },
+      readouts: { "noise σ": sigma.toFixed(3), "width of a bump": width.toFixed(3), "valley / top": valley.toFixed(4), "slope at 0, times width²": slope.toFixed(2) },
     };
   };
 })()

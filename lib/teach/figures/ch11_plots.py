@@ -51,13 +51,13 @@ def clouds(runs: dict[str, dict[float, Tensor]], log_p: Callable) -> None:
     fig, axes = plt.subplots(len(runs), len(times), figsize=(2.2 * len(times), 2.2 * len(runs)),
                              sharex=True, sharey=True)  # fmt: skip
     line, pixels = _grid(4.0, 60)
-    for row, (name, states) in zip(axes, runs.items(), strict=True):
+    for i, (row, (name, states)) in enumerate(zip(axes, runs.items(), strict=True)):
         for ax, t in zip(row, times, strict=True):
             p = log_p(t, pixels).exp().view(60, 60).T
             ax.pcolormesh(line, line, p**0.6, cmap="Blues", vmin=0, rasterized=True)
             ax.plot(*states[t][:400].T, ".", ms=1.6, color=style.colour(1), ls="none")
-            _square(ax, 4.0, f"t = {t:g}" if row is axes[0] else "")
-            ax.set(xlabel="x1" if row is axes[-1] else "", ylabel=name if ax is row[0] else "")
+            _square(ax, 4.0, f"t = {t:g}" if i == 0 else "")
+            ax.set(xlabel="x1" if i == len(axes) - 1 else "", ylabel=name if ax is row[0] else "")
     plt.show()
 
 
