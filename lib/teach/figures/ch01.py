@@ -164,7 +164,7 @@ def parallelogram() -> Explorable:
     """A small square under a curved map, and the parallelogram that the Jacobian predicts."""
     line = np.linspace(-2.4, 2.4, 13)
     fine = np.linspace(-2.4, 2.4, 49)
-    side = np.linspace(-0.5, 0.5, 17)[:-1]  # the boundary of the unit square, 64 points
+    side = np.linspace(-0.5, 0.5, 51)[:-1]  # the boundary of the unit square, 200 points
     ring = np.concatenate([np.stack([side, side * 0 - 0.5]), np.stack([side * 0 + 0.5, side]),
                            np.stack([-side, side * 0 + 0.5]), np.stack([side * 0 - 0.5, -side])], 1)  # fmt: skip
 

@@ -5,7 +5,7 @@
   const c = f(u, v), q = 0.72 * s * Math.cos(1.2 * v), e = Math.exp(0.5 * s * Math.sin(1.1 * c[0]));
   const r = v * e * 0.55 * s * Math.cos(1.1 * c[0]) - 0.5 * s * Math.sin(c[0]);
   const J = [[1, q], [r, r * q + e]], det = J[0][0] * J[1][1] - J[0][1] * J[1][0];
-  const side = even(-0.5, 0.5, 17).slice(0, -1), ring = [];
+  const side = even(-0.5, 0.5, 51).slice(0, -1), ring = [];
   for (const t of side) ring.push([t, -0.5]);
   for (const t of side) ring.push([0.5, t]);
   for (const t of side) ring.push([-t, 0.5]);

@@ -236,7 +236,7 @@ def family_map() -> Explorable:
             if k != chosen:
                 panel.arrows([x], [y], [u], [v], -1, width=1.2)
         x, y, u, v, _, _, a, b, eq, says = arrows[chosen]
-        panel.arrows([x], [y], [u], [v], 1, width=4.0)
+        panel.arrows([x], [y], [u], [v], 1, width=2.5)
         for k, (*_, nx, ny, _a, _b, _eq, _says) in enumerate(arrows):
             panel.text(nx, ny, str(k + 1), -1, size=1.2 if k == chosen else 0.8)
         for word, (nx, ny, family) in NODES.items():

@@ -4,7 +4,7 @@
     if (k !== chosen) items.push({ t: "arrows", s: -1, x: [x], y: [y], u: [u], v: [v], w: 1.2 });
   });
   const [x, y, u, v, , , from, to, eq, says] = data.arrows[chosen];
-  items.push({ t: "arrows", s: 1, x: [x], y: [y], u: [u], v: [v], w: 4 });
+  items.push({ t: "arrows", s: 1, x: [x], y: [y], u: [u], v: [v], w: 2.5 });
   data.arrows.forEach(([, , , , nx, ny], k) =>
     items.push({ t: "text", s: -1, x: nx, y: ny, text: `${k + 1}`, align: "center", size: k === chosen ? 1.2 : 0.8 }));
   for (const [word, nx, ny, family] of data.nodes)

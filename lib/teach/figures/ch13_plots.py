@@ -91,8 +91,8 @@ def trust(
     axes[0].legend(fontsize=8.5)
     for j, (name, curve) in enumerate(widths.items()):
         h = list(curve)
-        axes[1].plot(h, [curve[k].mean for k in h], color=style.colour(j), ls=style.dash(j),
-                     marker=style.marker(j), ms=4, label=name)  # fmt: skip
+        axes[1].plot(h, [curve[k].mean for k in h], color=style.colour(j), ls=style.dash(j + 1),
+                     marker=style.marker(j + 1), ms=4, label=name)  # fmt: skip
         axes[1].fill_between(h, [curve[k].low for k in h], [curve[k].high for k in h],
                              color=style.colour(j), alpha=0.15, lw=0)  # fmt: skip
     axes[1].axhline(2, color=style.INK, ls=":", lw=1)

@@ -26,6 +26,7 @@
     (c, x, y, r) => c.rect(x - r, y - r, 2 * r, 2 * r),
     (c, x, y, r) => { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.1, y + r); c.lineTo(x - r * 1.1, y + r); c.closePath(); },
     (c, x, y, r) => { c.moveTo(x - r, y); c.lineTo(x, y - r); c.lineTo(x + r, y); c.lineTo(x, y + r); c.closePath(); },
+    (c, x, y, r) => { c.moveTo(x, y + r * 1.2); c.lineTo(x + r * 1.1, y - r); c.lineTo(x - r * 1.1, y - r); c.closePath(); },
   ];
 
   function drawPanel(cv, panel, th, big, sheets) {
@@ -102,7 +103,7 @@
       } else if (it.t === "arrows") {
         for (let i = 0; i < n; i++) {
           const ax = X(it.x[i]), ay = Y(it.y[i]), bx = X(it.x[i] + it.u[i]), by = Y(it.y[i] + it.v[i]);
-          const len = Math.hypot(bx - ax, by - ay), hd = Math.min(7, len * 0.4), th2 = Math.atan2(by - ay, bx - ax);
+          const len = Math.hypot(bx - ax, by - ay), hd = Math.min(5 + 2 * c.lineWidth, len * 0.4), th2 = Math.atan2(by - ay, bx - ax);
           c.beginPath(); c.moveTo(ax, ay); c.lineTo(bx, by); c.stroke();
           c.beginPath(); c.moveTo(bx, by);
           c.lineTo(bx - hd * Math.cos(th2 - 0.45), by - hd * Math.sin(th2 - 0.45));
