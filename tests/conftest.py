@@ -1,5 +1,7 @@
 """Fixtures that every test may use."""
 
+import os
+
 import pytest
 import torch
 
@@ -10,11 +12,15 @@ torch.backends.cudnn.allow_tf32 = (
 )
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+if os.environ.get("BOOK_STANDIN") == "1":
+    from tests.standin import install
+
+    DEVICES.append(install().type)
 
 
 @pytest.fixture(params=DEVICES)
 def device(request) -> torch.device:
-    """The CPU always, and the GPU where there is one."""
+    """The CPU always, the GPU where there is one, and the stand-in for one with BOOK_STANDIN=1."""
     return torch.device(request.param)
 
 
