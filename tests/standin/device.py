@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils import backend_registration
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "card"
 OFFSET = "BOOK_STANDIN_SEED"  # environment variable: another number gives other random numbers
@@ -93,43 +93,56 @@ SEEDED = names("randperm", "normal", "multinomial", "bernoulli", "bernoulli_", "
 MATHS = 0  # the only way of attention that every device has, among torch's _fused_sdp_choice
 
 
-def mixed(name: str) -> RuntimeError:
-    return RuntimeError(
-        "Expected all tensors to be on the same device, but found at least two devices, "
-        f"{NAME}:0 and cpu! ({name})"
+class Traits(NamedTuple):
+    """What has to be known of an operation, looked up once."""
+
+    copies: bool
+    indexed: bool
+    number_allowed: bool  # may a 0-dim tensor of the processor stand for a number?
+    changes: bool  # its first argument
+    seeded: bool
+    reads: bool
+
+
+@lru_cache(None)
+def traits(op) -> Traits:
+    group = op.overloadpacket
+    return Traits(
+        copies=group in COPIES,
+        indexed=group in INDEXED,
+        number_allowed=group in FILLS | INDEXED or torch.Tag.pointwise in op.tags,
+        changes=op._schema.is_mutable,
+        seeded=group in SEEDED or torch.Tag.nondeterministic_seeded in op.tags,
+        reads=group in READS,
     )
 
 
-def refuse_mixes(op, args: tuple, kwargs: dict) -> None:
-    """What CUDA refuses: tensors of the processor, but for numbers (0-dim) and indices into a card's tensor."""
-    group = op.overloadpacket
-    if group in COPIES:
+def refuse_mixes(op, args: tuple, kwargs: dict, others: list[torch.Tensor]) -> None:
+    """What CUDA refuses: others' tensors, but for numbers (0-dim) and indices into a card's tensor."""
+    of = traits(op)
+    if of.copies:
         return
-    leaves = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-    others = [t for t in leaves if not isinstance(t, OnCard)]
-    if group in INDEXED:
+    if of.indexed:
         if not isinstance(args[0], OnCard):
             raise RuntimeError(
                 "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
             )
-        others = [t for t in args[2:3] if isinstance(t, torch.Tensor) and not isinstance(t, OnCard)]
-    number_allowed = group in FILLS | INDEXED or torch.Tag.pointwise in op.tags
+        others = [t for t in others if len(args) > 2 and t is args[2]]
     for t in others:
-        into = op._schema.is_mutable and t is args[0] or t is kwargs.get("out")
-        if t.dim() or into or not number_allowed:
-            raise mixed(op.name())
-
-
-def generator_of_the_processor(args: tuple, kwargs: dict) -> bool:
-    return any(isinstance(g, torch.Generator) for g in (*args, *kwargs.values()))
+        into = of.changes and t is args[0] or t is kwargs.get("out")
+        if t.dim() or into or not of.number_allowed:
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, "
+                f"{NAME}:0 and cpu! ({op.name()})"
+            )
 
 
 def call(op, args: tuple, kwargs: dict) -> Any:
     """The operation on the processor; random numbers come from the card's stream."""
-    if generator_of_the_processor(args, kwargs):
-        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
-    if torch.Tag.nondeterministic_seeded not in op.tags and op.overloadpacket not in SEEDED:
+    if not traits(op).seeded:
         return op(*args, **kwargs)
+    if any(isinstance(g, torch.Generator) for g in (*args, *kwargs.values())):
+        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
     before = torch.default_generator.get_state()
     torch.default_generator.set_state(stream.get_state())
     try:
@@ -141,33 +154,42 @@ def call(op, args: tuple, kwargs: dict) -> Any:
 
 def run(op, args: tuple, kwargs: dict) -> Any:
     """One operation with at least one tensor of the stand-in among its arguments."""
-    group = op.overloadpacket
-    refuse_mixes(op, args, kwargs)
-    if group is aten._fused_sdp_choice:
+    owners: dict[int, OnCard] = {}
+    others: list[torch.Tensor] = []
+
+    def plain(x):  # torch's own tree_map takes longer than most operations
+        if type(x) is OnCard:
+            owners[id(x.raw)] = x
+            return x.raw
+        if isinstance(x, list | tuple):
+            return [plain(y) for y in x]
+        if isinstance(x, torch.Tensor):
+            others.append(x)
+        return x
+
+    def wrapped(x):
+        if isinstance(x, list | tuple):
+            return type(x)([wrapped(y) for y in x])
+        if not isinstance(x, torch.Tensor):
+            return x
+        if (owner := owners.get(id(x))) is None:
+            return OnCard(x)
+        if owner.shape != x.shape or owner.stride() != x.stride():  # squeeze_, out=...
+            torch.Tensor.data.__set__(owner, OnCard(x))
+        return owner
+
+    there, named = [plain(x) for x in args], {k: plain(x) for k, x in kwargs.items()}
+    if others:
+        refuse_mixes(op, args, kwargs, others)
+    if op is aten._fused_sdp_choice.default:
         return MATHS
-    owners = {id(t.raw): t for t in tree_leaves((args, kwargs)) if isinstance(t, OnCard)}
-    plain, named = tree_map(lambda t: t.raw if isinstance(t, OnCard) else t, (args, kwargs))
     to_card = True
     if named.get("device") is not None:
         to_card, named["device"] = named["device"].type == NAME, torch.device("cpu")
-        if group is aten._to_copy and not to_card:
-            named["non_blocking"] = False
-    if group is aten.copy_:
-        to_card = isinstance(args[0], OnCard)
-    out = call(op, plain, named)
-    if not to_card or group in READS:
-        return out if group is not aten.copy_ else args[0]
-
-    def wrapped(t):
-        if not isinstance(t, torch.Tensor):
-            return t
-        if (owner := owners.get(id(t))) is None:
-            return OnCard(t)
-        if owner.shape != t.shape or owner.stride() != t.stride():  # squeeze_, out=...
-            torch.Tensor.data.__set__(owner, OnCard(t))
-        return owner
-
-    return tree_map(wrapped, out)
+    if op is aten.copy_.default and type(args[0]) is not OnCard:
+        to_card = False
+    out = call(op, there, named)
+    return wrapped(out) if to_card and not traits(op).reads else out
 
 
 def factory(op) -> Callable:
