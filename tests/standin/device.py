@@ -65,6 +65,9 @@ class OnCard(torch.Tensor):
     def __reduce_ex__(self, protocol: int):
         raise TypeError("the stand-in's tensors cannot be pickled: bring them to the CPU first")
 
+    def __format__(self, spec: str) -> str:  # torch's own refuses every subclass
+        return format(self.detach().cpu(), spec)
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
