@@ -17,7 +17,6 @@ if os.environ.get("BOOK_STANDIN") == "1":
 
     DEVICES.append(install().type)
     LIMITS = {  # what torch says, and what it comes from
-        "getNewGenerator": "the stand-in has one stream of random numbers, and no generators of its own",
         "Autocast": "the stand-in has no autocast",
     }
 

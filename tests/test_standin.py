@@ -9,9 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call, jacfwd, jacrev, vmap
+from torch.utils import backend_registration
 from torch.utils.checkpoint import checkpoint
 
 from tests.standin import OFFSET, install
+
+if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+    pytest.skip("this torch has no backends in Python", allow_module_level=True)
 
 CARD = install()
 SAME = "Expected all tensors to be on the same device"
@@ -92,6 +96,18 @@ def test_a_generator_of_the_processor_is_refused():
     for draw in draws:
         with pytest.raises(RuntimeError, match="'card' device type for generator but found 'cpu'"):
             draw()
+
+
+def test_a_generator_of_its_own():
+    own = lambda seed: torch.Generator(CARD).manual_seed(seed)
+    draw = lambda g: torch.randn(9, generator=g, device=g.device).cpu()
+    assert own(1).device.type == CARD.type and isinstance(own(1), torch.Generator)
+    assert torch.equal(draw(own(1)), draw(own(1))) and not torch.equal(draw(own(1)), draw(own(2)))
+    assert not torch.equal(draw(own(1)), draw(torch.Generator().manual_seed(1)))
+    assert torch.Generator().device.type == "cpu"
+    before = torch.get_rng_state()
+    draw(own(1))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 DRAWS = {

@@ -20,7 +20,35 @@ NAME = "card"
 OFFSET = "BOOK_STANDIN_SEED"  # environment variable: another number gives other random numbers
 aten = torch.ops.aten
 stream = torch.Generator()  # the card's own random numbers
+OnProcessor = torch.Generator
+MARK = 2**48  # the seeds of the card's own generators are larger: C++ hands on nothing else of them
 libraries: list[torch.library.Library] = []  # a registration lives as long as its library
+
+
+class OwnGenerator(OnProcessor):
+    """What `torch.Generator("card")` gives."""
+
+    device = property(lambda self: torch.device(NAME, 0))
+
+    def __init__(self):
+        self.manual_seed(0)
+
+    def manual_seed(self, seed: int) -> OwnGenerator:
+        super().manual_seed(MARK + shifted(seed))
+        return self
+
+
+class _Generators(type):
+    def __call__(cls, device="cpu"):
+        here = torch.device(device).type == NAME
+        return OwnGenerator() if here else OnProcessor(device)
+
+    def __instancecheck__(cls, other) -> bool:
+        return isinstance(other, OnProcessor)
+
+
+class Generator(metaclass=_Generators):
+    """Stands in for `torch.Generator`: torch asks C++ for a generator of the spare backend, and gets none."""
 
 
 class OnCard(torch.Tensor):
@@ -144,8 +172,10 @@ def call(op, args: tuple, kwargs: dict) -> Any:
     """The operation on the processor; random numbers come from the card's stream."""
     if not traits(op).seeded:
         return op(*args, **kwargs)
-    if any(isinstance(g, torch.Generator) for g in (*args, *kwargs.values())):
-        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
+    if given := [g for g in (*args, *kwargs.values()) if isinstance(g, OnProcessor)]:
+        if given[0].initial_seed() < MARK:
+            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
+        return op(*args, **kwargs)
     before = torch.default_generator.get_state()
     torch.default_generator.set_state(stream.get_state())
     try:
@@ -219,6 +249,11 @@ FACTORIES = (
 ).split()
 
 
+def shifted(seed: int) -> int:
+    """The seed of another stream than the processor's."""
+    return (seed + 7_919 * (1 + int(os.environ.get(OFFSET, "0")))) % MARK
+
+
 class Module:
     """What torch asks of `torch.card`."""
 
@@ -238,7 +273,7 @@ class Module:
     @staticmethod
     def manual_seed_all(seed: int) -> None:
         """Called by `torch.manual_seed`."""
-        stream.manual_seed((seed + 7_919 * (1 + int(os.environ.get(OFFSET, "0")))) % 2**63)
+        stream.manual_seed(shifted(seed))
 
     class device:  # noqa: N801 -- torch's name for it
         def __init__(self, device):
@@ -266,5 +301,6 @@ def install() -> torch.device:
         libraries[0].impl(aten._copy_from.default, copy_from, "PrivateUse1")
         zeros = factory(aten.zeros.default)  # asked for by forward-mode derivatives
         libraries[0].impl(aten._efficientzerotensor.default, zeros, "PrivateUse1")
+        torch.Generator = Generator
         Module.manual_seed_all(torch.initial_seed())
     return torch.device(NAME)
