@@ -1,6 +1,7 @@
 """The stand-in for a card is as strict as CUDA, computes what the processor does, and draws other numbers."""
 
 import copy
+import json
 import runpy
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from torch.func import functional_call, jacfwd, jacrev, vmap
 from torch.utils import backend_registration
 from torch.utils.checkpoint import checkpoint
 
+from tests.mutants.forks import fork
 from tests.standin import OFFSET, install
+from tests.standin.__main__ import chapter
 
 if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
     pytest.skip("this torch has no backends in Python", allow_module_level=True)
@@ -227,3 +230,20 @@ def test_the_fixture_gives_it_when_asked(monkeypatch):
         return runpy.run_path(str(Path(__file__).parent / "conftest.py"))["DEVICES"]
 
     assert "card" in devices("1") and "card" not in devices("0")
+
+
+@pytest.mark.parametrize("there, said", [("'cpu'", SAME), ("session.device", "")])
+def test_a_chapter_that_mixes_devices_is_found(there, said, tmp_path):
+    """In a fork, as the command does it: a chapter changes the environment and torch's state."""
+    code = [
+        "import torch; from lib.teach import setup; session = setup()",
+        f"print((torch.ones(2, device=session.device) + torch.ones(2, device={there})).sum().item())",
+    ]
+    cells = [
+        {"cell_type": "code", "id": c[:3], "metadata": {}, "source": c, "outputs": []} for c in code
+    ]
+    path = tmp_path / "09_small.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    how, (wrong, prints) = fork(lambda: chapter(path, "quick", 0), 60)
+    assert how == "done" and "card · quick" in prints
+    assert said in wrong and ("cell 2" in wrong) == bool(said) and ("4.0" in prints) != bool(said)
