@@ -209,6 +209,11 @@ def test_changes_in_place_and_views():
         return leaf.grad.cpu()
 
     assert torch.equal(gradient(CARD), gradient("cpu"))
+    x = card(3).requires_grad_()
+    y = x.exp()
+    y.data.zero_()  # what autograd does not see, it does not refuse
+    y.sum().backward()
+    assert torch.equal(x.grad.cpu(), torch.zeros(3))
     x = card(2, 1)
     assert x.squeeze_().shape == x.cpu().shape == (2,)
 

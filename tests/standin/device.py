@@ -76,7 +76,7 @@ class OnCard(torch.Tensor):
 
     @property
     def data(self) -> torch.Tensor:
-        return self.detach()
+        return OnCard(self.raw)  # unlike `detach`, changes of it are hidden from autograd
 
     @data.setter
     def data(self, new: torch.Tensor) -> None:
@@ -218,7 +218,8 @@ def run(op, args: tuple, kwargs: dict) -> Any:
         return MATHS
     to_card = True
     if named.get("device") is not None:
-        to_card, named["device"] = named["device"].type == NAME, torch.device("cpu")
+        to_card = named["device"].type == NAME
+        named["device"] = torch.device("cpu") if to_card else named["device"]
     if op is aten.copy_.default and type(args[0]) is not OnCard:
         to_card = False
     out = call(op, there, named)
