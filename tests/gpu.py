@@ -100,9 +100,11 @@ def chapters(jobs: int) -> int:
     sys.path.insert(0, str(ROOT / "book" / "tools"))
     os.environ["BOOK_JOBS"] = str(jobs)
     from execute import Job, execute
+    from gpu import on_the_card
     from notebooks import chapters as all_chapters
     from notebooks import read
 
+    moved = [p.stem for p in all_chapters() if on_the_card(p)]
     jobs = [Job(p.stem, read(p), cell_seconds=300) for p in all_chapters()]
     execute(jobs, lambda job: print(f"{job.name}: {job.seconds:.0f} s {job.error}", flush=True))
     found = {}
@@ -110,6 +112,7 @@ def chapters(jobs: int) -> int:
         cells = job.about.get("cells", {})
         slow = {k: s for k, s in sorted(cells.items(), key=lambda kv: -kv[1]) if s >= 3}
         found[job.name] = {"seconds": round(job.seconds, 1), "slow cells": slow}
+        found[job.name]["on the card"] = job.name in moved
         if job.error:
             found[job.name]["error"] = job.error.splitlines()[-1]
     store("chapters", found)

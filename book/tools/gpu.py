@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from notebooks import code, read
 from proof import compared, missing, results, table, title
 
 TASKS = ("forward", "train")
@@ -215,8 +216,7 @@ def runs(paths: list[Path]) -> str:
         whole = len(chapters) - len(wrong)
         parts += [
             f"**Chapters.** {whole} of {len(chapters)} ran in full mode from the first cell to the last, several at a time, "
-            "on the machine that has the card. No chapter moves its models to the card: they are small, and stay on the machine's processor. "
-            "So these seconds are a processor's, with the sizes of full mode.",
+            f"on the machine that has the card. {_where(paths, chapters)}",
             "",
             table(
                 ("chapter", "seconds", "its slowest cell, s", "error"),
@@ -251,6 +251,30 @@ def runs(paths: list[Path]) -> str:
             "",
         ]
     return "\n".join(parts)
+
+
+def _where(paths: list[Path], ran: dict) -> str:
+    """Which chapters computed on the card in that run, and which do by now."""
+    number = lambda name: str(int(name[:2]))
+    then = [number(p.stem) for p in paths if ran.get(p.stem, {}).get("on the card")]
+    now = [number(p.stem) for p in paths if on_the_card(p)]
+    if then:
+        said = (
+            f"Chapters that draw or train networks on images ({', '.join(then)}) did that on the card; the other models are "
+            "small, and stay on the machine's processor."
+        )
+    else:
+        said = "No chapter moved its models to the card in this run, so these seconds are a processor's, with the sizes of full mode."
+    if more := [n for n in now if n not in then]:
+        said += (
+            f" By now chapters {', '.join(more)} do, where there is a card; none has run them yet."
+        )
+    return said
+
+
+def on_the_card(path: Path) -> bool:
+    """Whether a chapter puts anything on the device that `setup()` has chosen."""
+    return any("session.device" in code(c) for c in read(path)["cells"] if c["cell_type"] == "code")
 
 
 def _came(metrics: dict) -> str:

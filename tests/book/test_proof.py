@@ -271,6 +271,16 @@ def test_runs_may_have_any_of_their_parts(monkeypatch):
     assert first[1:] == ["9", "below 3", "KeyError: 1"] and second[1:] == ["9", "8", ""]
 
 
+def test_the_page_says_which_chapters_computed_on_the_card(monkeypatch):
+    now = [str(int(p.stem[:2])) for p in CHAPTERS if "session.device" in p.read_text("utf8")]
+    assert {"9", "11", "12"} <= set(now)
+    said = lambda moved: gpu._where(CHAPTERS, {p.stem: {"on the card": moved} for p in CHAPTERS})
+    assert "No chapter moved its models to the card in this run" in said(False)
+    assert f"By now chapters {', '.join(now)} do" in said(False)
+    every = ", ".join(str(int(p.stem[:2])) for p in CHAPTERS)
+    assert f"on images ({every}) did that on the card" in said(True) and "By now" not in said(True)
+
+
 def test_the_shares_that_were_stored_are_rates_over_limits():
     found = proof.results("limits.json")
     if found is None:

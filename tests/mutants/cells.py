@@ -60,6 +60,8 @@ class Run:
     def __init__(self, nb: dict):
         self.cells, self.space = nb["cells"], {"__name__": "__main__"}
         self.space["display"] = lambda *a, **k: None
+        self.error: Exception | None = None  # the last one, with its traceback
+        self.prints: list[str] = []  # of each cell that ran
 
     def cell(self, k: int, changed: ast.Module | None = None) -> dict[str, Any] | None:
         """Execute cell k; say what went wrong, if something did."""
@@ -72,7 +74,8 @@ class Run:
             try:
                 exec(compile(tree, f"<cell {k}>", "exec"), self.space)
             except Exception as error:
-                failed = f"{type(error).__name__}: {error}"
+                failed, self.error = f"{type(error).__name__}: {error}", error
+        self.prints.append(out.getvalue())
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
         if "raises-exception" in tags(cell):

@@ -40,7 +40,7 @@ def strips(rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) 
     )
     for line, (name, pictures) in zip(axes.reshape(len(rows), -1), rows, strict=True):
         for ax, picture in zip(line, pictures, strict=True):
-            image = picture.detach().float().reshape(picture.shape[-3:])
+            image = picture.detach().cpu().float().reshape(picture.shape[-3:])
             if len(image) == 3:
                 ax.imshow((image.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1))
                 ax.set(xticks=[], yticks=[])

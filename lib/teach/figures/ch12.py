@@ -80,10 +80,11 @@ def reading(model, text: str, t: float, draws: int = 8) -> tuple[Tensor, Tensor]
     (draws, 3, 32, 32) in [0, 1] and (words, h, w): the mean over the layers with most places,
     over heads, noises and pictures; each map is divided by its mean.
     """
-    images = draw(model, [text] * draws, start=_noise(draws, 2))
-    z, tokens = model.encode(2 * images - 1), encode_captions([text] * draws)
+    device = model.shift.device
+    images = draw(model, [text] * draws, start=_noise(draws, 2).to(device))
+    z, tokens = model.encode(2 * images - 1), encode_captions([text] * draws, device=device)
     schedule, net = model.denoiser.schedule, model.denoiser.net
-    z_t = schedule.alpha(t) * z + schedule.sigma(t) * _noise(draws, 3)
+    z_t = schedule.alpha(t) * z + schedule.sigma(t) * _noise(draws, 3).to(device)
     seen: list[Tensor] = []
     layers = [m for m in net.modules() if isinstance(m, CrossAttention)]
     read = lambda m, given, _: seen.append(m.weights(*given).mean((0, 1)))  # noqa: E731
@@ -94,7 +95,8 @@ def reading(model, text: str, t: float, draws: int = 8) -> tuple[Tensor, Tensor]
     places = max(len(w) for w in seen)
     maps = torch.stack([w for w in seen if len(w) == places]).mean(0).T[: len(text.split())]
     side = math.isqrt(places)
-    return images, (maps / maps.mean(1, keepdim=True)).view(-1, side, side)
+    maps = (maps / maps.mean(1, keepdim=True)).view(-1, side, side)
+    return images.cpu(), maps.cpu()
 
 
 def _noise(n: int, seed: int) -> Tensor:
