@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# torch 2.2 has it under another name.
+is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
+
 
 def sum_dims(x: Tensor) -> Tensor:
     """Sum everything but the batch dimension: (B, ...) -> (B,).
@@ -152,7 +155,7 @@ def can_look(x: Tensor) -> bool:
     >>> can_look(torch.ones(2))
     True
     """
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and not is_compiling()
 
 
 def check_indices(k: Tensor, count: int, name: str) -> Tensor:

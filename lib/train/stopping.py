@@ -72,7 +72,7 @@ def memory_is_out(error: BaseException) -> bool:
     (True, False)
     """
     said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError)
         and any(text in said for text in ("out of memory", "allocate memory", "not enough memory"))
     )

@@ -174,7 +174,7 @@ def test_signals_that_are_ignored_stay_ignored_and_threads_have_none():
 # memory
 
 
-def out_after(calls, rows=0, error=torch.OutOfMemoryError):
+def out_after(calls, rows=0, error=torch.cuda.OutOfMemoryError):
     def spoil(call, x):
         if call > calls and len(x) > rows:
             raise error("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -182,7 +182,7 @@ def out_after(calls, rows=0, error=torch.OutOfMemoryError):
     return spoil
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, RuntimeError, MemoryError])
 def test_out_of_memory_says_what_helps_and_goes_on_in_parts(error, tmp_path):
     path = tmp_path / "run.pt"
     whole = train(Mean(), tmp_path / "whole.pt")

@@ -38,7 +38,7 @@ def through_time(log_p: Callable, times: Sequence[float], path: Tensor) -> None:
     for ax, t in zip(axes, times, strict=True):
         _density(ax, lambda x, t=t: log_p(t, x), 4.0)
         k = round(t * (len(path) - 1))
-        ax.plot(*path[: k + 1].permute(2, 0, 1), color="white", ls="-", lw=0.9, alpha=0.8)
+        ax.plot(*path[: k + 1].permute(2, 0, 1).numpy(), color="white", ls="-", lw=0.9, alpha=0.8)
         ax.plot(*path[k].T, "o", ms=4, color="white", mec="black", mew=0.8)
         _square(ax, 4.0)
         ax.set_title(f"t = {t:g}", fontsize=10)
