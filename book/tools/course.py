@@ -113,16 +113,16 @@ class Course:
 
     def path(self, name: str) -> str:
         """A short path as a list, with minutes."""
-        rows, total = [], 0.0
+        rows, total = [], 0
         for n in self.about:
             stops = self.stops(n, name)
             if not stops:
                 continue
-            spent = sum(m for _, m in stops)
+            spent = round(sum(m for _, m in stops))  # the total is that of the printed numbers
             total += spent
             what = "all of it" if stops[0][0] == "" else ", ".join(f"*{s}*" for s, _ in stops)
-            rows.append(f"- {self.link(n)}: {what} ({spent:.0f} minutes)")
-        return "\n".join([*rows, "", f"Together {total:.0f} minutes."])
+            rows.append(f"- {self.link(n)}: {what} ({spent} minutes)")
+        return "\n".join([*rows, "", f"Together {total} minutes."])
 
     def weeks(self) -> str:
         """The twelve weeks as a table."""

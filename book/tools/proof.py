@@ -140,7 +140,7 @@ def exercises(paths: list[Path]) -> str:
 
 # ---------------------------------------------------------------- benchmarks
 
-LEFT, WIDE, STEP, SHAPES = 264, 684, 17, "circle square triangle diamond".split()
+LEFT, WIDE, STEP, SHAPES = 296, 716, 17, "circle square triangle diamond".split()
 
 
 def _mark(shape: str, x: float, y: float) -> str:
