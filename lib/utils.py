@@ -24,7 +24,7 @@ def expand_as_batch(t: Tensor | float, x: Tensor) -> Tensor:
     >>> expand_as_batch(torch.tensor([1.0, 2.0]), torch.ones(2, 3, 4)).shape
     torch.Size([2, 1, 1])
     """
-    t = t.to(x) if isinstance(t, Tensor) else x.new_tensor(t)
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if t.ndim == 0:
         return t
     if t.ndim != 1 or len(t) not in (1, len(x)):
