@@ -6,7 +6,9 @@ A fault in `lib` is shown to the tests that enter its function: those of the mod
 then others, the quick ones first, up to --budget seconds. A fault in a chapter is caught by a check
 cell (`verify`, a stored print) or by an exception. What survives is printed; `equivalent.yml` lists
 faults that change nothing that is promised, each with its reason. A run over everything writes
-book/results/mutants.json. The first run notes which test enters which function (some minutes).
+book/results/mutants.json. The first run notes which test enters which function (some minutes). Modules and
+chapters are done in `--jobs` processes at once. What survived is read by a person: `--recount` plants nothing
+and counts again, with the reasons that `equivalent.yml` has got since.
 """
 
 from __future__ import annotations
@@ -107,6 +109,14 @@ def share(rows: dict[str, dict]) -> str:
     return f"{caught} of {real} caught ({caught / max(1, real):.1%})"
 
 
+def recount(rows: dict[str, dict], reasons: dict[str, str]) -> None:
+    """Take what has a reason by now out of the survivors."""
+    for counts in rows.values():
+        excused = [f for f in counts["survived"] if f in reasons]
+        counts["equivalent"] += len(excused)
+        counts["survived"] = [f for f in counts["survived"] if f not in reasons]
+
+
 def say(line: str) -> None:
     print(line, flush=True)
 
@@ -151,6 +161,12 @@ def at_once(tasks: dict[str, Callable[[], tuple]], jobs: int) -> dict[str, tuple
     return {name: tuple(found) for name, (_, found) in zip(tasks, how, strict=True)}
 
 
+def store(results: dict) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf8")
+    say(f"written to {RESULTS.relative_to(ROOT)}")
+
+
 def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     ask.add_argument("--only", default="", help="files of lib (patterns), numbers of chapters")
@@ -161,7 +177,15 @@ def main() -> int:
         "--jobs", type=int, default=os.cpu_count(), help="modules and chapters at once"
     )
     ask.add_argument("--budget", type=float, default=20.0, help="seconds of tests for a fault")
+    ask.add_argument("--recount", action="store_true", help="only read equivalent.yml again")
     ask = ask.parse_args()
+    if ask.recount:
+        found = json.loads(RESULTS.read_text("utf8"))
+        for part in ("lib", "chapters"):
+            recount(found[part], equivalents())
+            say(f"{part}: {share(found[part])}")
+        store(found)
+        return 0
     words = ask.only.split()
     names = [n for n in modules() if not words or any(fnmatch(n, w) for w in words)]
     some = [w.zfill(2) for w in words if w.isdigit()]
@@ -192,10 +216,7 @@ def main() -> int:
             **{"seed": ask.seed, "sample": ask.sample, "cells": ask.cells, "budget": ask.budget},
             "versions": {"python": platform.python_version(), **versions},
         }
-        results = about | {"lib": in_lib, "chapters": in_cells, "faults": every}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf8")
-        say(f"written to {RESULTS.relative_to(ROOT)}")
+        store(about | {"lib": in_lib, "chapters": in_cells, "faults": every})
     return 1 if any(r["survived"] for r in [*in_lib.values(), *in_cells.values()]) else 0
 
 
