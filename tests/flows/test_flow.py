@@ -14,7 +14,7 @@ MIXTURE = torch.distributions.MixtureSameFamily(
 
 
 def train(flow, x, steps, lr):
-    opt = torch.optim.Adam(flow.parameters(), lr, fused=True)
+    opt = torch.optim.Adam(flow.parameters(), lr)
     for step in range(steps):
         opt.param_groups[0]["lr"] = lr * (1 - step / steps)
         opt.zero_grad()
