@@ -255,6 +255,9 @@ def main(count: int) -> None:
             "a new edition pulled over saved work: the students' cells and outputs kept\n",
             flush=True,
         )
+        print(
+            f"{sum(s.reloads for s in students)} pages said that the hub does not answer, and were loaded again"
+        )
 
 
 if __name__ == "__main__":

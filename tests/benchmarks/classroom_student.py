@@ -23,6 +23,7 @@ class Student:
         self.home = f"{self.base}/user/{name}"
         self.http = requests.Session()
         self.took: dict[str, float] = {}
+        self.reloads = 0  # of a page that said the hub does not answer
         self.kernel, self.socket, self.session = "", None, uuid.uuid4().hex
 
     # ------------------------------------------------------------------ pages and interfaces
@@ -71,6 +72,10 @@ class Student:
                 continue
             if page.ok and urlsplit(page.url).path == f"/user/{self.name}/git-pull":
                 break
+            if page.status_code == 500 and "Failed to connect to Hub API" in page.text:
+                self.reloads += 1  # a hub that is too busy to answer within 20 s: the page says so
+                time.sleep(1)
+                continue
             assert page.status_code in (200, 424, 503), (
                 f"{self.name}: {page.url} {page.status_code}"
             )
