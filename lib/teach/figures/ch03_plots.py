@@ -71,7 +71,7 @@ def diagram() -> None:
     ax.annotate("", (3.1, 1.5), (3.1, 0.75), arrowprops={
         "arrowstyle": "-|>", "color": style.colour(1), "ls": "--", "lw": 2})  # fmt: skip
     ax.text(5.6, 1.05, "gradient", color=style.colour(1), ha="center")
-    ax.text(4.65, 2.8, "no gradient", fontsize=9, va="center", ha="right")
+    ax.text(4.0, 2.75, "no gradient", fontsize=9, va="center", ha="right")
     ax.set(xlim=(-0.3, 9.9), ylim=(-0.2, 3.8))
     ax.axis("off")
     plt.show()
