@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from .faults import Fault, planted
 from .forks import ROOT, Planted, fork
 
-FOLDERS = ("data", "diffusion", "flows", "ode", "vae", "results", "weights")
+FOLDERS = ("data", "diffusion", "flows", "ode", "vae", "results", "weights", "fuzz")
 OPTIONS = ["-q", "-x", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
 OPTIONS += ["-p", "no:nbval", "-W", "ignore"]
 PATIENCE = 900  # seconds for one file of tests, when the map is made
@@ -33,6 +35,23 @@ def digest(*files: Path) -> str:
     for file in files:
         h.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
     return h.hexdigest()[:16]
+
+
+def names(tree: ast.AST, prefix: str) -> Iterator[str]:
+    """Every function and class of a text, by its qualified name."""
+    for node in ast.iter_child_nodes(tree):
+        inside = prefix
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inside = f"{prefix}.{node.name}"
+            yield inside
+        yield from names(node, inside)
+
+
+def functions() -> str:
+    """Changes when a function of `lib` comes, goes, or moves: then the map is made anew."""
+    files = sorted((ROOT / "lib").rglob("*.py"))
+    found = [n for f in files for n in names(ast.parse(f.read_text("utf8")), str(f))]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:8]
 
 
 class Recorder:
@@ -97,10 +116,11 @@ class Suite:
         folder.mkdir(parents=True, exist_ok=True)
         self.tests: dict[str, dict] = {}
         self.files: dict[str, str] = {}
+        lib = functions()
         for file in test_files():
             name = str(file.relative_to(ROOT))
             self.files[name] = digest(file)
-            kept = folder / f"{name.replace('/', '.')}.{self.files[name]}.json"
+            kept = folder / f"{name.replace('/', '.')}.{self.files[name]}.{lib}.json"
             if not kept.exists():
                 start = time.monotonic()
                 found = self._record(name)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.ode import ORDER, STEPS, SolverError, solve, solve_adaptive
+from lib.ode.solvers import initial_step, step_factor
 
 # field, exact solution from x at t0 to t
 PROBLEMS = {
@@ -126,6 +127,29 @@ def test_not_finite_is_our_error_with_time_and_norm(name, run):
     with pytest.raises(SolverError, match=where) as error:
         run(field, torch.ones(3, 2, dtype=torch.float64), 0.0, 2.0)
     assert "norm" in str(error.value)
+
+
+@pytest.mark.parametrize("x0", [[0.3, -2.0], [0.0, 0.0]])
+def test_the_first_step_is_that_of_hairer(x0):
+    """Section II.4, with the slope's change divided by the trial step; from the origin the trial is 1e-6."""
+    rtol, atol = 1e-3, 1e-5
+    field = lambda t, x: torch.stack([1.5 * x[1] + t + 0.2, -0.7 * x[0] + 0.4])
+    x = torch.tensor(x0, dtype=torch.float64)
+    scale = atol + rtol * x.abs()
+    size = lambda v: math.sqrt(((v / scale) ** 2).mean())
+    k1 = field(0.0, x)
+    d0, d1 = size(x), size(k1)
+    h0 = 0.01 * d0 / d1 if d0 > 1e-5 else 1e-6
+    d2 = size((field(h0, x + h0 * k1) - k1) / h0)
+    want = min(100 * h0, (0.01 / max(d1, d2)) ** 0.2)
+    assert initial_step(field, 0.0, x, k1, 1.0, rtol, atol) == pytest.approx(want, rel=1e-9)
+
+
+def test_a_refused_step_never_grows():
+    x = torch.ones(2)
+    assert step_factor(1.0 + 1e-9, 0.0, 0.1, x) == pytest.approx(0.9)
+    assert step_factor(32.0, 0.0, 0.1, x) == pytest.approx(0.45)
+    assert step_factor(1e30, 0.0, 0.1, x) == 0.2 and step_factor(1e-30, 0.0, 0.1, x) == 10.0
 
 
 def test_mistakes_of_the_caller():

@@ -232,6 +232,18 @@ def test_diffusion_bound_approaches_log_p(device):
     assert gaps[0] > 3 * gaps[1] > 15 * gaps[2] > -0.1 and gaps[2] < 0.1, gaps
 
 
+def test_a_reconstruction_is_the_path_without_noise(monkeypatch):
+    torch.manual_seed(1)
+    model, x = small(latents=(2, 3)), torch.rand(4, 1, 4, 4).round()
+    for level in model.levels:  # a prior and a posterior that are not at the origin
+        for weight in level.parameters():
+            nn.init.normal_(weight, std=0.6)
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    state, *_ = model.infer(model.features(x))
+    want = model.likelihood.mean(model.decoder(state))
+    torch.testing.assert_close(model.reconstruct(x), want)
+
+
 def test_errors_are_one_sentence():
     model, x = small(), torch.ones(3, 1, 4, 4)
     with pytest.raises(ValueError, match="HierarchicalVAE takes no context"):

@@ -172,3 +172,9 @@ def test_errors_are_one_sentence():
     ):
         with pytest.raises(ValueError, match="got|must"):
             make()
+
+
+@pytest.mark.parametrize("make", [DiscretisedLogistic, Categorical])
+def test_levels_are_centred_for_the_encoder(make):
+    levels = torch.arange(17.0)
+    torch.testing.assert_close(make(17).centre(levels), torch.linspace(-1, 1, 17))

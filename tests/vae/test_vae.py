@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from lib.flows import Affine, Compose, LULinear, Monotone
 from lib.flows.transform import Transform
+from lib.nets import Residual
 from lib.utils import std_normal_log_prob
 from lib.vae import LinearGaussian, kl_full
 from lib.vae.likelihoods import Bernoulli, Categorical, DiscretisedLogistic, Gaussian
@@ -371,3 +372,10 @@ def test_errors_are_one_sentence():
         VAE(nn.Linear(5, 4), nn.Linear(2, 5), Bernoulli(), 2).double()(x)
     with pytest.raises(ValueError, match="divisible by 8"):
         conv_encoder((1, 28, 28), 4, halvings=3)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_residual_blocks_stand_at_every_resolution(blocks):
+    made = {"width": 4, "halvings": 2, "blocks": blocks}
+    for net in (conv_encoder((1, 8, 8), 6, **made), conv_decoder(3, (1, 8, 8), **made)):
+        assert sum(isinstance(m, Residual) for m in net.modules()) == 3 * blocks
