@@ -11,9 +11,10 @@ from recipes import planned
 
 GOAL = 10  # minutes of one card for a recipe in full mode
 T4 = {"operations": 8.1, "half": 65.0, "bytes": 320.0}  # 10^12/s in float32 and half; 10^9/s
+UNET = "U-Net, 35.8M parameters, batch 256"
 RECIPES = {  # the work of limits.json that is a step of a recipe: which one, its batch over that work's
     "RealNVP of MNIST, batch 256": ("mnist_realnvp", 1.0),
-    "U-Net, 35.8M parameters, batch 256": ("ddpm_cifar10", 0.5),
+    UNET: ("ddpm_cifar10", 0.5),
 }
 PLAIN = "RealNVP of MNIST, batch 256"
 
@@ -107,7 +108,7 @@ def reckoned(paths: object = None) -> str:
         f"supposes that the T4 comes as near to its limits as the {found['card']} came to its own. It is not an upper bound: a T4 may lower its "
         f"clock when it is warm, and has smaller caches. A training step of the U-Net was not "
         f"counted: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST, in the recipe's batch, "
-        "half of the one that was timed."
+        f"{RECIPES[UNET][1]:g} of the one that was timed."
     )
     head = (
         "work",

@@ -255,7 +255,7 @@ def test_samples_of_the_exact_denoiser_have_the_data_s_moments():
     for schedule in (VP(), VE(0.01, 30.0)):
         model = Diffusion(ExactDenoiser(MIX, schedule), 2)
         model.register_parameter("where", nn.Parameter(torch.zeros(1, dtype=F64)))
-        x = model.sample(8_000, steps=100)
+        x = model.sample(20_000, steps=200)
         mean, cov = MIX.moments()
         error = (cov.diagonal() / len(x)).sqrt()
         assert ((x.mean(0) - mean).abs() < 5 * error + 0.01).all()
