@@ -118,7 +118,8 @@ def _scaled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Divided by a power of two a number keeps its digits, and no square overflows or vanishes.
     """
     largest = torch.maximum(x.abs().max(), y.abs().max())
-    unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
+    exponent = torch.frexp(largest).exponent - 1
+    unit = torch.ldexp(torch.ones_like(largest), exponent.to(x.dtype))  # an integer one: float32
     unit = unit.clamp_min(torch.finfo(x.dtype).tiny)
     return x / unit, y / unit, unit
 

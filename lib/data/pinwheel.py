@@ -43,7 +43,13 @@ class Pinwheel(Density):
     def _log_prob(self, x):
         r = torch.linalg.vector_norm(x, dim=1) / self.scale
         blades = torch.arange(self.blades, device=x.device, dtype=x.dtype)
-        goal = torch.atan2(x[:, 1], x[:, 0])[:, None] + 2 * math.pi / self.blades * blades
+        # atan2's derivative squares x, which vanishes near the origin: in this unit it does not.
+        # At the origin any angle will do: there, by symmetry, the slope is 0.
+        unit = x.detach().abs().amax(1, keepdim=True)
+        unit = unit.clamp_min(torch.finfo(x.dtype).tiny)
+        to = torch.where(x.detach().any(1, keepdim=True), x / unit, torch.ones_like(x))
+        angle = torch.atan2(to[:, 1], to[:, 0])
+        goal = angle[:, None] + 2 * math.pi / self.blades * blades
 
         def left(a, r):
             return a - self.rate * (r * a.cos()).exp()

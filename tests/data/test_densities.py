@@ -229,6 +229,13 @@ def test_pinwheel_counts_every_preimage_in_a_fold():
     assert law.log_prob(x).item() == pytest.approx(truth, abs=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-19, 1e-22, 1e-30, 1e-42, 0.0])
+def test_score_of_the_pinwheel_near_its_middle(scale):
+    """By symmetry it is 0 in the middle. Squares of such coordinates vanish in float32."""
+    x = scale * torch.tensor([[1.0, 0.5], [-0.3, 0.2], [0.0, 1.0]])
+    assert_close(densities.pinwheel().score(x), torch.zeros(3, 2), rtol=0, atol=1e-5)
+
+
 # Noise: x_t = alpha x_0 + sigma eps
 
 
