@@ -244,7 +244,7 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.shift = nn.Linear(embedding, c_out)
-        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.skip = Pointwise(c_in, c_out) if c_in != c_out else nn.Identity()
         self.attention = Attention(c_out, heads) if heads else nn.Identity()
         self.cross = CrossAttention(c_out, heads, tokens) if heads and tokens else None
         self.dropout = dropout
@@ -257,6 +257,26 @@ class Block(nn.Module):
             h = F.dropout(h, self.dropout, self.training)
         h = self.attention(self.conv2(h).add_(self.skip(x)))
         return h if self.cross is None else self.cross(h, context)
+
+
+class Pointwise(nn.Conv2d):
+    """A 1 x 1 convolution, each pixel for itself: (B, c_in, H, W) -> (B, c_out, H, W).
+
+    What is channels_last is a matrix of pixels as it lies, and a product of matrices is quicker
+    than a convolution: for small batches torch's would first copy it into another order.
+
+    >>> Pointwise(2, 4)(torch.ones(1, 2, 8, 8)).shape
+    torch.Size([1, 4, 8, 8])
+    """
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__(c_in, c_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        pixels = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return pixels.permute(0, 3, 1, 2)
 
 
 class Down(nn.Conv2d):
