@@ -236,6 +236,13 @@ def test_score_of_the_pinwheel_near_its_middle(scale):
     assert_close(densities.pinwheel().score(x), torch.zeros(3, 2), rtol=0, atol=1e-5)
 
 
+def test_grid_of_gaussians():
+    law = densities.grid_gaussians(side=2, spacing=3.0, std=0.2)
+    corners = [[-1.5, -1.5], [1.5, -1.5], [-1.5, 1.5], [1.5, 1.5]]
+    assert law.means.tolist() == corners and law.weights.tolist() == [0.25] * 4
+    assert_close(law.covs, (0.04 * torch.eye(2, **F64)).expand(4, 2, 2))
+
+
 # Noise: x_t = alpha x_0 + sigma eps
 
 

@@ -382,6 +382,7 @@ def test_regularisers_against_quadrature(trace, device):
     flow = RegularisedFlow(Continuous(field, trace=trace, **TIGHT), 2, kinetic=3.0, jacobian=0.5)
     if trace == "hutchinson":
         flow.transform.how = flow.transform.how._replace(rtol=1e-6, atol=1e-6)
+    assert flow.costs == (0.0, 0.0)  # nothing paid yet
     torch.manual_seed(7)
     with torch.no_grad():
         loss = flow(x.expand(n, 2))
@@ -458,6 +459,9 @@ def test_context(device):
     torch.testing.assert_close(
         flow.log_prob(x[order], c[order]), flow.log_prob(x, c)[order], rtol=1e-6, atol=1e-6
     )
+    own = field.with_context(c)
+    first = field.layers[0](x) + 0.3 * field.speeds[0] + field.from_context(c)
+    torch.testing.assert_close(own.activations(torch.tensor(0.3, dtype=F64), x)[1], first.tanh())
     with pytest.raises(ValueError, match="needs a context"):
         flow.log_prob(x)
     with pytest.raises(ValueError, match="with_context"):

@@ -67,6 +67,9 @@ def test_energies_are_finite_far_away(device):
     z = torch.tensor([[100.0, -100.0], [-1e3, 1e3]], device=device, requires_grad=True)
     total = sum(energy(z).sum() for energy in ENERGIES.values())
     assert total.isfinite() and torch.autograd.grad(total, z)[0].isfinite().all()
+    for energy in ENERGIES.values():
+        one_by_one = torch.func.vmap(lambda z: energy(z[None])[0])(z)  # noqa: B023
+        torch.testing.assert_close(one_by_one, energy(z))
 
 
 def test_grid(device):
@@ -165,6 +168,11 @@ def test_leaving_the_loop_leaves_the_whole_energy(device):
     heats = [model.heat for _ in anneal(model, 10, start=0.5, batch_size=8, progress=False)]
     assert heats[0] == pytest.approx(0.4 * (0.5 + 0.5 / 6)) and heats[6:] == [0.4] * 4
     assert model.heat == 0.4
+    seen = []
+    model = ReverseKL(model.flow, lambda z: seen.append(model.heat) or U1(z))
+    model.heat = 0.4
+    [*anneal(model, 2, start=0.5, batch_size=8, progress=False)]
+    assert seen[0] == pytest.approx(0.2)  # already in the first step
     with pytest.raises(ValueError, match="above 0 and at most 1; got 0"):
         next(anneal(model, 10, start=0.0))
 

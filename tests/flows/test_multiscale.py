@@ -1,9 +1,11 @@
 """Squeeze and scales: where each number goes, the laws, and the two image flows."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from lib.flows import ActNorm, Compose, Flow, Inverse, MultiScale, Squeeze
+from lib.flows import ActNorm, AffineCoupling, Compose, Flow, Inverse, MultiScale, Squeeze
 from lib.flows.builders import glow, realnvp_images
 from lib.flows.linear import start
 from lib.train import fit
@@ -87,6 +89,23 @@ def test_image_flows_have_the_right_shapes_and_start_finite(shape, levels, devic
         assert z.shape == x.shape and z.isfinite().all()
         torch.testing.assert_close(f.from_base(z)[0], x, atol=1e-4, rtol=1e-4)
         assert sum(p.numel() // len(x) for p in f.split(z)) == z[0].numel()
+
+
+def test_what_one_coupling_leaves_the_next_one_moves():
+    """Dinh et al. (2017), figure 3: masks of one kind alternate within a level."""
+    torch.manual_seed(0)
+    kinds = []
+    for level in realnvp_images((2, 4, 4), 2, 4, 1).levels:
+        couplings = [m for m in level.transforms if isinstance(m, AffineCoupling)]
+        moved = []
+        for m in couplings:
+            for p in m.parameters():
+                p.data.add_(torch.randn_like(p))
+            x = torch.randn(1, *m.shape)
+            moved.append(m.to_base(x)[0] != x)
+        kinds += [moved[:3], moved[3:]] if len(moved) == 6 else [moved]
+    assert [len(kind) for kind in kinds] == [3, 3, 4]
+    assert all(torch.equal(a, ~b) for kind in kinds for a, b in pairwise(kind))
 
 
 def test_a_pixel_far_away_can_matter(device):

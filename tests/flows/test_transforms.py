@@ -129,6 +129,7 @@ def test_what_has_no_closed_form_says_so(device):
         Transform().from_base(x)
     with pytest.raises(TypeError, match=r"call Affine\.to_base or \.from_base"):
         Affine(2)(x)
+    assert not Transform().takes_context  # unless a subclass says so
 
 
 def test_wrong_construction():

@@ -107,6 +107,8 @@ def test_captured_tensors_are_never_lost_in_silence(problem, method):
     run = METHODS[method]
     with pytest.raises(ValueError, match=r"tensor of shape \(4, 3\).*not in params"):
         run(shifted, x, 0.0, 1.0, list(field.parameters()), steps=4).sum().backward()
+    with pytest.raises(ValueError, match="not in params"):
+        run(shifted, x, 0.0, 1.0, list(field.parameters()), steps=1).sum().backward()
     with pytest.raises(ValueError, match="params="):
         run(shifted, x, 0.0, 1.0, steps=4)
     got = run(shifted, x, 0.0, 1.0, [*field.parameters(), context], steps=50)

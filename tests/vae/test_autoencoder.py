@@ -24,6 +24,8 @@ def test_shapes_and_determinism(device):
     assert z.shape == (4, 3, 4, 2) and model.decode(z).shape == x.shape
     assert torch.equal(model.reconstruct(x), model.decode(z))
     assert model(x).shape == (4,)
+    one_by_one = torch.func.vmap(lambda x: model.features(x[None])[0])(x)  # where no value is seen
+    torch.testing.assert_close(one_by_one, model.features(x))
 
 
 def test_the_bound_against_torch_distributions():

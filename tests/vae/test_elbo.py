@@ -90,6 +90,7 @@ def test_kl_full(D, device):
     torch.testing.assert_close(got, kl_divergence(q, p))
     torch.testing.assert_close(kl_full(m1[0], C1[0], m2[0], C2[0]), got[0])
     torch.testing.assert_close(kl_full(m1, C1[0], m2[0], C2[0])[0], got[0])  # broadcasts
+    torch.testing.assert_close(kl_full(m1[0], C1[0], m2, C2[0])[0], got[0])
     x = q.sample((40_000,))
     close_to(q.log_prob(x) - p.log_prob(x), got)
     std1, std2 = m1.sin().exp(), m2.cos().exp()  # diagonal: the two closed forms agree

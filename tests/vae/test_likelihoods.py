@@ -91,9 +91,10 @@ def test_gaussian_integrates_to_one(std, device):
 def test_the_always_black_pixel():
     """Without a floor its log-density has no bound; with one it is at most -log(floor) - 0.92."""
     x = torch.zeros(1, 1)
-    raws = [-1.0, -5.0, -20.5, -80.0]  # e^-80: near the end of float32
+    raws = [2.0, -1.0, -5.0, -20.5, -80.0]  # e^-80: near the end of float32
     log_p = [Gaussian("pixel", floor=0).log_prob(x, torch.tensor([[0.0, r]])).item() for r in raws]
     assert log_p[-1] == pytest.approx(80 - 0.919, abs=0.01) and log_p == sorted(log_p)
+    assert log_p[0] == pytest.approx(-math.log(math.log1p(math.exp(2))) - 0.919, abs=1e-3)
     bound = -math.log(0.1) - 0.5 * math.log(2 * math.pi)
     floored = Gaussian("pixel", floor=0.1).log_prob(x, torch.tensor([[0.0, -5000.0]]))
     assert floored.item() == pytest.approx(bound, abs=1e-5)

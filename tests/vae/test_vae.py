@@ -337,6 +337,7 @@ def test_bounded_keeps_small_values():
 
 def test_errors_are_one_sentence():
     vae, _ = linear_vae("cpu")
+    assert not vae.takes_context
     x = torch.randn(3, 5, dtype=F64)
     for call in (vae, vae.elbo):
         with pytest.raises(ValueError, match="VAE takes no context"):
