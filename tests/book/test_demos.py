@@ -122,6 +122,7 @@ def visit(browser, server, path: str, *, javascript: bool = True):
     """A page that may ask our server alone, and what went wrong on it."""
     context = browser.new_context(viewport=SIZE, java_script_enabled=javascript)
     page, faults = context.new_page(), []
+    page.set_default_timeout(WAIT)
 
     def gate(route):
         if route.request.url.startswith((server.url(""), "data:", "blob:")):
@@ -201,7 +202,7 @@ def test_a_kernel_that_dies_says_so_and_another_takes_its_place(pooled, browser)
         "document.querySelector('#time .ex-panels').getAttribute('aria-label').includes('t = 0.62')"
     )
     os.kill(kernel_process(first).pid, signal.SIGKILL)
-    page.wait_for_selector("#notice:has-text('The kernel of this demo stopped')", timeout=60_000)
+    page.wait_for_selector("#notice:has-text('The kernel of this demo stopped')", timeout=WAIT)
     page.wait_for_function(
         f"document.querySelector('#demos')?.dataset.kernel !== '{first}'", timeout=WAIT
     )
@@ -244,7 +245,7 @@ def test_a_server_that_went_away_is_named_and_the_figure_stays(tmp_path, browser
     page, _ = visit(browser, server, "voila/render/09_denoising_diffusion.ipynb")
     page.wait_for_selector(READY, timeout=WAIT)
     server.stop()
-    page.wait_for_selector("#notice:has-text('The server does not answer')", timeout=30_000)
+    page.wait_for_selector("#notice:has-text('The server does not answer')", timeout=WAIT)
     # a figure that computes in the browser goes on
     page.evaluate("document.querySelector('figure.explorable').explorable.set({ t: 0.5 })")
     page.wait_for_function(

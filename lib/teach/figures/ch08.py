@@ -31,7 +31,8 @@ def field(t, x: torch.Tensor) -> torch.Tensor:
 @cache
 def ride() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points (STEPS + 1, POINTS, 2) from t = 0 to 1; divergence and log p of the first few."""
-    x = eight_gaussians().sample(POINTS, torch.Generator().manual_seed(0)).double()
+    draw = torch.Generator().manual_seed(0)  # in float32 whatever the page has set: one cloud
+    x = eight_gaussians().sample(POINTS, draw, dtype=torch.float32).double()
     path = solve(field, x, 0.0, 1.0, STEPS, path=True)
     few, times = path[:, :PATHS], torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
     divergence = torch.stack([exact_divergence(field, t, x)[1] for t, x in zip(times, few)])  # noqa: B905

@@ -100,7 +100,8 @@ def reading(model, text: str, t: float, draws: int = 8) -> tuple[Tensor, Tensor]
 
 
 def _noise(n: int, seed: int) -> Tensor:
-    return torch.randn(n, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 4, 8, 8, generator=generator, dtype=torch.float32)
 
 
 def spectrum(x: Tensor) -> np.ndarray:

@@ -186,7 +186,7 @@ def _best(values: list[float], better: int) -> int | None:
 
 NODES = {
     "Gaussian": (0.9, 4.6, 0), "IAF": (3.0, 4.6, 2), "MAF": (2.0, 3.5, 2), "RealNVP": (0.8, 2.5, 2),
-    "VAE": (4.6, 4.6, 1), "any flow": (4.2, 2.6, 2), "latent diffusion": (6.2, 3.2, 4),
+    "VAE": (4.2, 4.6, 1), "any flow": (4.2, 2.6, 2), "latent diffusion": (6.2, 3.2, 4),
     "hierarchical VAE": (7.0, 4.6, 1), "DDPM": (9.3, 3.8, 4), "score SDE": (9.0, 2.3, 4),
     "planar": (0.7, 0.5, 2), "residual flow": (2.3, 1.4, 3), "continuous flow": (4.6, 0.5, 3),
     "probability flow": (6.8, 1.4, 4), "DDIM": (9.3, 0.5, 4),
