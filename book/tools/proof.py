@@ -93,8 +93,11 @@ def mutants(paths: list[Path]) -> str:
         "",
     ]
     alive = [f for r in [*lib.values(), *chapters.values()] for f in r["survived"]]
+    since = found.get("since", {})  # fault -> the test that was written when it had survived
     if alive:
-        parts += ["Not caught, and not equivalent:", "", *[f"- `{f}`" for f in alive], ""]
+        later = lambda f: f"; since then `{since[f]}` catches it" if f in since else ""
+        parts += ["Not caught in that run, and not equivalent:", ""]
+        parts += [*[f"- `{f}`{later(f)}" for f in alive], ""]
     return "\n".join(parts)
 
 

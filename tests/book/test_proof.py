@@ -78,6 +78,11 @@ def test_at_least_nine_faults_of_ten_are_caught_and_the_counts_add_up():
         for name, row in rows.items():
             parts = row["caught"] + row["equivalent"] + len(row["survived"])
             assert parts == row["sampled"] <= row["possible"], name
+    alive = {f for part in ("lib", "chapters") for r in found[part].values() for f in r["survived"]}
+    for fault, test in found.get("since", {}).items():
+        assert fault in alive
+        file, name = test.split("[")[0].split("::", 1)
+        assert f"def {name.split('::')[-1]}(" in (ROOT / file).read_text(encoding="utf8")
     caught = sum(r["caught"] for r in found["lib"].values())
     real = sum(r["sampled"] - r["equivalent"] for r in found["lib"].values())
     assert caught >= 0.9 * real
