@@ -166,7 +166,7 @@ def test_attention(batch, sizes, L):
     refused(lambda: cross(x, words[:, 0]), ValueError)
 
 
-@covers(unet.UNet, unet.time_embedding, unet.Block, unet.Down, unet.Up)
+@covers(unet.UNet, unet.time_embedding, unet.Block, unet.Pointwise, unet.Down, unet.Up)
 @given(
     batches((1.0, 0.0, 1e-30, 1e3), most=2),
     st.sampled_from(["none", "classes", "features", "tokens"]),
@@ -202,6 +202,7 @@ def test_unet(batch, kind, patch, sines):
         apart(block, batch.draw(2, 2, 2), batch.draw(4), slack=100)
         e = batch.draw(4)
         apart(unet.Down(2).to(batch.dtype), batch.draw(2, 4, 4), e)
+        apart(unet.Pointwise(2, 3).to(batch.dtype), batch.draw(2, 4, 4))
         assert unet.Up(2).to(batch.dtype)(batch.draw(2, 2, 2), e).shape == (batch.rows, 2, 4, 4)
         finite(apart(lambda t: unet.time_embedding(t, 6), batch.draw()))
     refused(lambda: net(x[:, :, 1:], t, c), ValueError)
