@@ -231,12 +231,10 @@ class Run:
             raise ValueError(
                 f"{path} belongs to another model than this {name}: {error}"
             ) from error
-        for (
-            p,
-            moments,
-        ) in self.opt.state.items():  # fused Adam on a processor reads memory as it lies
-            both = [k for k in moments if k != "step"]
-            moments |= {k: torch.empty_like(p).copy_(moments[k]) for k in both}
+        # fused Adam on a processor pairs numbers by their place in memory: moments lie as weights do
+        for p, moments in self.opt.state.items():
+            for k in moments.keys() - {"step"}:
+                moments[k] = torch.empty_like(p).copy_(moments[k])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.step, self.stale = state["step"], state["stale"]

@@ -54,13 +54,8 @@ def gap_of_a_gaussian(answer: Any) -> None:
             "the other way round: the Gaussian has the larger entropy": -right,
         },
     )
-    close(
-        got,
-        right,
-        "the entropy of the matched Gaussian minus that of the mixture",
-        rtol=0,
-        atol=5e-3,
-    )  # two decimals were asked for
+    what = "the entropy of the matched Gaussian minus that of the mixture"
+    close(got, right, what, rtol=0, atol=5e-3)  # two decimals were asked for
 
 
 @exercise("13.3")

@@ -81,10 +81,8 @@ def _pictures(digit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     load("ddpm_digits", model)
     x, labels = labelled("test")
     clean = x[labels == int(digit)][2:3].float()
-    draw = torch.Generator().manual_seed(8)
-    noise = torch.randn(
-        1, 1, 8, 8, generator=draw, dtype=torch.float32
-    )  # whatever the page has set
+    generator = torch.Generator().manual_seed(8)
+    noise = torch.randn(1, 1, 8, 8, generator=generator, dtype=torch.float32)
     t = torch.tensor(STOPS)
     schedule = model.denoiser.schedule
     noisy = (
