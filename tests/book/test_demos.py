@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
+import urllib.error
 import urllib.request
 
 import psutil
@@ -59,7 +61,7 @@ def free_port() -> int:
 class Server:
     """What `make demo` starts, for some chapters, with no way to a network for its kernels."""
 
-    def __init__(self, only: list[str], empty, *, pool: bool):
+    def __init__(self, only: list[str], empty, *, pool: bool, kernel: list[str] = (), options=()):
         folder, self.port = empty / "demos", free_port()
         self.notebooks = prepare(only, folder)
         nowhere = {k: "http://127.0.0.1:9" for k in ("http_proxy", "https_proxy", "all_proxy")}
@@ -68,9 +70,13 @@ class Server:
             | nowhere
             | {"no_proxy": "127.0.0.1,localhost", "BOOK_DATA": str(empty / "data")}
         )
+        if kernel:  # in place of ipykernel's own
+            spec = {"argv": kernel, "display_name": "Python 3", "language": "python"}
+            (folder / "jupyter/kernels/python3").mkdir(parents=True)
+            (folder / "jupyter/kernels/python3/kernel.json").write_text(json.dumps(spec))
         self.log = open(empty / "voila.log", "w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            command(self.port, browser=False, pool=pool, folder=folder),
+            [*command(self.port, browser=False, pool=pool, folder=folder), *options],
             cwd=ROOT,
             env=env,
             stdout=self.log,
@@ -87,6 +93,13 @@ class Server:
     def url(self, path: str) -> str:
         return f"http://localhost:{self.port}/{path}"
 
+    def has(self, kernel: str) -> bool:
+        try:
+            urllib.request.urlopen(self.url(f"api/kernels/{kernel}"), timeout=60).close()
+            return True
+        except urllib.error.HTTPError:
+            return False
+
     def stop(self) -> None:
         if self.process.poll() is not None:
             return
@@ -99,6 +112,8 @@ class Server:
         for child in children:
             if child.is_running():
                 child.kill()
+        self.log.seek(0)
+        print(self.log.read()[-8000:])  # pytest shows it where a test has failed
         self.log.close()
 
 
@@ -216,6 +231,49 @@ def test_a_kernel_that_dies_says_so_and_another_takes_its_place(pooled, browser)
         "document.querySelector('#time .ex-panels').getAttribute('aria-label').includes('t = 0.94')"
     )
     page.context.close()
+
+
+def test_a_page_that_goes_takes_its_kernel_along(served, browser):
+    """Or an afternoon of demos fills the memory: each kernel holds 0.35 GB. The page is opened by its own address."""
+    page, faults = visit(browser, served, "voila/render/09_denoising_diffusion.ipynb")
+    page.wait_for_selector(READY, timeout=WAIT)
+    kernel = page.get_attribute("#demos", "data-kernel")
+    assert served.has(kernel)
+    page.wait_for_load_state("networkidle")
+    page.goto("about:blank")
+    end = time.monotonic() + 60
+    while served.has(kernel):
+        assert time.monotonic() < end, "its kernel is still there"
+        time.sleep(0.2)
+    assert not faults
+    page.context.close()
+
+
+BROKEN_ONCE = """import os, sys
+flag = sys.argv[1]
+if not os.path.exists(flag):
+    open(flag, "w").close()
+    sys.exit("no memory, say")
+os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", "-f", sys.argv[2]])
+"""
+
+
+def test_a_kernel_that_does_not_start_is_asked_once_more(tmp_path, browser):
+    """Voila would let such a page wait for ever."""
+    first = tmp_path / "first.py"
+    first.write_text(BROKEN_ONCE)
+    kernel = [sys.executable, str(first), str(tmp_path / "tried"), "{connection_file}"]
+    # Voila beats once a second, not every ten; a dead kernel stays dead.
+    options = [
+        "--VoilaConfiguration.http_keep_alive_timeout=1",
+        "--KernelManager.autorestart=False",
+    ]
+    server = Server(["09"], tmp_path, pool=False, kernel=kernel, options=options)
+    page, faults = visit(browser, server, "voila/render/09_denoising_diffusion.ipynb")
+    page.wait_for_selector(READY, timeout=WAIT)
+    assert (tmp_path / "tried").exists() and not faults
+    page.context.close()
+    server.stop()
 
 
 @pytest.mark.parametrize("script", ["explore.js", "demo.js"])

@@ -141,7 +141,7 @@
     setTimeout(reload, 2000);
   }
 
-  addEventListener("load", () => sessionStorage.removeItem(KEPT));
+  addEventListener("load", () => [KEPT, "demo-again"].forEach((k) => sessionStorage.removeItem(k)));
   addEventListener("pagehide", () => { // Voila's own front end does the same: the kernel has served
     gone = true;
     const form = new FormData(), cookie = document.cookie.match("\\b_xsrf=([^;]*)\\b");
@@ -162,4 +162,6 @@
   globalThis.Demo = { ready };
   // Once all cells have run, as Voila's own front end does: until then the kernel is busy with its own client.
   addEventListener("DOMContentLoaded", connect);
+  // The gallery sets the cookie that a shutdown needs; a page opened by its own address would leave its kernel behind.
+  if (!document.cookie.includes("_xsrf=")) fetch(base);
 })();
