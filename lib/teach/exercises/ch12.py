@@ -114,7 +114,7 @@ def cross_attention(answer: Any) -> None:
         {
             "the root of d is missing": (q @ k.T).softmax(1) @ v,
             "divide by the root of d, not by d": (q @ k.T / 5).softmax(1) @ v,
-            "d is the length of a query, not the number of words": (q @ k.T / 2).softmax(1) @ v,
+            "d is the size of a query, not the number of words": (q @ k.T / 2).softmax(1) @ v,
             "the softmax runs over the words, not over the places": fit.softmax(0) @ v,
             "the weights must sum to 1: a softmax is missing": fit @ v,
             "the exponentials are not divided by their sum": fit.exp() @ v,

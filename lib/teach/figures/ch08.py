@@ -131,10 +131,10 @@ def probes() -> Explorable:
             sd = max(spread(J, k), 0.01)  # zero lies below the picture
             right.line(powers, np.log10(sd / np.sqrt(2.0**powers)), j, f"{k}, formula")
         right.points([power], [math.log10(max(seen, 0.01))], 2, "these 400", radius=6)
-        many = "probe" if count == 1 else "probes"
+        many, sort = "probe" if count == 1 else "probes", "Sign" if kind == "signs" else kind
         return Scene(
             [left, right],
-            f"{kind} probes, {count} {many} for each estimate: the trace is {true:.2f}, the standard "
+            f"{sort} probes, {count} {many} for each estimate: the trace is {true:.2f}, the standard "
             f"deviation of the estimates {seen:.2f}, by the formula {predicted:.2f}.",
             {"trace": f"{true:.2f}", "mean": f"{float(estimates.mean()):.2f}",
              "deviation": f"{seen:.2f}", "formula": f"{predicted:.2f}"},

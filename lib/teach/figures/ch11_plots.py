@@ -159,7 +159,7 @@ def drift(times: Sequence[float], series: dict[str, list]) -> None:
     _, ax = plt.subplots(figsize=(5.6, 3.2))
     for j, (name, y) in enumerate(series.items()):
         _line(ax, times, y, j, name, marker=style.marker(j), ms=4)
-    ax.set(xlabel="time t", ylabel="standard deviation")
+    ax.set(xlabel="time t", ylabel="size of the cloud")
     ax.invert_xaxis()
     ax.legend(fontsize=9)
     plt.show()
