@@ -189,6 +189,8 @@ def _explained(error: Exception, run: Run, path: Path | None) -> Exception | Non
             f"pieces, and the same call goes on from there; or start anew with a smaller batch_size"
         )
     if run.workers.size > 1 and lost(error):
+        # torchrun sends SIGTERM to whoever is left, and may be first: this error ends the run, and says why
+        run.signals.acted = True
         return ConnectionError(
             f"process {run.workers.rank} of {run.workers.size} lost another one in {step}; "
             f"{run.rescue(path)}, and the same command goes on from there"

@@ -15,6 +15,14 @@ from lib.train import Draws, Stopped, fit
 from lib.train.stopping import Signals, memory_is_out
 
 
+@pytest.fixture(autouse=True)
+def _as_from_a_terminal():
+    """Python's own handler, also where pytest was started by `&` in a script, which ignores SIGINT."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 class Mean(nn.Module):
     """-log N(x; mean, 1) up to a constant; `spoil(call, x)` may raise."""
 
