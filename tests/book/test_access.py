@@ -49,20 +49,52 @@ BOTH = {TOC["root"], CHAPTERS[0]}
 VISIBLE = ["color-contrast", "target-size", "scrollable-region-focusable", "link-in-text-block"]
 
 
-def opened(browser, address: str, width: int, scheme: str):
+def opened(browser, address: str, width: int, scheme: str, got: set[str] | None = None):
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
     )
     page = context.new_page()
     page.set_default_timeout(240_000)
+    if got is not None:
+        page.on("response", lambda response: got.add(response.url))
     page.goto(address)
     page.evaluate(READY)
     return page
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing(site, browser, name):
-    page = opened(browser, f"{site}{name}.html", 1280, "light")
+# Opening a chapter takes seconds: its weight is taken where axe then reads it.
+@pytest.fixture(scope="module")
+def desk(site, browser, request):
+    """The page of that name on a light desktop, and the addresses that it has asked for."""
+    got: set[str] = set()
+    page = opened(browser, f"{site}{request.param}.html", 1280, "light", got)
+    yield request.param, page, got
+    page.context.close()
+
+
+desks = pytest.mark.parametrize("desk", PAGES, indirect=True)
+
+
+@desks
+def test_weight(site, built, desk):
+    """With every figure in sight: gzip for text, the rest as it is."""
+    name, page, got = desk
+    for picture in page.locator(".bd-article img[loading=lazy]").all():
+        picture.scroll_into_view_if_needed()
+    page.wait_for_load_state("networkidle")
+    files = [built / g.removeprefix(site).split("?")[0] for g in got]
+    sizes = {
+        f: len(gzip.compress(f.read_bytes(), 6)) if f.suffix in TEXT else f.stat().st_size
+        for f in set(files)
+        if f.is_file()
+    }
+    assert (built / f"{name}.html") in sizes
+    assert sum(sizes.values()) <= HEAVIEST, sorted(sizes.items(), key=lambda x: -x[1])[:5]
+
+
+@desks
+def test_axe_finds_nothing(desk):
+    name, page, _ = desk
     page.evaluate(AXE)
     found = {"all rules": page.evaluate(RUN, [None, name == CHAPTERS[0]])}
     again = [(390, "dark")] + [(1280, "dark"), (390, "light")] * (name in BOTH)
@@ -74,7 +106,6 @@ def test_axe_finds_nothing(site, browser, name):
             400
         )  # fitting formulas and marking what scrolls waits for the end of a resize
         found[f"{width} {scheme}"] = page.evaluate(RUN, [VISIBLE, False])
-    page.context.close()
     assert found == dict.fromkeys(found, [])
 
 
@@ -142,27 +173,6 @@ def test_the_keyboard_alone(site, browser, name):
     assert {"quiz", "figure"} <= {w[2] for w in seen}
     assert sum(w[1] == "SUMMARY" for w in seen) > 20
     page.context.close()
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_weight(site, built, browser, name):
-    """With every figure in sight: gzip for text, the rest as it is."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page, got = context.new_page(), set()
-    page.on("response", lambda r: got.add(r.url.removeprefix(site).split("?")[0]))
-    page.goto(f"{site}{name}.html")
-    page.evaluate(READY)
-    for picture in page.locator(".bd-article img[loading=lazy]").all():
-        picture.scroll_into_view_if_needed()
-    page.wait_for_load_state("networkidle")
-    files = [built / g for g in got if (built / g).is_file()]
-    sizes = {
-        f: len(gzip.compress(f.read_bytes(), 6)) if f.suffix in TEXT else f.stat().st_size
-        for f in files
-    }
-    context.close()
-    assert (built / f"{name}.html") in sizes
-    assert sum(sizes.values()) <= HEAVIEST, sorted(sizes.items(), key=lambda x: -x[1])[:5]
 
 
 @pytest.mark.parametrize("path", chapters(), ids=lambda p: p.stem)
