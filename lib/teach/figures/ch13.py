@@ -27,6 +27,7 @@ NAMES = {
 }  # fmt: skip
 DATA = {"digits": "digits, 64 dimensions", "plane": "eight Gaussians, 2 dimensions"}
 FEW = 5  # models: the ranks of fewer say nothing
+SCALES = (1, 2)  # of the letters: on a wide page, on a phone
 PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
 
 
@@ -89,26 +90,33 @@ def spearman(x: list[float], y: list[float]) -> float:
 
 
 def placed(points: list[tuple[float, float]], words: list[str]) -> list[tuple[float, float, str]]:
-    """Where each label goes, in shares of the panel, and its alignment: on nothing else if it can."""
-    boxes = [(x - 0.012, x + 0.012, y - 0.02, y + 0.02) for x, y in points]
+    """Where each label goes, in shares of the panel, and its alignment: on nothing else if it can.
+
+    On a wide page first; of the places that are equally good there, the best on a phone, where letters take
+    twice the share of the panel.
+    """
+    taken = {
+        k: [(x - 0.012 * k, x + 0.012 * k, y - 0.02 * k, y + 0.02 * k) for x, y in points]
+        for k in SCALES
+    }
     out = []
     for (x, y), word in zip(points, words, strict=True):
-        wide, best = 0.0115 * len(word), None
-        widest = 2 * wide  # on a phone, where a label must not leave the panel
+        best = None
         for dx, dy in PLACES:
             px, py = x + 0.016 * dx, y + (0.04 if dx else 0.055) * dy
-            left = px - wide * (1 - dx) / 2
-            box = (left, left + wide, py - 0.025, py + 0.025)
-            bad = sum(
-                box[0] < b[1] and box[1] > b[0] and box[2] < b[3] and box[3] > b[2] for b in boxes
-            )
-            edge = px - widest * (1 - dx) / 2
-            bad += 4 * (edge < 0 or edge + widest > 1 or box[2] < 0 or box[3] > 1)
+            boxes, bad = {}, 0
+            for k in SCALES:
+                wide = 0.0115 * k * len(word)
+                left = px - wide * (1 - dx) / 2
+                a = boxes[k] = (left, left + wide, py - 0.025 * k, py + 0.025 * k)
+                on = sum(
+                    a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2] for b in taken[k]
+                )
+                bad = 100 * bad + on + 4 * (a[0] < 0 or a[1] > 1 or a[2] < 0 or a[3] > 1)
             if best is None or bad < best[0]:
-                best = (bad, px, py, ("right", "center", "left")[dx + 1], box)
-            if bad == 0:
-                break
-        boxes.append(best[4])
+                best = (bad, px, py, ("right", "center", "left")[dx + 1], boxes)
+        for k in SCALES:
+            taken[k].append(best[4][k])
         out.append(best[1:4])
     return out
 
@@ -170,6 +178,7 @@ def compare() -> Explorable:
             "numbers": shared,
             "families": list(FAMILIES),
             "places": [list(p) for p in PLACES],
+            "scales": list(SCALES),
             "few": FEW,
         },
     )

@@ -1,5 +1,5 @@
 (p, data) => { // the twin of ch13.compare: the results file, any two of its numbers
-  const N = data.numbers, FAMILIES = data.families, PLACES = data.places;
+  const N = data.numbers, FAMILIES = data.families, PLACES = data.places, SCALES = data.scales;
   const limits = (at) => {
     const low = Math.min(...at.map((a) => a[1])), high = Math.max(...at.map((a) => a[2])), room = high - low || 1;
     return [low - 0.12 * room, high + 0.12 * room];
@@ -11,21 +11,23 @@
     a.forEach((p, i) => { cov += (p - mean) * (b[i] - mean); va += (p - mean) ** 2; vb += (b[i] - mean) ** 2; });
     return a.length > 1 && va > 0 && vb > 0 ? cov / Math.sqrt(va * vb) : 0;
   };
-  const placed = (points, words) => { // greedy: the first place where a label covers nothing
-    const boxes = points.map(([x, y]) => [x - 0.012, x + 0.012, y - 0.02, y + 0.02]);
+  const placed = (points, words) => { // greedy: on nothing on a wide page; of such places, the best on a phone
+    const taken = SCALES.map((k) => points.map(([x, y]) => [x - 0.012 * k, x + 0.012 * k, y - 0.02 * k, y + 0.02 * k]));
     return points.map(([x, y], i) => {
-      const wide = 0.0115 * [...words[i]].length, widest = 2 * wide; // on a phone, where a label must not leave the panel
       let best = null;
       for (const [dx, dy] of PLACES) {
-        const px = x + 0.016 * dx, py = y + (dx ? 0.04 : 0.055) * dy, left = px - (wide * (1 - dx)) / 2;
-        const box = [left, left + wide, py - 0.025, py + 0.025];
-        let bad = boxes.filter((b) => box[0] < b[1] && box[1] > b[0] && box[2] < b[3] && box[3] > b[2]).length;
-        const edge = px - (widest * (1 - dx)) / 2;
-        if (edge < 0 || edge + widest > 1 || box[2] < 0 || box[3] > 1) bad += 4;
-        if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], box];
-        if (bad === 0) break;
+        const px = x + 0.016 * dx, py = y + (dx ? 0.04 : 0.055) * dy;
+        let bad = 0;
+        const boxes = SCALES.map((k, at) => {
+          const wide = 0.0115 * k * [...words[i]].length, left = px - (wide * (1 - dx)) / 2;
+          const a = [left, left + wide, py - 0.025 * k, py + 0.025 * k];
+          const on = taken[at].filter((b) => a[0] < b[1] && a[1] > b[0] && a[2] < b[3] && a[3] > b[2]).length;
+          bad = 100 * bad + on + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
+          return a;
+        });
+        if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], boxes];
       }
-      boxes.push(best[4]);
+      best[4].forEach((box, at) => taken[at].push(box));
       return best.slice(1, 4);
     });
   };
