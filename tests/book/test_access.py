@@ -92,10 +92,22 @@ def test_weight(site, built, desk):
     assert sum(sizes.values()) <= HEAVIEST, sorted(sizes.items(), key=lambda x: -x[1])[:5]
 
 
+# A reader who turns back: the theme then offers a way to the top.
+BACK = """async () => {
+  const frames = () => new Promise((r) => requestAnimationFrame(() => setTimeout(r, 100)));
+  scrollTo(0, document.documentElement.scrollHeight);
+  await frames();
+  scrollBy(0, -300);
+  await frames();
+}"""
+
+
 @desks
 def test_axe_finds_nothing(desk):
     name, page, _ = desk
     page.evaluate(AXE)
+    page.evaluate(BACK)
+    assert name not in CHAPTERS or page.is_visible("#pst-back-to-top")
     found = {"all rules": page.evaluate(RUN, [None, name == CHAPTERS[0]])}
     again = [(390, "dark")] + [(1280, "dark"), (390, "light")] * (name in BOTH)
     for width, scheme in again:
@@ -105,6 +117,7 @@ def test_axe_finds_nothing(desk):
         page.wait_for_timeout(
             400
         )  # fitting formulas and marking what scrolls waits for the end of a resize
+        page.evaluate(BACK)
         found[f"{width} {scheme}"] = page.evaluate(RUN, [VISIBLE, False])
     assert found == dict.fromkeys(found, [])
 
