@@ -269,11 +269,13 @@ def test_a_kernel_that_does_not_start_is_asked_once_more(tmp_path, browser):
         "--KernelManager.autorestart=False",
     ]
     server = Server(["09"], tmp_path, pool=False, kernel=kernel, options=options)
-    page, faults = visit(browser, server, "voila/render/09_denoising_diffusion.ipynb")
-    page.wait_for_selector(READY, timeout=WAIT)
-    assert (tmp_path / "tried").exists() and not faults
-    page.context.close()
-    server.stop()
+    try:
+        page, faults = visit(browser, server, "voila/render/09_denoising_diffusion.ipynb")
+        page.wait_for_selector(READY, timeout=WAIT)
+        assert (tmp_path / "tried").exists() and not faults
+        page.context.close()
+    finally:  # prints what Voila said
+        server.stop()
 
 
 @pytest.mark.parametrize("script", ["explore.js", "demo.js"])

@@ -128,9 +128,8 @@ def test_a_process_that_is_lost_ends_the_job_which_then_resumes(number, tmp_path
         time.sleep(0.02)
     workers = sorted(children(job.pid))
     os.kill(job.pid if number == signal.SIGTERM else workers[1], number)
-    if (
-        number == signal.SIGKILL
-    ):  # torchrun does so too, a tenth of a second later: which is then first is luck
+    # torchrun does so too, a tenth of a second later: which end comes first is luck
+    if number == signal.SIGKILL:
         os.kill(workers[0], signal.SIGTERM)
     said = job.communicate(timeout=300)[1]
     assert job.returncode != 0 and not to.exists()
