@@ -26,6 +26,14 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return sorted(p for p in (root / "chapters").glob("*.ipynb") if CHAPTER_NAME.match(p.stem))
 
 
+def contents(root: Path = ROOT) -> list[str]:
+    """The pages in the order of `_toc.yml`, the front page first, without their endings."""
+    import yaml
+
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf8"))
+    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+
+
 def read(path: Path) -> dict:
     """A notebook as plain data, every cell's source as one string."""
     try:

@@ -16,11 +16,10 @@ import shutil
 import sys
 from pathlib import Path
 
-import yaml
 from bs4 import BeautifulSoup
 from build import BUILD, HTML
 from build import main as build
-from notebooks import ROOT
+from notebooks import contents
 
 from lib.paths import commit
 
@@ -90,8 +89,7 @@ def chromium() -> str:
 
 def pages(only: list[str]) -> list[str]:
     """The pages in the order of the contents, or the chapters whose numbers are named."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
-    names = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    names = contents()
     if not only:
         return names
     chosen = [n for n in names if n.split("/")[1][:2] in only]

@@ -20,10 +20,8 @@ import sys
 import threading
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "book"))
+sys.path[:0] = [str(ROOT / "tests" / "book"), str(ROOT / "book" / "tools")]
 HTML = ROOT / "_build" / "html"
 TEXT = (".html", ".js", ".css", ".svg", ".json")
 
@@ -122,14 +120,14 @@ def follow(page, figure, name: str, steps: int) -> None:
 
 def main(steps: int, only: list[str]) -> None:
     from conftest import FLAGS, chromium
+    from notebooks import contents
     from playwright.sync_api import sync_playwright
 
     handler = functools.partial(Quiet, directory=str(HTML))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}/"
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
-    names = [toc["root"], *(c["file"] for p in toc["parts"] for c in p["chapters"])]
+    names = contents()
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
         for name in only or names:

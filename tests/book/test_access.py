@@ -7,13 +7,11 @@ import re
 
 import numpy as np
 import pytest
-import yaml
 from book_finish import fewer_icons, finish, lighter
-from notebooks import ROOT, chapters
+from notebooks import ROOT, chapters, contents
 from PIL import Image
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
-PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"]), "search"]
+PAGES = [*contents(), "search"]
 CHAPTERS = [p for p in PAGES if p.startswith("chapters/")]
 AXE = (ROOT / "tests" / "vendor" / "axe.min.js").read_text(encoding="utf8")
 HEAVIEST = 2_000_000  # bytes, as a static host sends a page with all that it loads
@@ -45,7 +43,7 @@ RUN = """async ([rules, formulas]) => {
     `${v.id} (${v.nodes.length}): ` + v.nodes.slice(0, 3).map((n) => n.target.join(" ")).join("; "));
 }"""
 # Lists and buttons around the text are the same on every page: these two speak for a dark desktop and a light phone.
-BOTH = {TOC["root"], CHAPTERS[0]}
+BOTH = {PAGES[0], CHAPTERS[0]}
 VISIBLE = ["color-contrast", "target-size", "scrollable-region-focusable", "link-in-text-block"]
 
 
@@ -235,7 +233,7 @@ def test_only_icons_that_nobody_shows_are_dropped():
 
 
 def test_every_icon_is_drawn(site, browser):
-    for name in (TOC["root"], CHAPTERS[0], "search"):
+    for name in (PAGES[0], CHAPTERS[0], "search"):
         page = opened(browser, f"{site}{name}.html", 1280, "light")
         page.wait_for_function("!document.querySelector('i.fa-solid, i.fa-brands')")
         lost = page.evaluate(

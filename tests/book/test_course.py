@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 
 import minutes
 import pytest
 import yaml
 from course import DAY, HOURS, WEEKS, Course
-from notebooks import ROOT, chapters, prose, read
+from notebooks import ROOT, chapters, contents, prose, read
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
-LISTED = [c["file"].split("/")[1] for p in TOC["parts"] for c in p["chapters"]]
-LISTED = [name for name in LISTED if re.match(r"\d\d_", name)]
+LISTED = [Path(page).name for page in contents() if page.startswith("chapters/")]
 COURSE = Course(chapters())
 
 

@@ -6,13 +6,11 @@ import json
 import re
 
 import pytest
-import yaml
 from book_terms import anchor, page, pattern, read_terms
 from notebooks import ROOT, chapters, prose, read
 
 FILE = ROOT / "book" / "glossary.yml"
 TERMS = read_terms(FILE)
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
 NUMBERS = [int(p.stem[:2]) for p in chapters()]
 
 

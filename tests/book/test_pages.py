@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import yaml
-from notebooks import ROOT
+from notebooks import contents
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
-PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+PAGES = contents()
 CHAPTERS = [p for p in PAGES if p.startswith("chapters/")]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

@@ -8,16 +8,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import yaml
 from book_quiz import read_quiz
-from notebooks import ROOT
+from notebooks import ROOT, contents
 from scipy.integrate import quad
 from scipy.linalg import expm
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
-CHAPTERS = [
-    c["file"] for p in TOC["parts"] for c in p["chapters"] if c["file"].startswith("chapters/")
-]
+CHAPTERS = [page for page in contents() if page.startswith("chapters/")]
 FILES = sorted((ROOT / "book" / "quizzes").glob("*.yml"))
 
 

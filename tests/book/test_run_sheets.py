@@ -5,15 +5,10 @@ import importlib
 import pytest
 import yaml
 from demo import demo, gallery
-from notebooks import ROOT, chapters, read
+from notebooks import ROOT, chapters, contents, read
 from sheets import FOLDER, figures, load, names, page, panel, sheets
 
-CHAPTERS = [
-    ROOT / f"{c['file']}.ipynb"
-    for part in yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))["parts"]
-    for c in part["chapters"]
-    if c["file"].startswith("chapters/")
-]
+CHAPTERS = [ROOT / f"{page}.ipynb" for page in contents() if page.startswith("chapters/")]
 SHEETS = [
     pytest.param(path, entry, id=f"{path.name[:2]}.{entry['figure']}")
     for path in chapters()

@@ -141,7 +141,7 @@
     setTimeout(reload, 2000);
   }
 
-  addEventListener("load", () => [KEPT, "demo-again"].forEach((k) => sessionStorage.removeItem(k)));
+  addEventListener("load", () => sessionStorage.removeItem(KEPT));
   addEventListener("pagehide", () => { // Voila's own front end does the same: the kernel has served
     gone = true;
     const form = new FormData(), cookie = document.cookie.match("\\b_xsrf=([^;]*)\\b");
