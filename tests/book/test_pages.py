@@ -205,6 +205,17 @@ def test_on_a_phone_the_controls_stay_beside_their_picture(visit):
 
 
 @visits(CHAPTERS, PHONE)
+def test_on_a_phone_no_formula_scrolls(visit):
+    """Set smaller, down to the page's limit, it fits: break a longer one into lines."""
+    visit.page.wait_for_function("document.documentElement.dataset.fitted")
+    wide = visit.page.evaluate(
+        """() => [...document.querySelectorAll("div.math")].filter((d) => d.scrollWidth > d.clientWidth + 4)
+            .map((d) => d.textContent.trim().slice(0, 60))"""
+    )
+    assert not wide
+
+
+@visits(CHAPTERS, PHONE)
 def test_on_a_phone_a_wide_figure_says_that_it_scrolls(visit):
     visit.page.wait_for_timeout(200)  # the page marks them after its formulas
     silent = visit.page.evaluate(
