@@ -97,7 +97,7 @@ def shares(paths: list[Path]) -> str:
         f"reach {top['float32'] / 1e12:.1f} TFLOP/s in float32, {top['tf32'] / 1e12:.0f} in TF32 and "
         f'{top["bfloat16"] / 1e12:.0f} in bfloat16. Operations are those of products and convolutions, and "of the limit" is their rate over '
         "the limit of the row's precision; bytes are what the calls read and "
-        "write, one by one. The peak of memory is that of a work's rows down to this one.",
+        "write, one by one. Peak MB is the largest so far within one work, so it never falls from row to row.",
         "",
         table(head, lines),
         "",

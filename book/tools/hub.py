@@ -150,15 +150,15 @@ def measured_page(_: list[Path] | None = None) -> str:
 def computed_page(_: list[Path] | None = None) -> str:
     """What follows from it, as Markdown for `book/classroom.md`."""
     m = measured()
-    plans = [plan(n, m) for n in (10, 50, 200)]
+    plans = [plan(n, m) for n in (10, 20, 40, 50, 100, 200)]
     p = plans[-1]
     need = m["server peak MB, most"] + m[f"chapter {p.hungriest} MB"]
     work = m["kernel processor s, median"] + m["server processor s, median"]
     out = [
-        f"- **Memory.** The chapter that needs most is chapter {int(p.hungriest)}: server and kernel take {need:.0f} MB. So {p.memory:g} GiB are reserved for each "
-        f"student, and {p.limit:g} GiB, {HEADROOM:g} times the need rounded up, are the limit.",
+        f"- **Memory.** The chapter that needs most is chapter {int(p.hungriest)}: server and kernel take {need:.0f} MB, which is {_up(need * 1e6 / 2**30, 0.01):.2f} GiB. "
+        f"Rounded up to the next eighth, {p.memory:g} GiB are reserved for each student, and {p.limit:g} GiB, {HEADROOM:g} times the need rounded up, are the limit.",
         f'- **Processors.** Opening and running chapter 1 takes {work:.0f} processor seconds. If all press "Run all" at once and all are to '
-        f"have the result within {MINUTES} minutes, each needs {p.cores:g} cores. One thread computes, so 1 core is the limit.",
+        f"have the result within {MINUTES} minutes, each needs {work / (60 * MINUTES):.3f} cores, rounded up to {p.cores:g}. One thread computes, so 1 core is the limit.",
         f"- **Binder.** mybinder.org ends a session at about 2 GB; that of chapter {int(p.hungriest)} comes to {need / 1000:.2f} GB.",
         f"- **A cluster of nodes with {NODE_CORES} cores and {NODE_GIB} GiB**, {RESERVED:.0%} of the memory kept for the nodes themselves: "
         f"{p.per_node} students on a node, {p.nodes} nodes for 200. If their cores are as fast as those above and never idle, all 200 have "

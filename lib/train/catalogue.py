@@ -148,7 +148,7 @@ ENTRIES: dict[str, Entry] = {
     "ddpm_cifar10": _gpu(
         IMAGES, "cifar10", 9, "diffusion of CIFAR-10, 35.8M parameters",
         ("bits per dimension", "flow"), "bits per dimension, probability flow",
-        "3.28 for DDPM, [Song et al. (2021)](references.md#song2021), official code",
+        "3.28 for DDPM read as an ODE, [Song et al. (2021)](references.md#song2021), official code",
     ),
     "autoencoder_shapes": _core(
         SHAPES, "autoencoder_shapes", 12, "the autoencoder below latent-shapes",
