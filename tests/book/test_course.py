@@ -69,6 +69,15 @@ def test_no_minute_is_lost_between_sections(path):
     assert 40 <= reading <= 130 and 50 <= work <= 150
 
 
+@pytest.mark.parametrize("path", chapters(), ids=lambda p: p.stem[:2])
+def test_a_chapters_head_says_the_time_that_the_rule_gives(path):
+    cells = read(path)["cells"]
+    said = re.search(
+        r"\*\*Time\*\* (?:about )?(\d+) minutes to read", prose(cells[0]) + prose(cells[1])
+    )
+    assert abs(int(said[1]) - minutes.reading(cells)) <= 5
+
+
 @pytest.mark.parametrize(("name", "most"), [("hours", HOURS), ("day", DAY)])
 def test_a_short_path_keeps_its_time(name, most):
     total = sum(m for n in COURSE.about for _, m in COURSE.stops(n, name))

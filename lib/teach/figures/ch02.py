@@ -66,9 +66,11 @@ def gap() -> Explorable:
             (top + log_p) / 2,
             "gap, on below" if elbo < FLOOR else "gap" if log_p - top > 0.6 else "",
         )
-        close = "q lies on the posterior." if kl < 0.02 else "q misses the posterior."
-        if model == "two modes" and kl < 0.9:
-            close = "q covers one of the two modes."
+        near = np.abs(z - mean) < 2 * scale + dz / 2
+        share = float(np.sum(np.exp(posterior[near])) * dz)
+        close = f"{100 * share:.0f}% of the posterior lies within two scales of q's mean."
+        if kl < 0.02:
+            close = "q lies on the posterior."
         return Scene(
             [left, right],
             f"Posterior with {model}, q with mean {mean:.2f} and scale {scale:.2f}. The ELBO is "

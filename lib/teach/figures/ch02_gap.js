@@ -12,17 +12,17 @@
     evidence += Math.exp(prior[i] + fit[i]) * dz;
   }
   const logp = Math.log(evidence);
-  let recon = 0, klPrior = 0, kl = 0;
+  let recon = 0, klPrior = 0, kl = 0, share = 0;
   for (let i = 0; i < n; i++) {
     const q = Math.exp(lq[i]) * dz;
     recon += q * fit[i]; klPrior += q * (lq[i] - prior[i]); kl += q * (lq[i] - (prior[i] + fit[i] - logp));
+    if (Math.abs(z[i] - p.mean) < 2 * p.scale + dz / 2) share += Math.exp(prior[i] + fit[i] - logp) * dz;
   }
   const elbo = recon - klPrior, top = Math.max(elbo, FLOOR), zs = [], a = [], b = [], c = [];
   for (let i = 400; i < 801; i += 2) { zs.push(z[i]); a.push(Math.exp(prior[i])); b.push(Math.exp(prior[i] + fit[i] - logp)); c.push(Math.exp(lq[i])); }
   const rect = [0.22, 0.78, 0.78, 0.22], f = (v, d) => v.toFixed(d);
   const peak = 1 / (p.scale * Math.sqrt(2 * Math.PI));
-  let close = kl < 0.02 ? "q lies on the posterior." : "q misses the posterior.";
-  if (two && kl < 0.9) close = "q covers one of the two modes.";
+  const close = kl < 0.02 ? "q lies on the posterior." : `${f(100 * share, 0)}% of the posterior lies within two scales of q's mean.`;
   return {
     panels: [
       { xlim: [-4, 4], ylim: [0, 1.4], title: "where z may have been", xlabel: "latent z", ylabel: "density", equal: false, axes: true, aspect: 1.3, grow: 1.5, items: [

@@ -76,7 +76,7 @@ def line_maps(z: Tensor, maps: dict[float, tuple[Tensor, Tensor]], p_z: Tensor) 
         if a >= -1:
             _line(right, x, p_z / slope.clamp_min(1e-9), j, f"uw = {a}")
     left.axhline(0.2, color=style.colour(-1), ls=":", lw=1)
-    left.set(xlim=(-2.5, 2), ylim=(-2.5, 2.5), xlabel="z", ylabel="x")
+    left.set(xlim=(-2.5, 2.6), ylim=(-2.5, 2.5), xlabel="z", ylabel="x")
     right.set(xlim=(-3.5, 3), ylim=(0, 1.4), xlabel="x", ylabel="density")
     left.legend(fontsize=8.5)
     right.legend(fontsize=8.5)
