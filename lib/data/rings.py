@@ -13,9 +13,8 @@ class Rings(Density):
     Integrating over the angle gives a Bessel function: on a circle of radius R,
     p(x) = exp(-(r^2 + R^2) / (2 s^2)) I0(r R / s^2) / (2 pi s^2), with r = |x|.
 
-    >>> Rings([2.0], [1.0], 0.1).moments()[1].round(decimals=2)
-    tensor([[2.0100, 0.0000],
-            [0.0000, 2.0100]], dtype=torch.float64)
+    >>> Rings([2.0], [1.0], 0.1).moments()[1].diag().round(decimals=2)
+    tensor([2.0100, 2.0100], dtype=torch.float64)
     """
 
     def __init__(self, radii, weights, std: float):

@@ -82,7 +82,10 @@ def rational_quadratic(
         dy = v - y0
         b = h * d0 - dy * bend
         root = (b * b + 4 * s * dy * (h * s - b)).clamp_min(0)
-        t = 2 * s * dy / (b + root.sqrt())
+        sum_ = (
+            b.abs() + root.sqrt()
+        )  # of the two forms of the root the one that adds, by the sign of b
+        t = torch.where(b < 0, 0.5 * sum_ / (h * s + b.abs()), 2 * s * dy / sum_)
         y = x0 + t * w
     else:
         t = (v - x0) / w
@@ -90,6 +93,9 @@ def rational_quadratic(
     below = s + bend * u
     if not inverse:
         y = y0 + h * (s * t * t + d0 * u) / below
-    slope = s * s * (d1 * t * t + 2 * s * u + d0 * (1 - t) ** 2) / (below * below)
-    log_slope = -slope.log() if inverse else slope.log()
+    share = (
+        s / below
+    )  # squared and multiplied out it would fall below float32's least, at slopes of 1e12
+    log_slope = 2 * share.log() + (d1 * t * t + 2 * s * u + d0 * (1 - t) ** 2).log()
+    log_slope = -log_slope if inverse else log_slope
     return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)

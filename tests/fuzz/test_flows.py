@@ -360,7 +360,8 @@ def test_spline(batch, K, bound):
         )
         assert got is not None
         outside = x.abs() > bound
-        assert torch.equal(got[0][outside], x[outside]) and (got[0].abs() <= bound)[~outside].all()
+        edge = bound * (1 + 4 * torch.finfo(x.dtype).eps)  # where x is at it, y rounds either way
+        assert torch.equal(got[0][outside], x[outside]) and (got[0].abs() <= edge)[~outside].all()
     refused(lambda: knots(*raw, 0.0), ValueError)
     refused(lambda: knots(raw[0], raw[1], raw[0], bound), ValueError)
 
