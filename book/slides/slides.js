@@ -14,9 +14,13 @@
       box.style.zoom = "";
       if (box.scrollWidth > box.clientWidth) box.style.zoom = Math.max(SMALLEST, box.clientWidth / box.scrollWidth);
     }
-    // Smaller type also breaks its lines elsewhere: a few rounds. (offsetHeight, in the slide's own zoomed units.)
-    for (let k = 0, zoom = 1; k < 6 && slide.offsetHeight * zoom > room && zoom > SMALLEST; k++)
-      slide.style.zoom = zoom = Math.max(SMALLEST, zoom * Math.min(0.97, room / (slide.offsetHeight * zoom)));
+    // The largest type that fits, by halving: smaller type also breaks its lines elsewhere, so no quotient tells it.
+    // (offsetHeight is in the slide's own zoomed units.)
+    const fits = (zoom) => { slide.style.zoom = zoom; return slide.offsetHeight * zoom <= room; };
+    if (slide.offsetHeight <= room) return;
+    let low = SMALLEST, high = 1;
+    for (let k = 0; k < 6; k++) { const middle = (low + high) / 2; if (fits(middle)) low = middle; else high = middle; }
+    slide.style.zoom = low;
   }
   const leaf = (s) => s && !s.querySelector("section") && fit(s);
   const ready = async () => {

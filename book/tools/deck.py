@@ -11,6 +11,7 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 LEFT_OUT = re.compile(r"(Exercises|Notation of papers and lectures|References)\b")
 EQUATIONS = 2
+ROWS = 3  # of formulas, on one slide
 WORDS = 45  # of running text under a heading
 LIST = 140  # words of a list on one slide
 SENTENCE = re.compile(r"[.!?][*\")”]*\s+(?=[A-Z*“\"$])")
@@ -26,6 +27,7 @@ class Slide:
     notes: list[str] = field(default_factory=list)
     lists: list[str] = field(default_factory=list)
     equations: int = 0
+    rows: int = 0
     kind: str = ""
 
     def html(self) -> str:
@@ -178,9 +180,12 @@ class Deck:
         return block
 
     def equation(self, before: str, block: str) -> None:
-        if self.now.equations >= EQUATIONS or self.now.kind not in ("", "fresh"):
+        rows = 1 + block.count(r"\\")
+        full = self.now.equations >= EQUATIONS or self.now.equations and self.now.rows + rows > ROWS
+        if full or self.now.kind not in ("", "fresh"):
             self.slide(self.section)
         now = self.now
+        now.rows += rows
         now.kind = ""
         words = lead_in(before)
         if words:
