@@ -31,8 +31,11 @@ pdf: $(STAMP)  ## the whole book as one PDF, printed by Chromium (ONLY="01 02": 
 	@$(PY) book/tools/print_book.py $(ONLY)
 
 test: $(STAMP)  ## every test: lib, the chapters under nbval, the rendered pages in a browser
-	-@$(PY) book/tools/build.py
-	@$(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) tests $(wildcard chapters)
+	@failed=0; \
+	PYTHONPATH=book/tools $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) -p keep chapters || failed=1; \
+	$(PY) book/tools/build.py || failed=1; \
+	$(PY) -m pytest -q -n 2 --dist loadfile tests || failed=1; \
+	exit $$failed
 
 colab: $(STAMP)  ## every chapter alone in an environment like Colab's (ENV=oldest: the oldest versions lib claims; ONLY="01 04")
 	@env -u TQDM_DISABLE $(PY) book/tools/colab.py --env $(or $(ENV),colab) $(ONLY)

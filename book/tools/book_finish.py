@@ -92,7 +92,21 @@ def finish(html: str, folder: Path) -> str:
         html = SEARCH.sub(r'<script defer src="\1"></script>', html)
     for pattern, repair in REPAIRS:
         html = re.sub(pattern, repair, html)
-    return html
+    return together(html)
+
+
+MARKED = re.compile(r'([(\[“‘]*)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)\]”’]*)')
+
+
+def together(html: str) -> str:
+    """A formula in a line and the marks around it: no line begins with a comma."""
+    if 'class="together"' in html:
+        return html
+
+    def held(match: re.Match) -> str:
+        return f'<span class="together">{match[0]}</span>' if match[1] or match[3] else match[0]
+
+    return MARKED.sub(held, html)
 
 
 def finish_all(app, exception) -> None:

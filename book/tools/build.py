@@ -75,12 +75,16 @@ def work(paths: list[Path]) -> dict[str, dict]:
     return out
 
 
+def key_of(name: str, nb: dict) -> str:
+    own = re.search(r"\d\d", name)
+    return execution_key(nb, own[0] if own else "00")
+
+
 def stale(everything: dict[str, dict]) -> dict[str, tuple[dict, str]]:
     """The notebooks whose artefacts do not belong to their present key."""
     out = {}
     for name, nb in everything.items():
-        own = re.search(r"\d\d", name)
-        key = execution_key(nb, own[0] if own else "00")
+        key = key_of(name, nb)
         try:
             known = json.loads((EXECUTED / name / "run.json").read_text(encoding="utf8"))["key"]
         except (OSError, ValueError, KeyError):
@@ -88,6 +92,34 @@ def stale(everything: dict[str, dict]) -> dict[str, tuple[dict, str]]:
         if known != key:
             out[name] = (nb, key)
     return out
+
+
+def room(executed: Path, name: str) -> dict[str, str]:
+    """An empty place for what a notebook will record; the variables that its kernel needs for that."""
+    shutil.rmtree(executed / name, ignore_errors=True)  # nothing stale outlives a failure
+    fresh = executed / f".{name}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    (fresh / "ledger.jsonl").touch()
+    return {"BOOK_BUILD": "1", "BOOK_LEDGER": str(fresh / "ledger.jsonl")}
+
+
+def store(executed: Path, job: Job, key: str) -> None:
+    """Keep what a job that succeeded has made; nothing of another."""
+    fresh = executed / f".{job.name}"
+    if job.error:
+        shutil.rmtree(fresh)
+        return
+    run = {
+        "key": key,
+        "seconds": round(job.seconds, 1),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        **job.about,
+    }
+    (fresh / "notebook.ipynb").write_text(dump(job.executed), encoding="utf8")
+    (fresh / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf8")
+    fresh.rename(executed / job.name)
 
 
 def run_chapters(paths: list[Path], again: bool = False) -> list[str]:
@@ -99,34 +131,17 @@ def run_chapters(paths: list[Path], again: bool = False) -> list[str]:
             shutil.rmtree(old)
     todo, jobs, errors = stale(everything), [], []
     for name, (nb, _) in todo.items():
-        shutil.rmtree(EXECUTED / name, ignore_errors=True)  # nothing stale outlives a failure
-        fresh = EXECUTED / f".{name}"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        (fresh / "ledger.jsonl").touch()
-        env = {"BOOK_BUILD": "1", "BOOK_LEDGER": str(fresh / "ledger.jsonl")}
-        jobs.append(Job(name, nb, env))
+        jobs.append(Job(name, nb, room(EXECUTED, name)))
     if jobs:
         print(f"executing {', '.join(todo)}", flush=True)
 
     def finish(job: Job) -> None:
-        fresh = EXECUTED / f".{job.name}"
         if job.error:
-            shutil.rmtree(fresh)
             errors.append(job.error)
             print(f"  {job.name}: FAILED after {job.seconds:.1f} s\n{job.error}", flush=True)
-            return
-        run = {
-            "key": todo[job.name][1],
-            "seconds": round(job.seconds, 1),
-            "date": datetime.date.today().isoformat(),
-            "commit": commit(),
-            **job.about,
-        }
-        (fresh / "notebook.ipynb").write_text(dump(job.executed), encoding="utf8")
-        (fresh / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf8")
-        fresh.rename(EXECUTED / job.name)
-        print(f"  {job.name}: {job.seconds:.1f} s", flush=True)
+        else:
+            print(f"  {job.name}: {job.seconds:.1f} s", flush=True)
+        store(EXECUTED, job, todo[job.name][1])
 
     execute(jobs, finish)
     return errors

@@ -58,7 +58,7 @@ def jobs_at_once() -> int:
     return int(given or min(2, os.cpu_count() or 1))
 
 
-def _environment(extra: dict[str, str]) -> dict[str, str]:
+def environment(extra: dict[str, str]) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
     env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
@@ -103,7 +103,7 @@ async def _run(job: Job) -> None:
         # The kernel of that very environment, whatever kernelspecs the user has.
         client.create_kernel_manager()
         client.km.kernel_spec.argv[0] = job.python
-        env = job.env if job.alone else _environment(job.env)
+        env = job.env if job.alone else environment(job.env)
         try:
             await client.async_execute(env=env, reset_kc=True, stderr=log)
         except CellExecutionError:
@@ -118,7 +118,7 @@ async def _run(job: Job) -> None:
     if job.error not in ("", "stopped"):
         return
     nb.cells.pop()
-    job.error = _first_fault(job, nb) or job.error
+    job.error = first_fault(job, nb) or job.error
     if job.error:
         return
     if probe.outputs:
@@ -130,7 +130,7 @@ async def _run(job: Job) -> None:
     job.executed = nb
 
 
-def _first_fault(job: Job, nb) -> str:
+def first_fault(job: Job, nb) -> str:
     for k, cell in enumerate(nb.cells):
         if cell.cell_type != "code":
             continue

@@ -216,6 +216,16 @@ def test_finishing_twice_is_finishing_once(built):
     assert finish(text, page.parent) == text
 
 
+def test_a_formula_keeps_its_marks(tmp_path):
+    """And is left as it is where there are none, or where it is done."""
+    math = r'<span class="math notranslate nohighlight">\(x\)</span>'
+    assert finish(f"<p>{math} is</p>", tmp_path) == f"<p>{math} is</p>"
+    done = f'<p>a (<span class="together">{math},</span> b</p>'
+    assert finish(f"<p>a {math}, b</p>", tmp_path) == done.replace("(", "")
+    assert finish(f"<p>({math}). So</p>", tmp_path) == f'<p><span class="together">({math}).</span> So</p>'
+    assert finish(done, tmp_path) == done
+
+
 def test_an_empty_heading_of_a_table_is_no_heading(tmp_path):
     row = (
         '<tr><th class="head"></th><th class="head"><p></p></th><th class="head"><p>a</p></th></tr>'

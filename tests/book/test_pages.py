@@ -215,6 +215,24 @@ def test_on_a_phone_no_formula_scrolls(visit):
     assert not wide
 
 
+# Marks that stand at the start of a line, below the end of the formula that they belong to.
+ALONE = """() => [...document.querySelectorAll(".bd-article span.math")].filter((m) => {
+  const mark = m.nextSibling, lines = m.querySelector("mjx-container").getClientRects();
+  if (mark?.nodeType !== Node.TEXT_NODE || !/^[.,;:!?)\\]]/.test(mark.data) || !lines.length) return false;
+  const range = document.createRange();
+  range.setStart(mark, 0);
+  range.setEnd(mark, 1);
+  return range.getBoundingClientRect().top > lines[lines.length - 1].bottom - 2;
+}).map((m) => m.textContent + m.nextSibling.data.slice(0, 20))"""
+
+
+@visits(CHAPTERS, WIDE, PHONE)
+def test_no_line_begins_with_the_comma_of_a_formula(visit):
+    assert visit.page.evaluate(ALONE) == []
+    held = visit.page.locator(".together").first
+    assert held.evaluate("(e) => getComputedStyle(e).whiteSpace") == "nowrap"
+
+
 @visits(CHAPTERS, PHONE)
 def test_on_a_phone_a_wide_figure_says_that_it_scrolls(visit):
     visit.page.wait_for_timeout(200)  # the page marks them after its formulas
