@@ -117,7 +117,7 @@ def _parser(recipes: Mapping[str, Callable[..., Recipe]], about: str | None, mor
         help="auto: bfloat16 where the recipe asks for it and the hardware has it",
     )
     parser.add_argument(
-        "--compile", action="store_true", help="torch.compile; no gain for an H200's VAE"
+        "--compile", action="store_true", help="torch.compile; what it gains was not measured"
     )
     parser.add_argument("--checkpoint", help="resume from this file, and write it as it goes")
     parser.add_argument("--checkpoint-every", type=int, default=1000, help="steps")

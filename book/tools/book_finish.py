@@ -92,10 +92,13 @@ def finish(html: str, folder: Path) -> str:
         html = SEARCH.sub(r'<script defer src="\1"></script>', html)
     for pattern, repair in REPAIRS:
         html = re.sub(pattern, repair, html)
+    html = re.sub(r'<span class="pre">(-[^<]{1,24}</span>)', r'<span class="pre option">\1', html)
     return together(html)
 
 
-MARKED = re.compile(r'([(\[“‘]*)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)\]”’]*)')
+MARKED = re.compile(
+    r'([(\[“‘]*)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)\]”’]*)'
+)
 
 
 def together(html: str) -> str:

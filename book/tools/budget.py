@@ -67,7 +67,7 @@ def minutes(paths: object = None) -> str:
         beside = 1e3 * trained[n]["seconds"] / trained[n]["steps"]
         said += (
             f" What the neighbours cost: a step of `{n.replace('_', '-')}` took {beside:.1f} ms beside {len(trained) - 1} others, "
-            f"and {found['rates'][n]['milliseconds']:.1f} ms alone."
+            f"validation and compilation in it, and {found['rates'][n]['milliseconds']:.1f} ms alone without them."
         )
     return f"{said}\n\n{table(head, lines)}\n"
 

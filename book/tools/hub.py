@@ -155,8 +155,8 @@ def computed_page(_: list[Path] | None = None) -> str:
     need = m["server peak MB, most"] + m[f"chapter {p.hungriest} MB"]
     work = m["kernel processor s, median"] + m["server processor s, median"]
     out = [
-        f"- **Memory.** The chapter that needs most is chapter {int(p.hungriest)}: server and kernel take {need:.0f} MB, which is {_up(need * 1e6 / 2**30, 0.01):.2f} GiB. "
-        f"Rounded up to the next eighth, {p.memory:g} GiB are reserved for each student, and {p.limit:g} GiB, {HEADROOM:g} times the need rounded up, are the limit.",
+        f"- **Memory.** The chapter that needs most is chapter {int(p.hungriest)}: server and kernel take {need:.0f} MB, which is at most {_up(need * 1e6 / 2**30, 0.01):.2f} GiB. "
+        f"Rounded up to the next eighth, {p.memory:g} GiB are reserved for each student, and {p.limit:g} GiB, {HEADROOM:g} times the need, rounded up to the next quarter, are the limit.",
         f'- **Processors.** Opening and running chapter 1 takes {work:.0f} processor seconds. If all press "Run all" at once and all are to '
         f"have the result within {MINUTES} minutes, each needs {work / (60 * MINUTES):.3f} cores, rounded up to {p.cores:g}. One thread computes, so 1 core is the limit.",
         f"- **Binder.** mybinder.org ends a session at about 2 GB; that of chapter {int(p.hungriest)} comes to {need / 1000:.2f} GB.",

@@ -222,7 +222,10 @@ def test_a_formula_keeps_its_marks(tmp_path):
     assert finish(f"<p>{math} is</p>", tmp_path) == f"<p>{math} is</p>"
     done = f'<p>a (<span class="together">{math},</span> b</p>'
     assert finish(f"<p>a {math}, b</p>", tmp_path) == done.replace("(", "")
-    assert finish(f"<p>({math}). So</p>", tmp_path) == f'<p><span class="together">({math}).</span> So</p>'
+    assert (
+        finish(f"<p>({math}). So</p>", tmp_path)
+        == f'<p><span class="together">({math}).</span> So</p>'
+    )
     assert finish(done, tmp_path) == done
 
 

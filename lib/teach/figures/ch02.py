@@ -66,8 +66,8 @@ def gap() -> Explorable:
             (top + log_p) / 2,
             "gap, on below" if elbo < FLOOR else "gap" if log_p - top > 0.6 else "",
         )
-        near = np.abs(z - mean) < 2 * scale + dz / 2
-        share = float(np.sum(np.exp(posterior[near])) * dz)
+        within = np.clip((2 * scale - np.abs(z - mean)) / dz + 0.5, 0, 1)  # of each cell
+        share = float(np.sum(within * np.exp(posterior)) * dz)
         close = f"{100 * share:.0f}% of the posterior lies within two scales of q's mean."
         if kl < 0.02:
             close = "q lies on the posterior."

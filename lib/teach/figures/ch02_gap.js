@@ -16,7 +16,8 @@
   for (let i = 0; i < n; i++) {
     const q = Math.exp(lq[i]) * dz;
     recon += q * fit[i]; klPrior += q * (lq[i] - prior[i]); kl += q * (lq[i] - (prior[i] + fit[i] - logp));
-    if (Math.abs(z[i] - p.mean) < 2 * p.scale + dz / 2) share += Math.exp(prior[i] + fit[i] - logp) * dz;
+    const within = Math.min(1, Math.max(0, (2 * p.scale - Math.abs(z[i] - p.mean)) / dz + 0.5)); // of the cell
+    share += within * Math.exp(prior[i] + fit[i] - logp) * dz;
   }
   const elbo = recon - klPrior, top = Math.max(elbo, FLOOR), zs = [], a = [], b = [], c = [];
   for (let i = 400; i < 801; i += 2) { zs.push(z[i]); a.push(Math.exp(prior[i])); b.push(Math.exp(prior[i] + fit[i] - logp)); c.push(Math.exp(lq[i])); }
