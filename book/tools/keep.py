@@ -13,7 +13,6 @@ import json
 import os
 import tempfile
 import time
-from pathlib import Path
 
 import nbval.plugin as nbval
 import pytest
