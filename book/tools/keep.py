@@ -24,10 +24,13 @@ TIMEOUT = 120
 
 
 def start(name: str, cwd: str, **options):
-    """nbval's kernel; a chapter that reads a relative path fails, as it would in Colab."""
+    """nbval's kernel, as a reader's: in an empty folder, where a relative path fails, and with a history,
+    without which IPython shows what a semicolon at the end of a cell hides."""
     folder = tempfile.TemporaryDirectory(prefix="book-")
     kernel = STARTED(name, cwd=folder.name, **options)
     kernel.folder = folder  # goes when the kernel does
+    run = kernel.kc.execute
+    kernel.kc.execute = lambda code, **given: run(code, **given | {"store_history": True})
     return kernel
 
 
