@@ -26,6 +26,7 @@ def shown(what) -> bool:
 
 @pytest.mark.parametrize("module", [m for m in modules() if any(map(shown, names_of(m).values()))])
 def test_examples(module):
+    torch.set_printoptions(profile="default")  # `setup` has others, and other tests call it
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(verbose=False)
     said: list[str] = []
     for example in finder.find(importlib.import_module(module)):
