@@ -19,6 +19,8 @@ from PIL import Image
 
 PICTURE = re.compile(r'<img (?![^>]*\bloading=)([^>]*?\bsrc="([^"]*_images/[^"]+)"[^>]*?)(/?)>')
 REPAIRS = (
+    # an option such as --seed does not break at its hyphens (book.css)
+    (r'<span class="pre">(-[^<]{1,24}</span>)', r'<span class="pre option">\1'),
     # a label that hides the text of the button: "Search Ctrl+K"
     (r'(<button [^>]*\bsearch-button-field\b[^>]*?) aria-label="Search"', r"\1"),
     # the icons of the switch carry titles of their own, which are not its name
@@ -92,7 +94,6 @@ def finish(html: str, folder: Path) -> str:
         html = SEARCH.sub(r'<script defer src="\1"></script>', html)
     for pattern, repair in REPAIRS:
         html = re.sub(pattern, repair, html)
-    html = re.sub(r'<span class="pre">(-[^<]{1,24}</span>)', r'<span class="pre option">\1', html)
     return together(html)
 
 

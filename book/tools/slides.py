@@ -4,9 +4,10 @@ usage: slides.py [NN ...]      (after executing what changed; writes _build/slid
 
 The rule. A heading of level two starts a new column of slides, one of level three a new slide. A slide shows
 its heading, the first sentences of the text below it, lists, numbered equations with the sentence that leads
-to each (two on a slide, if they have at most three rows), figures with the first sentence of their caption, `lib`'s source where the chapter
-shows it, and explorable figures, which work as on the page, under the question of their run sheet. All
-other words go into the speaker's notes (press S). Exercises, notation and references are left out.
+to each (two on a slide, if they have at most three rows), figures with the first sentence of their caption,
+`lib`'s source where the chapter shows it, and explorable figures, which work as on the page, under the
+question of their run sheet. All other words go into the speaker's notes (press S). Exercises, notation and
+references are left out.
 
 Where the rule is wrong, a tag on the cell decides: `slide` puts a Markdown cell on a slide of its own, whole;
 `no-slide` leaves a cell out.
