@@ -9,7 +9,7 @@ cheaper than tensors), or takes a tensor of times of any shape and returns tenso
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ Time = float | Tensor
 def _ops(t: Time):
     """`math` for a float, `torch` for a tensor: they share the names we need."""
     return torch if isinstance(t, Tensor) else math
+
+
+def _with_rate(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
+    """f(t) and df / dt at each time; reverse mode, because torch has expm1 forward in Python only."""
+    value, pull = torch.func.vjp(f, t)
+    return value, pull(torch.ones_like(value))[0]
 
 
 class Schedule:
@@ -43,22 +49,21 @@ class Schedule:
         return 2 * (ops.log(self.alpha(t)) - ops.log(self.sigma(t)))
 
     def log_snr_rate(self, t: Time) -> Time:
-        """d log_snr / dt, below zero, by forward-mode differentiation."""
+        """d log_snr / dt, below zero, by automatic differentiation."""
         if not isinstance(t, Tensor):
             return self._rate(float(t))
-        return torch.func.jvp(self.log_snr, (t,), (torch.ones_like(t),))[1]
+        return _with_rate(self.log_snr, t)[1]
 
     def sde(self, t: Time) -> tuple[Time, Time]:
         """f(t) and g(t)^2 of dx = f x dt + g dw, the SDE with these marginals.
 
-        f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2, by forward-mode differentiation
+        f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2, by automatic differentiation
         (Kingma et al. 2021, equation 20 of the appendix). Note that it is g *squared*.
         """
         if not isinstance(t, Tensor):
             return self._sde(float(t))
-        one = torch.ones_like(t)
-        f = torch.func.jvp(lambda t: self.alpha(t).log(), (t,), (one,))[1]
-        var, rate = torch.func.jvp(lambda t: self.sigma(t).square(), (t,), (one,))
+        f = _with_rate(lambda t: self.alpha(t).log(), t)[1]
+        var, rate = _with_rate(lambda t: self.sigma(t).square(), t)
         return f, rate - 2 * f * var
 
     def _sde(self, t: float) -> tuple[float, float]:

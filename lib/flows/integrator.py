@@ -103,13 +103,16 @@ class Integrator(NamedTuple):
 
     def trace_of(self, field: Field, x: Tensor, costs: bool, probes: Tensor | None):
         """measure(t, x) -> v, its divergence, and with `costs` |v|^2 and |J|_F^2."""
-        exact = self.trace == "exact"
+        exact, push = self.trace == "exact", getattr(field, "push", None)
         if exact:
             e = directions(x) if costs else None
         else:
             e = draw_probes(x, self.probe, self.probes) if probes is None else probes
         if costs:
-            pull = rows if exact else pull_one_by_one
+            if exact and push is not None:  # the columns of J, whose squares sum to the same
+                pull = lambda field, t, x, e: push(t, x, e)
+            else:
+                pull = rows if exact else pull_one_by_one
 
             def measure(t, x):
                 v, eJ = pull(field, t, x, e)
@@ -121,7 +124,6 @@ class Integrator(NamedTuple):
         if exact:
             own = getattr(field, "with_divergence", None)
             return own or (lambda t, x: exact_divergence(field, t, x))
-        push = getattr(field, "push", None)
 
         def measure(t, x):
             if push is None or torch.is_grad_enabled():  # with a graph, backward is as fast
