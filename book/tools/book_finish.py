@@ -23,6 +23,8 @@ REPAIRS = (
     (r'<span class="pre">(-[^<]{1,24}</span>)', r'<span class="pre option">\1'),
     # a label that hides the text of the button: "Search Ctrl+K"
     (r'(<button [^>]*\bsearch-button-field\b[^>]*?) aria-label="Search"', r"\1"),
+    # a value and its error stay on one line of a table
+    (r"(<td[^>]*><p>[^<]*\d) ± (?=\d)", "\\1\u00a0±\u00a0"),
     # the icons of the switch carry titles of their own, which are not its name
     (r'(<i class="theme-switch [^>]*?) title="[^"]*"', r"\1"),
     # the corner of a table: nothing is no heading

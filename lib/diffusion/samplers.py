@@ -41,9 +41,7 @@ def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
         raise ValueError(
             "ts must be at least two times, falling from noise to data (or rising, to encode)"
         )
-    quiet = torch.no_grad()(
-        step
-    )  # costs a fifth of a step in the plane, so only where it is needed
+    quiet = torch.no_grad()(step)  # a fifth of a step's time in the plane: only where needed
     for t, s in pairwise(ts):
         x = (quiet if torch.is_grad_enabled() else step)(x, t, s)
         # a finite sum means finite terms, and is found 50 times faster than by looking at each

@@ -82,10 +82,9 @@ def rational_quadratic(
         dy = v - y0
         b = h * d0 - dy * bend
         root = (b * b + 4 * s * dy * (h * s - b)).clamp_min(0)
-        sum_ = (
-            b.abs() + root.sqrt()
-        )  # of the two forms of the root the one that adds, by the sign of b
-        t = torch.where(b < 0, 0.5 * sum_ / (h * s + b.abs()), 2 * s * dy / sum_)
+        # of the two forms of the root the one that adds, by the sign of b
+        total = b.abs() + root.sqrt()
+        t = torch.where(b < 0, 0.5 * total / (h * s + b.abs()), 2 * s * dy / total)
         y = x0 + t * w
     else:
         t = (v - x0) / w
@@ -93,9 +92,8 @@ def rational_quadratic(
     below = s + bend * u
     if not inverse:
         y = y0 + h * (s * t * t + d0 * u) / below
-    share = (
-        s / below
-    )  # squared and multiplied out it would fall below float32's least, at slopes of 1e12
+    # squared and multiplied out this would fall below float32's least, at slopes of 1e12
+    share = s / below
     log_slope = 2 * share.log() + (d1 * t * t + 2 * s * u + d0 * (1 - t) ** 2).log()
     log_slope = -log_slope if inverse else log_slope
     return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)

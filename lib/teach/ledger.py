@@ -138,9 +138,8 @@ def _plain(label: str, name: str, x: Any) -> Tensor:
     try:
         if isinstance(x, Tensor):
             return x.detach().to("cpu", torch.float64)
-        return torch.as_tensor(
-            x, dtype=torch.float64
-        )  # a Python float must not pass through float32
+        # a Python float must not pass through float32
+        return torch.as_tensor(x, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"verify({label!r}): {name} must be a number or a tensor, not {type(x).__name__}"

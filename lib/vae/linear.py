@@ -40,9 +40,7 @@ class LinearGaussian(nn.Module):
         self.log_sigma = nn.Parameter(torch.zeros(()))
         self.A = nn.Parameter(torch.randn(latent, dim) / dim**0.5)
         self.b = nn.Parameter(torch.zeros(latent))
-        self.log_std = nn.Parameter(
-            torch.zeros(latent)
-        )  # of q: diagonal of the Cholesky factor of S
+        self.log_std = nn.Parameter(torch.zeros(latent))  # of q: the Cholesky factor's diagonal
         self.lower = nn.Parameter(torch.zeros(latent, latent)) if full else None
 
     # the model: exact

@@ -153,9 +153,8 @@ def samples() -> Explorable:
         left.line(ks, mean, 1, "their mean: estimates the bound", width=2.5)
         left.line(ks, low, 2, "10 and 90 percent", width=1.5)
         left.line(ks, high, 2, width=1.5)
-        place_in = np.floor(np.minimum(ratio + 0.125, 4.2) * 4).astype(
-            int
-        )  # 1 is in the middle of a bar
+        # 1 is in the middle of a bar
+        place_in = np.floor(np.minimum(ratio + 0.125, 4.2) * 4).astype(int)
         count = np.bincount(place_in, minlength=17) / REPEATS
         right = Panel((-0.13, 4.13), (0, 1), title="the same, as a ratio", xlabel="estimate / p(x), last bar: more",
                       ylabel="share of repeats", aspect=1.1)  # fmt: skip

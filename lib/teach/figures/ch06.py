@@ -108,9 +108,8 @@ def layer() -> Explorable:
                 p.copy_(torch.as_tensor(v))
         folds = m < -1
         turn = math.acosh(math.sqrt(-m)) if folds else 0.0
-        high = -(
-            turn + m * math.tanh(turn)
-        )  # w.x + b between -high and high is reached three times
+        # w.x + b between -high and high is reached three times
+        high = -(turn + m * math.tanh(turn))
         where = np.array([[-high - b, high - b], [-9, 9]]) if folds else None
 
         left = Panel((-BOX, BOX), (-BOX, BOX), title="the plane, moved", xlabel="x1",

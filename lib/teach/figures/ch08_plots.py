@@ -20,12 +20,12 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
     ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
 
 
-def _density(ax, p: Callable, span: float, n: int = 80, power: float = 1.0):
+def _density(ax, p: Callable, span: float, n: int = 64, power: float = 1.0):
     """A log-density's exponential on a square, to a power that lifts what is faint."""
     line = torch.linspace(-span, span, n)
     with torch.no_grad():
         values = p(torch.cartesian_prod(line, line)).exp().view(n, n).T
-    return ax.pcolormesh(line, line, values**power, vmin=0, rasterized=True)
+    return ax.pcolormesh(line, line, values**power, vmin=0, shading="gouraud", rasterized=True)
 
 
 def _square(ax, span: float) -> None:
