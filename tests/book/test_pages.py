@@ -7,7 +7,7 @@ from notebooks import contents
 
 PAGES = contents()
 CHAPTERS = [p for p in PAGES if p.startswith("chapters/")]
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+WIDE, PHONE = (1280, 900), (390, 844)
 
 READY = """async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
@@ -86,9 +86,10 @@ MOVE = """async ([figure, k]) => {
 class Visit:
     """A page opened with every other host blocked, and what went wrong on it."""
 
-    def __init__(self, browser, address: str, size: dict, base: str):
+    def __init__(self, browser, address: str, size: tuple[int, int], base: str):
         self.faults: list[str] = []
-        self.context = browser.new_context(viewport=size)
+        width, height = size
+        self.context = browser.new_context(viewport={"width": width, "height": height})
         self.context.route("**/*", self._gate(base))
         self.page = self.context.new_page()
         self.page.on("console", self._console)
@@ -123,19 +124,20 @@ class Visit:
 
 
 # Opening a chapter and setting its formulas takes seconds: the tests of one page at one width share a visit.
+# (pytest puts them together if it can hash what they are given: no dictionary.)
 # The wide page comes from a server; the narrow one by file://, as from a USB stick.
 @pytest.fixture(scope="module")
 def visit(site, built, browser, request):
     name, size = request.param
-    base = site if size is WIDE else built.as_uri() + "/"
+    base = site if size == WIDE else built.as_uri() + "/"
     with Visit(browser, f"{base}{name}.html", size, base) as visit:
         yield visit
 
 
-def visits(names: list[str], *sizes: dict):
+def visits(names: list[str], *sizes: tuple[int, int]):
     """For each page at each width, one test with its `visit`."""
     found = [(name, size) for name in names for size in sizes]
-    ids = [f"{name}-{'wide' if size is WIDE else 'phone'}" for name, size in found]
+    ids = [f"{name}-{'wide' if size == WIDE else 'phone'}" for name, size in found]
     return pytest.mark.parametrize("visit", found, ids=ids, indirect=True)
 
 
