@@ -23,7 +23,7 @@ def pulses(simulate, ours: float) -> None:
     _, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
     for j, (ax, theta) in enumerate(zip(axes, (2.0, 5.0), strict=True)):
         x = simulate(theta, 40_000)[-1]
-        ax.hist(x, bins=np.arange(-1, 15, 0.1), density=True, color=style.colour(j), alpha=0.6)
+        ax.hist(x, bins=np.arange(-1, 100, 0.1), density=True, color=style.colour(j), alpha=0.6)
         ax.axvline(ours, color=style.colour(-1), ls="--")
         ax.annotate("our pulse", (ours + 0.2, 0.36))
         ax.set(title=f"mean energy {theta:g} MeV", xlabel="pulse x (photons)", xlim=(-1, 14))

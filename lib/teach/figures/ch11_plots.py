@@ -36,10 +36,10 @@ def two_kinds(sde, ode, law: Callable) -> None:
         ax.set_title(name, fontsize=10)
     x = torch.linspace(-3.2, 3.2, 300).numpy()
     for j, (states, name) in enumerate(((sde, "SDE"), (ode, "ODE"))):
-        axes[2].hist(states[-1], 40, (-3.2, 3.2), density=True, histtype="step",
+        axes[2].hist(states[-1], 100, (-8, 8), density=True, histtype="step",
                      color=style.colour(j + 1), ls=style.dash(j), label=name)  # fmt: skip
     axes[2].plot(x, law(0.0, x)[0], color=style.colour(0), lw=2, ls="-", label="data")
-    axes[2].set(xlabel="x", ylabel="density")
+    axes[2].set(xlabel="x", ylabel="density", xlim=(-3.2, 3.2))
     axes[2].set_title("where they end", fontsize=10)
     axes[2].legend(fontsize=8.5)
     plt.show()

@@ -152,9 +152,9 @@ def in_and_off(clouds: dict[str, tuple[Tensor, Tensor]]) -> None:
         ax.set(xlim=(-4.4, 4.4), ylim=(-4.4, 4.4), aspect="equal", xlabel="in the plane, first")
         ax.set_ylabel("second" if ax is axes[0] else "")
         ax.set_title(name, fontsize=10)
-        axes[-1].hist(off.numpy(), 50, (0, 3), density=True, histtype="step",
+        axes[-1].hist(off.numpy(), 200, (0, 12), density=True, histtype="step",
                       color=style.colour(j), ls=style.dash(j), label=name)  # fmt: skip
-    axes[-1].set(xlabel="distance from the plane", ylabel="density")
+    axes[-1].set(xlabel="distance from the plane", ylabel="density", xlim=(0, 3))
     axes[-1].legend(fontsize=8)
     plt.show()
 
