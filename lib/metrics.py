@@ -1,5 +1,6 @@
 """Distances between two sets of samples, to compare models with the truth and with each other."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -28,8 +29,8 @@ def sliced_wasserstein(
     """
     x, y = _pair(x, y)
     check_count(projections, "projections")
-    if not p >= 1:
-        raise ValueError(f"the order p must be at least 1, got {p}")
+    if not 1 <= p < math.inf:
+        raise ValueError(f"the order p must be at least 1 and finite, got {p}")
     like = {"dtype": x.dtype, "device": x.device}
     directions = torch.randn(x.shape[1], projections, generator=generator, **like)
     directions = directions / directions.norm(dim=0)
@@ -37,13 +38,20 @@ def sliced_wasserstein(
     a, b = (x @ directions).sort(0).values, (y @ directions).sort(0).values
     n, m = len(a), len(b)
     if n == m:
-        return unit * ((a - b).abs() ** p).mean() ** (1 / p)
+        gap, share = (a - b).abs(), a.new_full((n,), 1 / n)
+        return unit * _power_mean(gap, share, p)
     # Both quantile functions are steps, at multiples of 1/n and of 1/m: in units of 1/(n m) all of
     # it is whole numbers. Between neighbouring ends each function keeps the value it has there.
     ends = torch.cat([m * torch.arange(n + 1), n * torch.arange(1, m)]).sort().values.to(x.device)
     start, width = ends[:-1], ends.diff().to(x.dtype) / (n * m)
-    gap = (a[start // m] - b[start // n]).abs() ** p  # (n + m - 1, projections)
-    return unit * (width @ gap).mean() ** (1 / p)
+    gap = (a[start // m] - b[start // n]).abs()  # (n + m - 1, projections)
+    return unit * _power_mean(gap, width, p)
+
+
+def _power_mean(gap: Tensor, share: Tensor, p: float) -> Tensor:
+    """(mean over columns of sum_i share_i gap_i^p)^(1/p); a large p overflows and vanishes nowhere."""
+    top = gap.detach().max().clamp_min(torch.finfo(gap.dtype).tiny)
+    return top * (share @ (gap / top) ** p).mean() ** (1 / p)
 
 
 class Mmd(NamedTuple):
@@ -80,6 +88,7 @@ def mmd(x: Tensor, y: Tensor, bandwidths: tuple[float, ...] | None = None) -> Mm
         raise ValueError(f"bandwidths are numbers above 0, at least one, got {bandwidths}")
     x, y, unit = _scaled(x, y)
     both = torch.cat([x, y])
+    both = both - both.mean(0)  # cdist takes differences of squares, which cancel far from 0
     distance = torch.cdist(both, both)
     if bandwidths is None:
         upper = torch.triu_indices(n + m, n + m, 1, device=x.device)

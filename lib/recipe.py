@@ -187,7 +187,7 @@ def train(
     args.to = args.to or str(weights.FOLDER if full else cache() / "quick")
     args.kept = args.checkpoint is not None
     if full and not args.kept:
-        args.checkpoint = str(cache() / "checkpoints" / f"{args.recipe}-{args.seed}.pt")
+        args.checkpoint = str(_checkpoint(recipes[args.recipe], args.recipe, args.seed))
     if full and device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32
     steps = args.steps if full or args.steps else QUICK["steps"]
@@ -205,6 +205,12 @@ def train(
         raise SystemExit(0)
     model, points = weights.round_weights(recipe.model), [row["point"] for row in curve.rows]
     return Trained(args, recipe, model, wall, processor, points, workers.size)
+
+
+def _checkpoint(make: Callable[..., Recipe], name: str, seed: int) -> Path:
+    """Where a full run keeps its state: "mnist" is the name of a recipe in more than one file."""
+    file = Path(getattr(make, "func", make).__code__.co_filename)
+    return cache() / "checkpoints" / f"{file.parent.name}.{file.stem}.{name}-{seed}.pt"
 
 
 def _run(recipe: Recipe, args, path: Path | None, first: bool, every: int, unit) -> Log:

@@ -160,7 +160,8 @@ class UNet(nn.Module):
                 context where none is expected, or none where one is.
         """
         self._check(x, t, context)
-        embedding = self.time(time_embedding(t.to(x.dtype), self.width))
+        exact = torch.promote_types(x.dtype, torch.float32)  # half precision has no 1000 times
+        embedding = self.time(time_embedding(t.to(exact), self.width).to(x.dtype))
         if context is not None and not self.tokens:
             embedding = embedding + self.embed(context)
         embedding = F.silu(embedding)  # once, for all blocks

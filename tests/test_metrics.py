@@ -121,3 +121,24 @@ def test_mistakes(device):
     ]:
         with pytest.raises(error, match=says):
             call()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e4])
+def test_mmd_far_from_the_origin_in_float32(offset, device):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(300, 2, generator=generator) for _ in range(2))
+    x, y = (x + offset).to(device), (1.1 * y + offset).to(device)
+    want = mmd(x.double() - offset, y.double() - offset)
+    torch.testing.assert_close(mmd(x, y).value.double(), want.value, rtol=0.02, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [3.0, 300.0])
+def test_a_large_order_is_the_largest_gap(shift, device):
+    x = torch.tensor([[0.0], [1.0]], device=device)
+    assert sliced_wasserstein(x, x + shift, p=2000.0).item() == pytest.approx(shift, rel=1e-5)
+    more = torch.cat([x, x + 0.5])
+    assert sliced_wasserstein(x, more + shift, p=2000.0).item() == pytest.approx(
+        shift + 0.5, rel=0.01
+    )
+    with pytest.raises(ValueError, match="at least 1 and finite, got inf"):
+        sliced_wasserstein(x, x + shift, p=math.inf)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lib import weights
-from lib.recipe import Log, Recipe, store, train
+from lib.recipe import Log, Recipe, _checkpoint, store, train
 from lib.train import fit
 from lib.train.state import Run
 
@@ -91,8 +91,11 @@ def test_full_keeps_a_checkpoint_of_its_own_until_the_card_is_written(cache, tmp
     run = train({"line": with_valid}, "", words)
     assert run.recipe.fit["batch_size"] == 64
     kept = list((cache / "checkpoints").iterdir())
-    assert {file.name for file in kept} == {"line-0.pt", "line-0.log.json"}
-    last = json.loads((cache / "checkpoints" / "line-0.log.json").read_text())[-1]
+    assert {file.name for file in kept} == {
+        "tests.test_recipe.line-0.pt",
+        "tests.test_recipe.line-0.log.json",
+    }
+    last = json.loads((cache / "checkpoints" / "tests.test_recipe.line-0.log.json").read_text())[-1]
     again = train({"line": with_valid}, "", words)  # complete: nothing is trained, all is known
     assert again.curve == run.curve and again.wall >= last["clock"][0]
     assert torch.equal(again.model.at, run.model.at)
@@ -147,3 +150,16 @@ def test_batch_size_and_parts_are_options(tmp_path):
     torch.testing.assert_close(parts.model.at, whole.model.at, rtol=1e-3, atol=0)
     store(whole, "lib.lines", "points", {"error": 1.0}, 1.0)
     assert weights.card("line", tmp_path)["recipe"] == "lib.lines.line(steps=6, batch_size=12)"
+
+
+def test_recipes_of_one_name_keep_their_checkpoints_apart(cache):
+    """cnf_mnist, ddpm_mnist and classifier_mnist are all "mnist" in the files that train them."""
+    from lib import quality
+    from lib.diffusion import recipes as images
+    from lib.flows import recipes_ode as ode
+
+    made = [ode.mnist, images.RECIPES["mnist"], quality.RECIPES["mnist"]]
+    paths = [_checkpoint(make, "mnist", 0) for make in made]
+    assert len(set(paths)) == 3
+    assert paths[0].name == "flows.recipes_ode.mnist-0.pt"
+    assert paths[2].name == "lib.quality.mnist-0.pt"

@@ -265,3 +265,13 @@ def test_it_is_diffusers_unet_but_for_groups_and_the_order_in_up():
     want = theirs(x, 1000 * t).sample
     assert want.std() > 0.1
     torch.testing.assert_close(ours(x, t), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_still_knows_the_time(dtype, device):
+    """A thousand steps are more times than half precision has near 1."""
+    net = awake(small()).to(device, torch.float32)
+    x, t = torch.randn(4, 1, 8, 8, device=device), torch.tensor([0.1, 0.501, 0.83, 0.997])
+    want, half = net(x, t.to(device)), net.to(dtype)
+    off = (half(x.to(dtype), t.to(device)).float() - want).abs().max()
+    assert off < 0.03 * want.abs().max()

@@ -112,7 +112,8 @@ class DigitNet(nn.Module):
         if context is None:
             context = torch.full((len(x),), NO_LABEL, device=x.device)
         mean, std = self.alone(x, t)
-        e = F.silu(self.time(time_embedding(t, self.embedding)) + self.label(context))
+        e = self.time(time_embedding(t, self.embedding).to(x.dtype))
+        e = F.silu(e + self.label(context))
         h = self.first(torch.cat([x, mean, std], 1).flatten(1))
         for block in self.blocks:
             h = block(h, e)
@@ -185,10 +186,10 @@ def measure(
     device = next(model.parameters()).device
     context = labels.to(device) if with_labels else None
     ts = model.denoiser.schedule.log_snr_times(steps - 1, DECODE_AT)
-    torch.manual_seed(seed)
-    bound = chain_elbo(
-        model.denoiser, x.to(device), ts, context, levels=N_LEVELS, variance=variance
-    )
+    how = dict(levels=N_LEVELS, variance=variance)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        bound = chain_elbo(model.denoiser, x.to(device), ts, context, **how)
     return bound.bits(64)
 
 

@@ -101,15 +101,25 @@ def dpm_solver(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
 
 class _Last(NamedTuple):
     x_s: Tensor  # the state that the step returned
+    s: float  # its time
+    version: int | None  # how often it had been written into
     x_hat: Tensor  # of the state that it started from
     h: float  # its length in log rho
+
+    def led_to(self, x_t: Tensor, t: float) -> bool:
+        return self.x_s is x_t and self.s == t and self.version == _version(x_t)
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
 
 
 def dpm_solver_multi(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
     """DPM-Solver++(2M): x_hat extrapolated from the last two states: order 2, one evaluation.
 
     Lu et al. (2022b), algorithm 2. The step remembers the state that it returned; given another
-    one it starts afresh, with a step of DDIM, so that it may be used for several runs.
+    one, or another time, or one that was written into, it starts afresh, with a step of DDIM: so it
+    may be used for several runs.
 
     >>> from lib.data.densities import two_gaussians
     >>> from lib.diffusion import VP, ExactDenoiser, simulate
@@ -129,11 +139,11 @@ def dpm_solver_multi(denoiser: BaseDenoiser, context: Tensor | None = None) -> S
     def step(x_t: Tensor, t: float, s: float) -> Tensor:
         ratio, move, h = weights(t, s)
         x_hat = denoiser.mix(x_t, t, 1.0, 0.0, context)
-        slope = 0.5 * h / last[0].h if last and last[0].x_s is x_t else 0.0
+        slope = 0.5 * h / last[0].h if last and last[0].led_to(x_t, t) else 0.0
         x_s = (ratio * x_t).add_(x_hat, alpha=move * (1 + slope))
         if slope:
             x_s.add_(last[0].x_hat, alpha=-move * slope)
-        last[:] = [_Last(x_s, x_hat, h)]
+        last[:] = [_Last(x_s, s, _version(x_s), x_hat, h)]
         return x_s
 
     return step

@@ -159,6 +159,8 @@ def linear_posterior(mixture: GaussianMixture, A: Tensor, y: Tensor, std: float)
     """
     A, y = A.double(), y.double()
     _check_measurement(A, y, std)
+    if y.ndim != 1:
+        raise ValueError(f"linear_posterior conditions on one y (M,), got {tuple(y.shape)}")
     gain, cov = _gain(mixture.covs, A, std)
     off = y - mixture.means @ A.mT  # (K, M)
     log = mixture.weights.log() + _log_normal(off, cov)
@@ -172,6 +174,8 @@ def linear_likelihood(
 ) -> LogLikelihood:
     """log p(y | x_t) of a mixture in closed form, for `ClassifierGuided`: (B, D), t -> (B,).
 
+    y is one measurement (M,), or one for each row (B, M).
+
     >>> from lib.data.densities import two_gaussians
     >>> from lib.diffusion import VP
     >>> A, y = torch.tensor([[1.0, 0.0]]), torch.tensor([1.5])
@@ -184,7 +188,7 @@ def linear_likelihood(
         post = mixture.posterior(x_t, schedule.alpha(t), schedule.sigma(t))
         a = A.to(x_t)
         _, cov = _gain(post.covs, a, std)
-        off = y.to(x_t) - post.means @ a.mT  # (B, K, M)
+        off = y.to(x_t)[..., None, :] - post.means @ a.mT  # (B, K, M)
         return (post.log_weights + _log_normal(off, cov)).logsumexp(1)
 
     return log_prob

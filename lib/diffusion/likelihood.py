@@ -9,7 +9,7 @@ from lib.diffusion.denoiser import BaseDenoiser
 from lib.diffusion.elbo import last_step_log_prob
 from lib.diffusion.samplers import ode_field
 from lib.diffusion.schedule import Schedule
-from lib.flows.continuous import ode_log_prob
+from lib.flows.continuous import draw_probes, ode_log_prob
 from lib.utils import check_count, std_normal_log_prob
 
 
@@ -92,8 +92,16 @@ def flow_bits(
             part = slice(i, i + batch)
             c = None if context is None else context[part]
             y, nats = noised(denoiser, x[part], levels, c, decode_at, generator)
-            total[part] += nats - flow_log_prob(denoiser, y, c, **how)[0]
+            total[part] += nats - flow_log_prob(denoiser, y, c, **_drawn(y, how, generator))[0]
     return total / (draws * x.shape[1:].numel() * math.log(2))
+
+
+def _drawn(x: Tensor, how: dict, generator: torch.Generator | None) -> dict:
+    """`how` with Hutchinson's probes, drawn from the generator as all else is."""
+    probes = how.get("probes", 1)
+    if how.get("trace") != "hutchinson" or isinstance(probes, Tensor):
+        return how
+    return how | {"probes": draw_probes(x, how.get("probe", "rademacher"), probes, generator)}
 
 
 def _uniform(denoiser, x, levels, context, t, generator) -> tuple[Tensor, Tensor]:

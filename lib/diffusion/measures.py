@@ -30,8 +30,9 @@ def draw(
     >>> draw(digits_model(), torch.tensor([3, 5]), steps=2).shape
     torch.Size([2, 1, 8, 8])
     """
-    torch.manual_seed(seed)
-    return torch.cat([model.sample(len(part), part, steps) for part in labels.split(batch)])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.cat([model.sample(len(part), part, steps) for part in labels.split(batch)])
 
 
 @torch.no_grad()
@@ -124,15 +125,16 @@ def measure_bits(
         to_unit(levels[::every][:n], pixels.n_levels).to(device),
         labels[::every][:n].to(device),
     )
-    torch.manual_seed(seed)
     ts, k = schedule.log_snr_times(1_000, last), pixels.n_levels
-    parts = [
-        chain_elbo(model.denoiser, part, ts, c, levels=k, draws=64).total
-        for part, c in zip(x.split(100), labels.split(100), strict=True)
-    ]
-    elbo = torch.cat(parts).double() / (x[0].numel() * math.log(2))
     how = dict(t0=last, trace="hutchinson", rtol=1e-3, atol=1e-3)
-    flow = flow_bits(model.denoiser, x, k, labels, **how).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        parts = [
+            chain_elbo(model.denoiser, part, ts, c, levels=k, draws=64).total
+            for part, c in zip(x.split(100), labels.split(100), strict=True)
+        ]
+        flow = flow_bits(model.denoiser, x, k, labels, **how).double()
+    elbo = torch.cat(parts).double() / (x[0].numel() * math.log(2))
     found = {"images": len(x), "log-SNR at the end": log_snr}
     for name, bits in (("elbo", elbo), ("flow", flow)):
         found[name] = bits.mean().item()

@@ -105,8 +105,9 @@ def obedience(
 
 
 def _spread(found: shapes.Attributes, each: int) -> Tensor:
-    """Root of the mean variance of x, y and size within the captions."""
+    """Root of the mean variance of x, y and size within the captions of two or more shapes found."""
     rows = torch.stack([found.x, found.y, found.size], 1).unflatten(0, (-1, each)).double()
-    known = (~rows.isnan()).sum(1).clamp_min(2)
+    known = (~rows.isnan()).sum(1)
     mean = rows.nanmean(1, keepdim=True)
-    return ((rows - mean).square().nansum(1) / (known - 1)).mean().sqrt()
+    var = (rows - mean).square().nansum(1) / (known - 1).clamp_min(1)
+    return var.masked_fill(known < 2, torch.nan).nanmean().sqrt()

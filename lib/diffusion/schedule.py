@@ -43,6 +43,10 @@ class Schedule:
         """The standard deviation of x_t given x."""
         raise NotImplementedError(f"{type(self).__name__} must define sigma(t)")
 
+    def variance(self, t: Time) -> Time:
+        """sigma(t)^2; without a square root where sigma has one, whose slope is infinite at 0."""
+        return self.sigma(t) ** 2
+
     def log_snr(self, t: Time) -> Time:
         """log alpha(t)^2 / sigma(t)^2, the log signal-to-noise ratio; falls from data to noise."""
         ops = _ops(t)
@@ -63,7 +67,7 @@ class Schedule:
         if not isinstance(t, Tensor):
             return self._sde(float(t))
         f = _with_rate(lambda t: self.alpha(t).log(), t)[1]
-        var, rate = _with_rate(lambda t: self.sigma(t).square(), t)
+        var, rate = _with_rate(self.variance, t)
         return f, rate - 2 * f * var
 
     def _sde(self, t: float) -> tuple[float, float]:
@@ -140,9 +144,11 @@ class VP(Schedule):
     def alpha(self, t: Time) -> Time:
         return _ops(t).exp(-0.5 * self.integral(t))
 
+    def variance(self, t: Time) -> Time:
+        return -_ops(t).expm1(-self.integral(t))  # 1 - exp would lose six digits near t = 0
+
     def sigma(self, t: Time) -> Time:
-        ops = _ops(t)
-        return ops.sqrt(-ops.expm1(-self.integral(t)))  # 1 - exp would lose six digits near t = 0
+        return _ops(t).sqrt(self.variance(t))
 
 
 class SubVP(VP):
@@ -153,6 +159,9 @@ class SubVP(VP):
     >>> SubVP().sigma(0.3) == VP().sigma(0.3) ** 2
     True
     """
+
+    def variance(self, t: Time) -> Time:
+        return self.sigma(t) ** 2
 
     def sigma(self, t: Time) -> Time:
         return -_ops(t).expm1(-self.integral(t))
@@ -257,6 +266,8 @@ class Chain(Schedule):
     def alpha(self, t: Time) -> Time:
         return _ops(t).exp(-self._minus_log_alpha(t))
 
+    def variance(self, t: Time) -> Time:
+        return -_ops(t).expm1(-2 * self._minus_log_alpha(t))
+
     def sigma(self, t: Time) -> Time:
-        ops = _ops(t)
-        return ops.sqrt(-ops.expm1(-2 * self._minus_log_alpha(t)))
+        return _ops(t).sqrt(self.variance(t))

@@ -164,11 +164,11 @@ def share_right(model: Diffusion, n: int = 400, steps: int = 20, seed: int = 0) 
     wanted = torch.arange(check_count(n)) % len(data.SHAPES)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        denoiser = Clipped(model.denoiser)
+        denoiser, device = Clipped(model.denoiser), next(model.parameters()).device
         x = torch.cat(
             [
-                model.sample(len(rows), rows, steps, dpm_solver_multi(denoiser, rows))
-                for rows in wanted.split(100)
+                model.sample(len(rows), rows, steps, dpm_solver_multi(denoiser, rows)).cpu()
+                for rows in wanted.to(device).split(100)
             ]
         )
     read = read_attributes(((x + 1) / 2).clamp(0, 1))
@@ -189,7 +189,8 @@ def measure(model: nn.Module, n: int = 2_000, captions: int = 60) -> dict[str, A
         return {f"w = {row.w:g}": row._asdict() for row in rows}
     generator = torch.Generator().manual_seed(10_000)
     x, shown = data.sample(n, generator=generator, second=SECOND)
-    rate, _, _, error, right = compress.measure(model, 2 * x - 1, shown)
+    x = (2 * x - 1).to(next(model.parameters()).device)
+    rate, _, _, error, right = compress.measure(model, x, shown)
     return {
         "mean squared error of a value in [-1, 1]": error,
         "kl, bits per image": rate * compress.PIXELS,

@@ -84,7 +84,9 @@ class Continuous(Transform):
         return moved.x, moved.divergence
 
     def from_base(self, z, context=None):
-        moved = self.move(z, 1.0, 0.0, context)
+        moved = self.move(z, 1.0, 0.0, context, costs=self.watcher is not None)
+        if self.watcher is not None:  # the integrals run from 1 to 0, the costs do not
+            self.watcher.append(moved._replace(kinetic=-moved.kinetic, jacobian=-moved.jacobian))
         return moved.x, moved.divergence
 
     @torch.no_grad()

@@ -172,18 +172,32 @@ def anneal(
     """
     if not 0 < start <= 1:
         raise ValueError(f"start is the first heat, above 0 and at most 1; got {start}")
-    like, (flow, heat) = next(model.parameters()), (model.flow, model.heat)
-    model.heat = start * heat
-
-    def noise(n: int) -> Tensor:
-        return flow.base.draw(n, *flow.shape, device=like.device, dtype=like.dtype)
-
+    heat, noise = model.heat, _Heating(model, start, 0.6 * steps)
     try:
-        for update in fit(model, noise, steps=steps, lr=lr, **{"clip": 5.0, **settings}):
-            model.heat = heat * min(1.0, start + (1 - start) * update.step / (0.6 * steps))
-            yield update
+        yield from fit(model, noise, steps=steps, lr=lr, **{"clip": 5.0, **settings})
     finally:
         model.heat = heat
+
+
+class _Heating:
+    """Base draws for each step of `anneal`, and the heat it is taken at; checkpoints hold the step."""
+
+    def __init__(self, model: ReverseKL, start: float, steps: float):
+        self.model, self.heat, self.start, self.steps = model, model.heat, start, steps
+        self.done = 0
+
+    def __call__(self, n: int) -> Tensor:
+        flow, like = self.model.flow, next(self.model.parameters())
+        rise = min(1.0, self.start + (1 - self.start) * self.done / self.steps)
+        self.model.heat = self.heat * rise
+        self.done += 1
+        return flow.base.draw(n, *flow.shape, device=like.device, dtype=like.dtype)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.done = state["done"]
 
 
 @torch.no_grad()

@@ -153,7 +153,7 @@ def ode_log_prob(
     *,
     t0: float = 0.0,
     t1: float = 1.0,
-    probes: Tensor | None = None,
+    probes: Tensor | int | None = None,
     params: Sequence[Tensor] | None = None,
     **how,
 ) -> tuple[Tensor, Tensor]:
@@ -163,7 +163,7 @@ def ode_log_prob(
     back to t0. Any field: a continuous flow's, or the probability flow of a diffusion model.
 
     Args:
-        probes: for trace="hutchinson", those of `draw_probes` instead of fresh ones.
+        probes: for trace="hutchinson", those of `draw_probes` instead of fresh ones; or how many.
         params: with adjoint=True, the tensors of the field that need a gradient; a module's own
             parameters if left out.
         how: trace, probe, probes, solver, steps, rtol, atol, adjoint: see `Integrator`.
@@ -180,5 +180,7 @@ def ode_log_prob(
                 "function does not tell, and by the adjoint a tensor not in params gets none"
             )
         params = list(field.parameters()) if isinstance(field, nn.Module) else []
+    if isinstance(probes, int):
+        how["probes"], probes = probes, None
     moved = Integrator(**how).check().move(field, x, t0, t1, params, probes=probes)
     return base_log_prob(moved.x) + moved.divergence, moved.x

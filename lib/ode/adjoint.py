@@ -88,12 +88,13 @@ class _Adjoint(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (y,), params = ctx.saved_tensors, ctx.params
-        sizes = [p.numel() for p in (y, y, *params)]
+        sizes, looked = [p.numel() for p in (y, y, *params)], []
 
         def augmented(t, state):  # d/dt (x, a, dL/dtheta) = (f, -a df/dx, -a df/dtheta)
             x, a, *_ = state.split(sizes)
-            first = t.item() == ctx.span[1]  # look for forgotten tensors once
+            first = not looked  # look for forgotten tensors once
             v, *grads = vector_jacobian(ctx.field, t, x.view_as(y), a.view_as(y), params, first)
+            looked.append(t)
             return torch.cat([v.flatten(), *(-g.flatten() for g in grads)])
 
         zeros = [torch.zeros_like(p).flatten() for p in params]
@@ -207,12 +208,13 @@ def check_captured(v: Tensor, x: Tensor, params: Sequence[Tensor]) -> None:
     >>> a, x = (torch.ones(1, requires_grad=True) for _ in range(2))
     >>> check_captured(a * x, x, [a])  # a is in params: nothing is lost
     """
-    ends = {p.grad_fn for p in (x, *params) if p.grad_fn is not None}
+    # an operation may have several outputs (chunk, unbind): params may hold one of them
+    ends = {(p.grad_fn, p.output_nr) for p in (x, *params) if p.grad_fn is not None}
     known_leaves = {id(p) for p in (x, *params)}
-    todo, seen = [v.grad_fn], set()
+    todo, seen = [(v.grad_fn, v.output_nr)], set()
     while todo:
-        node = todo.pop()
-        if node is None or node in seen or node in ends:
+        node, output = todo.pop()
+        if node is None or node in seen or (node, output) in ends:
             continue
         seen.add(node)
         leaf = getattr(node, "variable", None)
@@ -221,4 +223,4 @@ def check_captured(v: Tensor, x: Tensor, params: Sequence[Tensor]) -> None:
                 f"the field uses a tensor of shape {tuple(leaf.shape)} that requires a gradient "
                 f"and is not in params: its gradient would be lost. Add it to params, or detach it"
             )
-        todo += [f for f, _ in node.next_functions]
+        todo += node.next_functions

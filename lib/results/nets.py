@@ -19,4 +19,4 @@ class VectorNet(nn.Module):
         self.inner = mlp(dim + embedding, dim, width, depth)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.inner(torch.cat([x, time_embedding(t, self.embedding)], 1))
+        return self.inner(torch.cat([x, time_embedding(t, self.embedding).to(x.dtype)], 1))

@@ -121,6 +121,8 @@ def fit(
         _check_data(model, valid[0], "valid", valid[1])
     settings = dict(seed=seed, batch_size=batch_size, lr=lr, weight_decay=weight_decay, clip=clip)
     settings |= dict(ema=ema, schedule=schedule, steps=steps if schedule == "cosine" else None)
+    # numpy's numbers as Python's: a checkpoint holds them, and is read with weights_only=True
+    settings = {k: v.item() if hasattr(v, "item") else v for k, v in settings.items()}
     run = Run(model, data, context, valid, amp, parts, settings)
     run.valid_every = check_count(valid_every or max(1, steps // 50), "valid_every")
     run.patience = math.inf if patience is None else check_count(patience, "patience")

@@ -49,8 +49,11 @@ class Run:
         average = None if decay is None else get_ema_multi_avg_fn(decay)
         self.ema = None if decay is None else AveragedModel(model, multi_avg_fn=average)
         self.step, self.stale, self.best, self.best_valid = 0, 0, None, math.inf
-        self.now = [v for v in model.state_dict().values() if isinstance(v, Tensor)]  # live
+        live = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+        self.now = list(live.values())
         self.good = [v.clone() for v in self.now]
+        weights = dict(model.named_parameters(remove_duplicate=False))
+        self.buffers = [k for k, name in enumerate(live) if name not in weights]  # where in `now`
         self.epoch, self.order = None, None
         self.owed = False  # a validation that is due after this step and not done
         self.torn = False  # in the middle of changing the weights
@@ -166,6 +169,12 @@ class Run:
         """Mean loss on the validation part, with the same noise each time; keeps the best."""
         self.owed = True
         model = self.model if self.ema is None else self.ema.module
+        if (
+            self.ema is not None
+        ):  # a copy of the start: its numbers (a kl_weight) follow the model's
+            for mine, its in zip(model.modules(), self.model.modules(), strict=True):
+                numbers = {k: v for k, v in vars(its).items() if isinstance(v, int | float)}
+                vars(mine).update(numbers)
         model.eval()
         x, context = self.valid
         B, total, W = self.settings["batch_size"], 0.0, self.workers
@@ -246,6 +255,9 @@ class Run:
     def rescue(self, path: Path | None) -> str:
         """Save what the last whole step left, after an error; a phrase that says where it is."""
         self.opt.zero_grad()
+        if not self.torn:  # the step that failed has moved none of the weights, and maybe a buffer
+            for k in self.buffers:
+                self.now[k].copy_(self.good[k])
         if path is None:
             return "no checkpoint was asked for"
         if self.workers.first and not self.torn:

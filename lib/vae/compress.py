@@ -91,7 +91,7 @@ def measure(model: Autoencoder, x: Tensor, shown: shapes.Attributes) -> tuple[fl
         nats = kl_normal(mean.reshape(-1, 1), log_std.reshape(-1, 1)).view_as(mean)
         rate = entropy = nats.sum((1, 2, 3)).mean().item() / math.log(2) / PIXELS
         used = (nats.mean(0) > 0.01).double().mean().item()
-    read = read_attributes(((back + 1) / 2).clamp(0, 1))
+    read = read_attributes(((back + 1) / 2).clamp(0, 1).cpu())
     right = torch.stack([*matches(read, shown).values()]).nanmean().item()
     return rate, entropy, used, (back - x).square().mean().item(), right
 

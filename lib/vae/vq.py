@@ -199,6 +199,7 @@ class VectorQuantizer(nn.Module):
             equal = len(rows) / self.codes
             idle = (self.counts < self.reseed * equal)[:, None]
             far = (rows - self.codebook[indices]).square().sum(1)
+            far = (far / far.amax()).nan_to_num(1.0)  # a loss that is not finite is told by `fit`
             far = far + far.mean() * 1e-3 + 1e-12  # all may lie on their codes
             new = rows[torch.multinomial(far, self.codes, replacement=True)]
             mean, known = torch.where(idle, new, mean), known | idle

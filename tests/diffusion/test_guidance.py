@@ -286,3 +286,16 @@ class TestLinearInverse:
             LinearInverse(exact, A, Y, 0.0)
         with pytest.raises(ValueError, match="spread"):
             LinearInverse(exact, A, Y, 0.1, spread=-1.0)
+
+
+@pytest.mark.parametrize("B", [2, 3])
+def test_a_measurement_for_each_row(B, device):
+    """Also where there are as many rows as components."""
+    mixture, schedule = two_gaussians(), VP()
+    A = tensor([[1.0, 0.5]], dtype=F64, device=device)
+    y, x = tensor([[1.5], [-1.0], [0.2]], dtype=F64, device=device)[:B], points(B, device)
+    log_p = lambda y: linear_likelihood(mixture, schedule, A, y, std=0.1)
+    one_by_one = torch.cat([log_p(y[i])(x[i : i + 1], 0.4) for i in range(B)])
+    assert_close(log_p(y)(x, 0.4), one_by_one)
+    with pytest.raises(ValueError, match=r"one y \(M,\), got"):
+        linear_posterior(mixture, A, y, std=0.1)

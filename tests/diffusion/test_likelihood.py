@@ -139,3 +139,17 @@ class TestBits:
         )
         assert torch.equal(one, two)
         assert one.std() > 0  # rows draw their own noise
+
+
+def test_probes_by_number_and_from_the_generator(device):
+    denoiser = ExactDenoiser(MIXTURE, VP())
+    x = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 1.0]], device=device)
+    how = dict(trace="hutchinson", solver="rk4", steps=10)
+    assert flow_log_prob(denoiser, x, probes=4, **how)[0].shape == (3,)
+
+    def bits(**more):
+        generator = torch.Generator(device).manual_seed(3)
+        return flow_bits(denoiser, x, 3, generator=generator, **how, **more)
+
+    assert torch.equal(bits(), bits()) and torch.equal(bits(probes=2), bits(probes=2))
+    assert not torch.equal(bits(), bits(probes=2))

@@ -9,7 +9,7 @@ from lib.data.captions import decode_captions, parse_captions
 from lib.data.reader import read_attributes
 from lib.diffusion import Cosine
 from lib.diffusion.latent import LatentDiffusion
-from lib.diffusion.obedience import draw, obedience
+from lib.diffusion.obedience import _spread, draw, obedience
 from lib.diffusion.shapes import (
     captioned,
     ddpm_model,
@@ -98,3 +98,12 @@ def test_the_stored_models_do_what_their_cards_say():
     share = best["right"]["shape"]
     assert got.right["shape"] > share - 4 * (share * (1 - share) / 48) ** 0.5
     assert best["attributes"] >= 0.9 and got.attributes > 0.9
+
+
+def test_spread_is_of_the_captions_whose_shapes_were_found():
+    shown = shapes.sample_attributes(200, torch.Generator().manual_seed(0))
+    lost = torch.arange(200) // 10 % 2 == 1  # of every other caption's ten, one alone is found
+    lost &= torch.arange(200) % 10 != 0
+    hide = lambda v: v.double().masked_fill(lost, torch.nan)
+    found = shown._replace(x=hide(shown.x), y=hide(shown.y), size=hide(shown.size))
+    assert _spread(found, 10) == pytest.approx(_spread(shown, 10).item(), rel=0.1)

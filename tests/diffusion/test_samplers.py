@@ -264,6 +264,18 @@ class TestSimulate:
         next(half), next(half)
         assert torch.equal(last(step, x, VP().times(8)), first)
 
+    def test_a_multistep_closure_starts_afresh_where_its_past_is_no_past(self):
+        """At another time, and after somebody has written into the state."""
+        x, ts = torch.randn(5, 2), VP().times(4)
+        step, alone = dpm_solver_multi(self.denoiser), dpm_solver_multi(self.denoiser)
+        first = step(x, ts[0], ts[1])
+        want = alone(first.clone(), ts[2], ts[3])
+        assert torch.equal(step(first, ts[2], ts[3]), want)
+        step = dpm_solver_multi(self.denoiser)
+        first = step(x, ts[0], ts[1])
+        first[:, 0] = 0.3
+        assert torch.equal(step(first, ts[1], ts[2]), alone(first.clone(), ts[1], ts[2]))
+
     @pytest.mark.parametrize("ts", [[0.5], [0.5, 0.5], [0.9, 0.5, 0.7], [0.1, 0.5, 0.3]])
     def test_bad_times(self, ts):
         with pytest.raises(ValueError, match="ts must be"):

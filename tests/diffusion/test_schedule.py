@@ -159,3 +159,17 @@ def test_a_schedule_must_say_what_it_is():
         Schedule().alpha(0.5)
     with pytest.raises(NotImplementedError, match="Schedule must define sigma"):
         Schedule().sigma(0.5)
+
+
+@pytest.mark.parametrize("schedule", [VP(), SubVP(), VE(), Cosine(), Chain.linear(10)], ids=repr)
+def test_the_sde_at_the_data_is_the_limit(schedule, device):
+    """VP's sigma has an infinite slope at 0, its square has none."""
+    for at, near in zip(schedule.sde(0.0), schedule.sde(1e-7), strict=True):
+        assert at == pytest.approx(near, rel=1e-4, abs=1e-6)
+    t = torch.tensor([0.0, 0.5], dtype=F64, device=device)
+    assert all(v.isfinite().all() for v in schedule.sde(t))
+    assert schedule.variance(0.3) == pytest.approx(schedule.sigma(0.3) ** 2, rel=1e-12)
+
+
+def test_vp_at_zero_is_beta():
+    assert VP(0.1, 20.0).sde(0.0) == pytest.approx((-0.05, 0.1))

@@ -507,3 +507,14 @@ def test_nobody_moves_nowhere(device):
     """An empty batch has its shape at the end, and no divergence."""
     moved = Continuous(FieldNet(3, 8)).to(device).move(torch.empty(0, 3, device=device), 0.0, 1.0)
     assert moved.x.shape == (0, 3) and moved.divergence.shape == (0,) and moved.evaluations == 0
+
+
+def test_an_inverted_flow_pays_too(device):
+    """Time runs from 1 to 0 there, and the way back costs what the way there does."""
+    flow = Continuous(net(2, device=device), **TIGHT)
+    x = torch.randn(5, 2, dtype=F64, device=device)
+    there = flow.move(x, 0.0, 1.0, costs=True)
+    regularised = RegularisedFlow(Inverse(flow), 2, kinetic=1.0, jacobian=1.0)
+    regularised(there.x)
+    want = there.kinetic.mean().item(), there.jacobian.mean().item()
+    assert regularised.costs == pytest.approx(want, rel=1e-6)

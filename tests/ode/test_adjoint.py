@@ -208,3 +208,25 @@ def test_saved_tensors_may_be_moved_away(problem, method):
         moved = gradients(lambda: run(field, x, 0.1, 1.3, steps=6), field, x, w)
     torch.testing.assert_close(moved, plain, rtol=0, atol=0)
     assert all(g.abs().max() > 0 for g in moved)
+
+
+@both
+@pytest.mark.parametrize("end", [1.0, 0.3])
+def test_a_forgotten_tensor_is_named_in_float32_too(method, end, device):
+    """0.3 is no float32: the backward solve's first time is not the end to the bit."""
+    a, b = (torch.tensor(0.5, device=device, requires_grad=True) for _ in range(2))
+    with pytest.raises(ValueError, match="not in params"):
+        end = METHODS[method](lambda t, x: a * b * x, torch.ones(2, device=device), 0.0, end, [a])
+        end.sum().backward()
+
+
+@both
+def test_one_output_of_a_chunk_does_not_speak_for_the_other(method, device):
+    both = torch.tensor([0.5, 0.7], device=device, requires_grad=True)
+    a, b = (2 * both).chunk(2)
+    x = torch.ones(2, device=device)
+    with pytest.raises(ValueError, match="not in params"):
+        METHODS[method](lambda t, x: a * b * x, x, 0.0, 1.0, [a]).sum().backward()
+    METHODS[method](lambda t, x: a * b * x, x, 0.0, 1.0, [a, b]).sum().backward()
+    grad = both.grad.clone()
+    assert grad[0] * both[0] == pytest.approx((grad[1] * both[1]).item(), rel=1e-4)

@@ -162,3 +162,10 @@ def test_mistakes_of_the_caller():
         solve(f, torch.ones(2, dtype=torch.long), 0.0, 1.0)
     with pytest.raises(SolverError, match="more than 3 steps"):
         solve_adaptive(lambda t, x: torch.cos(40 * t) * x, x, 0.0, 5.0, 1e-9, 1e-9, max_steps=3)
+
+
+@pytest.mark.parametrize("atol", [0.0, -1.0, math.nan])
+def test_a_tolerance_without_an_absolute_part_is_refused(atol):
+    """An entry that is 0, as the divergence at the start, has no relative error."""
+    with pytest.raises(ValueError, match="rtol is 0 or more and atol above 0"):
+        solve_adaptive(lambda t, x: x, torch.tensor([0.0, 1.0]), 0.0, 1.0, rtol=1e-5, atol=atol)

@@ -3,6 +3,7 @@
 import math
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -425,3 +426,58 @@ def test_mistakes(device):
     ]:
         with pytest.raises(error, match=says):
             call()
+
+
+class Weighted(Mean):
+    """A loss with a number that may be set during training, as a VAE's kl_weight."""
+
+    weight = 0.0
+
+    def __init__(self):
+        super().__init__()
+        self.weight = 0.0
+
+    def forward(self, x, context=None):
+        return super().forward(x) + self.weight
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_validation_sees_the_numbers_that_the_loop_sets(ema, device):
+    model, x = Weighted().to(device), torch.zeros(8, 1, device=device)
+    seen = []
+    for update in fit(model, x, steps=4, lr=1e-9, ema=ema, valid=x, valid_every=1, progress=False):
+        seen.append(update.valid)
+        model.weight = 10.0 * update.step
+    assert seen == pytest.approx([0.0, 10.0, 20.0, 30.0])
+
+
+def test_settings_in_numpys_numbers_can_be_resumed(tmp_path, device):
+    x, path = torch.randn(16, 1, device=device), tmp_path / "run.pt"
+    how = dict(steps=4, lr=np.float64(0.1), seed=np.int64(3), checkpoint=path)
+    run(Mean().to(device), x, **how)
+    assert run(Mean().to(device), x, **how) == []  # it is complete
+
+
+class Counting(Mean):
+    """Counts the batches that it has seen, in a buffer; one of them fails."""
+
+    def __init__(self, fails=0):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.fails = fails
+
+    def forward(self, x, context=None):
+        if self.training:
+            self.count += 1
+            if self.count == self.fails:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+def test_a_step_that_ran_out_of_memory_leaves_no_trace(tmp_path, device):
+    x, path = torch.randn(16, 1, device=device), tmp_path / "run.pt"
+    with pytest.raises(MemoryError, match="up to step 2"):
+        run(Counting(fails=3).to(device), x, steps=6, checkpoint=path)
+    model = Counting().to(device)
+    run(model, x, steps=6, checkpoint=path)
+    assert model.count == 6

@@ -256,6 +256,12 @@ class TestRest:
         again.codebook.copy_(vq.codebook)
         assert out.loss.isfinite().all() and vq.codebook.isfinite().all()
 
+    def test_overflowing_latents_are_left_to_the_loss(self, device):
+        """`fit` then says at which step, and puts the model back."""
+        vq = quantiser(width=4, device=device, reseed=0.1).float().train()
+        for z in (torch.full((8, 4), 1e30), torch.full((8, 4), math.nan)):
+            vq(z.to(device))
+
     def test_state_travels(self, device):
         one, two = quantiser(device=device, warm=True), quantiser(device=device, warm=True)
         z = latents(30, 3, device=device)
