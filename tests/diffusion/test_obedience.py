@@ -105,5 +105,5 @@ def test_spread_is_of_the_captions_whose_shapes_were_found():
     lost = torch.arange(200) // 10 % 2 == 1  # of every other caption's ten, one alone is found
     lost &= torch.arange(200) % 10 != 0
     hide = lambda v: v.double().masked_fill(lost, torch.nan)
-    found = shown._replace(x=hide(shown.x), y=hide(shown.y), size=hide(shown.size))
+    found = shown.replace(x=hide(shown.x), y=hide(shown.y), size=hide(shown.size))
     assert _spread(found, 10) == pytest.approx(_spread(shown, 10).item(), rel=0.1)
