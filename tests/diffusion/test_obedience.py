@@ -1,5 +1,7 @@
 """What the reader's numbers are where the truth is known: true images, and images with one fault."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,9 +13,11 @@ from lib.diffusion import Cosine
 from lib.diffusion.latent import LatentDiffusion
 from lib.diffusion.obedience import _spread, draw, obedience
 from lib.diffusion.shapes import (
+    autoencoder_model,
     captioned,
     ddpm_model,
     latent_model,
+    measure,
     pixel_model,
     share_right,
 )
@@ -107,3 +111,9 @@ def test_spread_is_of_the_captions_whose_shapes_were_found():
     hide = lambda v: v.double().masked_fill(lost, torch.nan)
     found = shown.replace(x=hide(shown.x), y=hide(shown.y), size=hide(shown.size))
     assert _spread(found, 10) == pytest.approx(_spread(shown, 10).item(), rel=0.1)
+
+
+@pytest.mark.parametrize("make", [ddpm_model, autoencoder_model])
+def test_what_a_card_says_is_measured_where_the_model_is(make, device):
+    found = measure(make().to(device), n=3)
+    assert found and all(math.isfinite(v) for v in found.values())
