@@ -73,6 +73,12 @@ def render(attributes: Attributes, size: int = 32) -> Tensor:
     for name in ("shape", "colour", "background"):
         if (getattr(first, name) < 0).any():
             raise ValueError(f"cannot draw an unknown {name}: {name} is -1 for some image")
+        if second is not None and name != "background":
+            if ((second.shape >= 0) & (getattr(second, name) < 0)).any():
+                raise ValueError(f"cannot draw an unknown {name}: it is -1 for some second shape")
+    for drawn in (first, *([] if second is None else [second])):
+        if (drawn.shape >= len(SHAPES)).any():
+            raise ValueError(f"shapes go up to {len(SHAPES) - 1}, got {int(drawn.shape.max())}")
     to = {"device": first.size.device, "dtype": first.size.dtype}
     images = torch.empty(len(first), 3, size, size, **to)
     paints = torch.tensor(list(COLOURS.values()), **to)[:, :, None, None]

@@ -42,7 +42,8 @@ class Smeared(Density):
                 f"got {side} and {std}"
             )
         self.terms = 3 * len(nodes)
-        self.width = math.hypot(self.std, self.side / math.sqrt(12))
+        # the finest detail: of a square smeared by noise it is the edge, as wide as the noise
+        self.width = self.std or self.side / math.sqrt(12)
 
     def __repr__(self):
         return f"{self.name}(side={self.side:.3g}, std={self.std:.3g})"

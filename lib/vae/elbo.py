@@ -88,7 +88,7 @@ def kl_full(m1: Tensor, C1: Tensor, m2: Tensor, C2: Tensor) -> Tensor:
     """
     L1, L2 = _cholesky(C1, "C1"), _cholesky(C2, "C2")
     batch = torch.broadcast_shapes(L1.shape[:-2], L2.shape[:-2], m1.shape[:-1], m2.shape[:-1])
-    D = m1.shape[-1]
+    D = L1.shape[-1]
     ratio = torch.linalg.solve_triangular(L2, L1, upper=False)  # tr(C2^-1 C1) = |L2^-1 L1|^2
     shift = torch.linalg.solve_triangular(L2, (m2 - m1)[..., None], upper=False)
     log_det1, log_det2 = (2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1) for L in (L1, L2))

@@ -154,7 +154,9 @@ class LinearGaussian(nn.Module):
             )
         self.mu.copy_(x.mean(0))
         self.log_sigma.copy_(0.5 * var.log())
-        self.W.copy_(vectors[:, -self.latent :] * (values[-self.latent :] - var).sqrt())
+        self.W.copy_(
+            vectors[:, -self.latent :] * (values[-self.latent :] - var).clamp_min(0).sqrt()
+        )
         return self.set_posterior()
 
     @torch.no_grad()

@@ -107,9 +107,10 @@ def measure(model: LatentModel, x: Tensor, samples: int = 500, seed: int = 0) ->
     >>> measure(plane_vae(), torch.zeros(3, 2), samples=5)["examples"]
     3
     """
-    found = measure_bound(model, x, seed)
     was = model.training
-    got = model.eval().estimate(x, samples)
+    with torch.random.fork_rng():
+        found = _bound(model, x, seed)  # seeds what the next line draws, too
+        got = model.eval().estimate(x, samples)
     model.train(was)
     return found | {
         f"-log p, {samples} samples": -got.log_prob.double().mean().item(),
@@ -127,6 +128,12 @@ def measure_bound(model: LatentModel, x: Tensor, seed: int = 0, n: int = 8) -> d
     >>> sorted(measure_bound(plane_vae(), torch.zeros(3, 2)))
     ['-elbo', '-recon', 'kl']
     """
+    with torch.random.fork_rng():
+        return _bound(model, x, seed, n)
+
+
+@torch.no_grad()
+def _bound(model: LatentModel, x: Tensor, seed: int, n: int = 8) -> dict[str, float]:
     check_count(len(x), "the number of examples")
     was = model.training
     model.eval()

@@ -105,6 +105,14 @@ class VectorQuantizer(nn.Module):
             self.register_buffer("sums", start.clone())
         self.register_buffer("placed", torch.tensor(not warm))
 
+    def _apply(self, fn, recurse=True):
+        """Running counts stay in float32: half precision counts to 256 or 2048 and no further."""
+        super()._apply(fn, recurse)
+        if self.decay is not None and self.codebook.dtype in (torch.float16, torch.bfloat16):
+            for name in ("codebook", "counts", "sums"):
+                setattr(self, name, getattr(self, name).float())
+        return self
+
     def forward(self, z: Tensor) -> Quantised:
         """(B, C, ...) -> the codes (B, C, ...), their indices (B, ...), and the loss (B,).
 
@@ -180,9 +188,13 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _nearest(self, rows: Tensor) -> Tensor:
-        """argmin_k |z - e_k|^2 = argmin_k |e_k|^2 - 2 z.e_k: (N, C) -> (N,)."""
+        """argmin_k |z - e_k|^2 = argmin_k |e_k|^2 - 2 z.e_k: (N, C) -> (N,).
+
+        Both from the codes' middle: far from 0 the two terms would cancel.
+        """
         with torch.autocast(rows.device.type, enabled=False):
-            code = self.codebook
+            middle = self.codebook.mean(0)
+            code, rows = self.codebook - middle, rows - middle
             return torch.addmm(code.square().sum(1), rows, code.T, alpha=-2).argmin(1)
 
     @torch.no_grad()

@@ -62,8 +62,9 @@ def save(
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": commit(),
     }
+    text = json.dumps({**card, **made}, indent=1) + "\n"  # a card that is none leaves all as it was
     path = write_atomic(Path(folder) / f"{name}.safetensors", content)
-    write_atomic(path.with_suffix(".json"), json.dumps({**card, **made}, indent=1) + "\n")
+    write_atomic(path.with_suffix(".json"), text)
     return path
 
 

@@ -468,3 +468,15 @@ def test_other_mistakes_are_explained(laws):
         laws["checkerboard"].noised(0.9, 0.0)
     with pytest.raises(ValueError, match="a curve alone"):
         densities.moons(noise=0.0)
+
+
+@pytest.mark.parametrize("std", [0.1, 0.02])
+def test_squares_with_little_noise_keep_their_mass(std):
+    """Their edges are as thin as the noise, and the quadrature must not step over them."""
+    p = toys.checkerboard().noised(1.0, std)
+    assert p.expectation(lambda x: torch.ones(len(x), dtype=x.dtype)).item() == pytest.approx(
+        1, abs=1e-6
+    )
+    x = p.sample(20_000, torch.Generator().manual_seed(0))
+    log = p.log_prob(x).double()
+    assert abs(p.entropy() + log.mean()) < 4 * log.std() / len(x) ** 0.5

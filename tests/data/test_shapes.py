@@ -240,3 +240,12 @@ def test_attributes_move_and_slice(device):
     assert a.size.dtype == a.second.x.dtype == torch.float64 and a.shape.dtype == torch.int64
     assert len(a[2:5]) == len(a[2:5].second) == 3 and a.second.y.device.type == device.type
     assert torch.equal(render(a)[2:5], render(a[2:5]))
+
+
+def test_a_second_shape_is_checked_too():
+    shown = sample_attributes(4, torch.Generator().manual_seed(0), second=1.0)
+    with pytest.raises(ValueError, match="unknown colour: it is -1 for some second shape"):
+        render(shown.replace(second=shown.second.replace(colour=-1)))
+    for wrong in (shown.replace(shape=7), shown.replace(second=shown.second.replace(shape=7))):
+        with pytest.raises(ValueError, match="shapes go up to 3, got 7"):
+            render(wrong)

@@ -299,3 +299,20 @@ def test_mistakes(device):
     ]:
         with pytest.raises(error, match=says):
             run()
+
+
+def test_data_without_a_direction_have_a_closed_form(device):
+    """All eigenvalues are equal, up to rounding: none may come out below their mean."""
+    for scale in torch.linspace(0.3, 3.0, 60):
+        x = scale.item() * torch.cat([torch.eye(4), -torch.eye(4)]).to(device)
+        model = LinearGaussian(4, 1, full=True).to(device).fit_closed_form(x)
+        assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_mean_of_one_number_broadcasts(device):
+    eye = torch.eye(3, device=device)
+    zero = torch.zeros(1, device=device)
+    assert kl_full(zero, eye, torch.zeros(3, device=device), eye).item() == pytest.approx(
+        0, abs=1e-6
+    )
+    assert kl_full(zero + 2, eye, zero, eye).item() == pytest.approx(6)

@@ -56,3 +56,14 @@ def test_stored_mnist_samples():
     image = model.sample(64, generator=torch.Generator().manual_seed(0), mean=True)
     assert image.shape == (64, 1, 28, 28) and 0.05 < image.mean() < 0.25  # ink: 0.13 in the data
     assert 80 < card["metrics"]["-log p, 500 samples"] < card["metrics"]["-elbo"] < 110
+
+
+def test_measuring_leaves_the_callers_random_numbers(device):
+    model, x = digits_vae(steps=1).model.to(device), torch.zeros(5, 1, 8, 8, device=device)
+    draws, found = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(measure(model, x, samples=7))
+        draws.append(torch.rand(1).item())
+    assert draws[0] != draws[1] and found[0] == found[1]
+    assert recipes.measure_bound(model, x)["-elbo"] == found[0]["-elbo"]

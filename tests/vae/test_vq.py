@@ -288,3 +288,21 @@ class TestRest:
             vq.lookup(torch.zeros(2))
         with pytest.raises(ValueError, match=r"codes are \(4, 3\), the vectors \(3, 4\)"):
             vq.place(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(("offset", "gap"), [(3.0, 1e-3), (100.0, 0.1), (1000.0, 0.1)])
+def test_the_nearest_code_far_from_the_origin_in_float32(offset, gap, device):
+    vq = quantiser(codes=16, width=4, device=device).float()
+    generator = torch.Generator().manual_seed(0)
+    codes = offset + gap * torch.randn(16, 4, generator=generator)
+    vq.codebook.copy_(codes)
+    z = codes[torch.arange(16)] + 0.1 * gap * torch.randn(16, 4, generator=generator)
+    want = torch.cdist(z.double(), codes.double()).argmin(1)
+    assert torch.equal(vq.indices(z.to(device)).cpu(), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_counts_on(dtype, device):
+    vq = VectorQuantizer(1, 1, decay=0.0, warm=False).to(device, dtype).train()
+    vq(torch.cat([torch.zeros(3000, 1), torch.ones(3000, 1)]).to(device, dtype))
+    assert vq.counts.item() == 6000 and vq.codebook.item() == pytest.approx(0.5)
