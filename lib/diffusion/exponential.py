@@ -102,16 +102,20 @@ def dpm_solver(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
 class _Last(NamedTuple):
     x_s: Tensor  # the state that the step returned
     s: float  # its time
-    version: int | None  # how often it had been written into
+    version: int | Tensor  # how often it had been written into
     x_hat: Tensor  # of the state that it started from
     h: float  # its length in log rho
 
     def led_to(self, x_t: Tensor, t: float) -> bool:
-        return self.x_s is x_t and self.s == t and self.version == _version(x_t)
+        if self.x_s is not x_t or self.s != t:
+            return False
+        if isinstance(self.version, Tensor):
+            return torch.equal(self.version, x_t)
+        return self.version == x_t._version
 
 
-def _version(x: Tensor) -> int | None:
-    return None if x.is_inference() else x._version
+def _version(x: Tensor) -> int | Tensor:
+    return x.clone() if x.is_inference() else x._version  # inference tensors do not count
 
 
 def dpm_solver_multi(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:

@@ -35,6 +35,14 @@ class Schedule:
     [1.0, 0.604, 0.075, 0.001]
     """
 
+    def __setattr__(self, name: str, value) -> None:
+        if name in self.__dict__:
+            raise AttributeError(
+                f"a {type(self).__name__} is fixed once it is made, for samplers remember its "
+                f"values: make another one with this {name}"
+            )
+        super().__setattr__(name, value)
+
     def alpha(self, t: Time) -> Time:
         """How much of the data is left: the mean of x_t given x is alpha(t) x."""
         raise NotImplementedError(f"{type(self).__name__} must define alpha(t)")

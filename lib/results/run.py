@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the steps, for a rehearsal")
     args = parser.parse_args(argv)
     path = args.to
-    results, todo = plan(path, args.only, args.data)
+    results, todo = plan(path, args.only, args.data, args.share)
     print(f"{len(todo)} trainings to {path.name}", flush=True)
     os.environ["TQDM_DISABLE"] = "1"
     begun = time.perf_counter()
@@ -84,14 +84,25 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(results['rows'])} rows, {len(left)} missing, {time.perf_counter() - begun:.0f} s")
 
 
-def plan(path: Path, only: list[str] | None, data: tuple[str, ...]):
-    """The results to add to, and the trainings to do, the first seed of all before the second."""
+def plan(path: Path, only: list[str] | None, data: tuple[str, ...], share: float = 1.0):
+    """The results to add to, and the trainings to do, the first seed of all before the second.
+
+    Raises ValueError where the file was edited by hand, or holds rows of another share of the steps.
+    """
     old = json.loads(path.read_text()) if path.is_file() else None
     fits = old is not None and old.get("schema") == store.SCHEMA
+    old = store.read(path) if fits else None
+    was = old["made"].get("share", 1.0) if fits else share
+    if was != share:
+        raise ValueError(
+            f"{path} holds rows of {was:g} of the steps, not {share:g}: give another --to"
+        )
     same = fits and old["made"]["code"] == store.fingerprint()
     unfinished = same and bool(store.missing(old))
     results = old if fits and (only is not None or unfinished) else store.blank()
     results["models"] = store.blank()["models"]
+    if share != 1:
+        results["made"]["share"] = share
     every = [(d, t, s) for s in SEEDS for d in data for t in TRAININGS]
     if only is not None:
         return results, [job for job in every if job[1] in only]

@@ -38,7 +38,7 @@ def require(condition: Any, hint: str) -> None:
 def close(got: Any, want: Any, hint: str, *, rtol: float = 1e-6, atol: float = 1e-9) -> None:
     """Raise `Hint(hint)` unless the numbers or tensors agree in shape and value."""
     try:
-        got = torch.as_tensor(got).detach().to(torch.float64)
+        got = torch.as_tensor(got).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise Hint(f"a number or a tensor was expected, not {type(got).__name__}") from None
     want = torch.as_tensor(want, dtype=torch.float64)
@@ -50,7 +50,7 @@ def close(got: Any, want: Any, hint: str, *, rtol: float = 1e-6, atol: float = 1
 def number(value: Any, shape: tuple[int, ...] | None = None) -> torch.Tensor:
     """A number, a tuple or a tensor as float64, of this shape; a sentence if it is not."""
     try:
-        got = torch.as_tensor(value).detach().to(torch.float64)
+        got = torch.as_tensor(value).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
     if shape is not None:
@@ -116,6 +116,9 @@ def check(label: str, answer: Any) -> bool:
         _checkers[label](answer)
     except Hint as hint:
         print(f"✗ Exercise {label}: {hint}")
+        return False
+    except Exception as error:  # an answer of a kind that the checker did not foresee
+        print(f"✗ Exercise {label}: this cannot be tested ({type(error).__name__}: {error})")
         return False
     print(f"✓ Exercise {label}: right")
     return True

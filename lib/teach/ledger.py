@@ -136,13 +136,15 @@ def _sci(x: float) -> str:
 
 def _plain(label: str, name: str, x: Any) -> Tensor:
     try:
+        if torch.is_complex(x if isinstance(x, Tensor) else torch.as_tensor(x)):
+            raise TypeError("complex: compare the real and the imaginary part")
         if isinstance(x, Tensor):
             return x.detach().to("cpu", torch.float64)
         # a Python float must not pass through float32
         return torch.as_tensor(x, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"verify({label!r}): {name} must be a number or a tensor, not {type(x).__name__}"
+            f"verify({label!r}): {name} must be a real number or a tensor of them, got {type(x).__name__}"
         ) from error
 
 

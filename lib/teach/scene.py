@@ -136,9 +136,9 @@ class Panel:
 
     def heat(self, values, extent, series=0, name=None, *, top=None) -> Panel:
         """A density (H, W) as opacity of one colour, row 0 at the lowest y; `top` is full colour."""
-        v = np.asarray(values, float)
+        v = np.nan_to_num(np.asarray(values, float))
         top = v.max() if top is None else top
-        levels = np.clip(np.nan_to_num(v) / (top or 1.0), 0, 1) ** 0.7 * 235
+        levels = np.clip(v / (top or 1.0), 0, 1) ** 0.7 * 235
         return self._add(
             "heat", series, name, v=levels.round().astype(int).ravel().tolist(),
             shape=list(v.shape), extent=list(extent),
@@ -146,7 +146,7 @@ class Panel:
 
     def picture(self, grey, extent) -> Panel:
         """A grey picture (H, W) in [0, 1], row 0 on top."""
-        v = np.clip(np.asarray(grey, float), 0, 1) * 255
+        v = np.clip(np.nan_to_num(np.asarray(grey, float)), 0, 1) * 255
         return self._add(
             "heat", 0, None, v=v.round().astype(int).ravel().tolist(), shape=list(v.shape),
             extent=list(extent), gray=1,

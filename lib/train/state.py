@@ -236,6 +236,7 @@ class Run:
             self.model.load_state_dict(state["model"])
             self.opt.load_state_dict(state["opt"])
         except (RuntimeError, ValueError) as error:
+            torch._foreach_copy_(self.now, self.good)  # what did fit has been copied already
             name = type(self.model).__name__
             raise ValueError(
                 f"{path} belongs to another model than this {name}: {error}"

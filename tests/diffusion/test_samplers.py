@@ -275,6 +275,13 @@ class TestSimulate:
         first = step(x, ts[0], ts[1])
         first[:, 0] = 0.3
         assert torch.equal(step(first, ts[1], ts[2]), alone(first.clone(), ts[1], ts[2]))
+        with torch.inference_mode():  # where torch does not count who writes
+            step, again = dpm_solver_multi(self.denoiser), dpm_solver_multi(self.denoiser)
+            first = step(x, ts[0], ts[1])
+            whole = step(first, ts[1], ts[2])
+            assert torch.equal(whole, again(again(x, ts[0], ts[1]), ts[1], ts[2]))
+            whole[:, 0] = 0.3
+            assert torch.equal(step(whole, ts[2], ts[3]), alone(whole.clone(), ts[2], ts[3]))
 
     @pytest.mark.parametrize("ts", [[0.5], [0.5, 0.5], [0.9, 0.5, 0.7], [0.1, 0.5, 0.3]])
     def test_bad_times(self, ts):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.diffusion import VE, VP, Chain, Cosine, Schedule, SubVP
+from lib.diffusion.chain import posterior
 
 F64 = torch.float64
 SCHEDULES = [
@@ -175,3 +176,21 @@ def test_the_sde_at_the_data_is_the_limit(schedule, device):
 
 def test_vp_at_zero_is_beta():
     assert VP(0.1, 20.0).sde(0.0) == pytest.approx((-0.05, 0.1))
+
+
+def test_a_schedule_is_fixed_once_it_is_made():
+    """Samplers and `sde` remember its values by the time alone."""
+    vp = VP()
+    vp.sde(0.5)
+    with pytest.raises(AttributeError, match="VP is fixed once it is made.*with this beta_max"):
+        vp.beta_max = 2.0
+
+
+def test_the_posterior_tells_times_apart_that_float32_does_not():
+    schedule = Cosine(30.0)
+    t, s = schedule.log_snr_times(1000)[:2]
+    assert torch.tensor(s) == torch.tensor(t) and s < t
+    x = torch.ones(3, 2, dtype=F64)
+    assert posterior(schedule, x, 0 * x, t, s)[0].isfinite().all()
+    with pytest.raises(ValueError, match="s < t is needed"):
+        posterior(schedule, x, 0 * x, torch.tensor([t, s, t]), torch.tensor([s, s, s]))

@@ -88,6 +88,21 @@ def test_an_unfinished_file_is_continued_and_a_finished_one_made_anew(tmp_path):
     assert len(kept["rows"]) == len(whole()["rows"]) and {j[1] for j in todo} == {"vae"}
 
 
+def test_a_rehearsal_or_an_edited_file_is_not_continued(tmp_path):
+    path, results = tmp_path / "all.json", whole()
+    results["rows"].pop()
+    store.write(results, path)
+    with pytest.raises(ValueError, match="holds rows of 1 of the steps, not 0.01"):
+        runner.plan(path, None, DATA, share=0.01)
+    rehearsal, _ = runner.plan(tmp_path / "small.json", None, DATA, share=0.01)
+    store.write(rehearsal | {"rows": results["rows"]}, tmp_path / "small.json")
+    with pytest.raises(ValueError, match="holds rows of 0.01 of the steps, not 1"):
+        runner.plan(tmp_path / "small.json", None, DATA)
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 2', 1))
+    with pytest.raises(ValueError):
+        runner.plan(path, None, DATA)
+
+
 def test_rows_of_other_code_are_not_continued(tmp_path):
     results = whole()
     results["rows"].pop()

@@ -59,3 +59,12 @@ def test_two_checkers_for_one_exercise_are_refused():
     other.__module__ = "elsewhere"
     with pytest.raises(ValueError, match="twice"):
         exercise.exercise("99.1")(other)
+
+
+def test_an_answer_of_a_kind_that_nobody_foresaw_is_wrong_and_no_error(capsys):
+    wide = lambda x_t, x, *rest: (
+        x_t,
+        torch.full_like(x_t, 0.2),
+    )  # a variance with the data's shape
+    assert not check("9.4", wide)
+    assert "✗ Exercise 9.4" in capsys.readouterr().out

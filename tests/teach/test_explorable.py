@@ -104,3 +104,14 @@ def test_mistakes_are_sentences():
         explore("t", wave, [Slider(n, n, 0, 1, 0.5) for n in "abc"])
     with pytest.raises(ValueError, match="no control"):
         figure().scene(speed=3)
+
+
+def test_one_nan_does_not_spoil_a_picture():
+    v = np.ones((3, 4))
+    v[1, 2] = np.nan
+    for panel in (
+        Panel((0, 1), (0, 1)).heat(v, (0, 1, 0, 1)),
+        Panel((0, 1), (0, 1)).picture(v, (0, 1, 0, 1)),
+    ):
+        shown = panel.spec["items"][-1]["v"]
+        assert shown[6] == 0 and set(shown[:6] + shown[7:]) in ({235}, {255})

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,3 +84,10 @@ def test_a_session_without_a_place_to_write_still_verifies(tmp_path, monkeypatch
     verify("1.5", 1.0, 1.0 + 1e-12, routes=ROUTES)
     out = capsys.readouterr().out
     assert out.count("✓") == 2 and out.count("set") == 1 and "BOOK_CACHE" in out
+
+
+@pytest.mark.parametrize("z", [torch.tensor([1 + 2j]), np.array([1 + 2j]), 1 + 2j])
+def test_complex_numbers_are_refused(z):
+    """As float64 they would lose the imaginary part, and any two could pass."""
+    with pytest.raises(TypeError, match="must be a real number or a tensor of them"):
+        verify("7.2", z, z.real, routes=("a", "b"))

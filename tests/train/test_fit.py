@@ -481,3 +481,23 @@ def test_a_step_that_ran_out_of_memory_leaves_no_trace(tmp_path, device):
     model = Counting().to(device)
     run(model, x, steps=6, checkpoint=path)
     assert model.count == 6
+
+
+def test_a_refused_checkpoint_leaves_the_weights(tmp_path, device):
+    """Also those that would have fitted."""
+
+    class Two(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.a, self.b = nn.Linear(2, 3), nn.Linear(3, width)
+
+        def forward(self, x, context=None):
+            return self.b(self.a(x)).square().sum(1)
+
+    x, path = torch.randn(16, 2, device=device), tmp_path / "run.pt"
+    run(Two(3).to(device), x, steps=3, checkpoint=path)
+    other = Two(4).to(device)
+    before = other.a.weight.clone()
+    with pytest.raises(ValueError, match="belongs to another model"):
+        run(other, x, steps=3, checkpoint=path)
+    assert torch.equal(other.a.weight, before)

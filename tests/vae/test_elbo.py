@@ -315,4 +315,4 @@ def test_a_mean_of_one_number_broadcasts(device):
     assert kl_full(zero, eye, torch.zeros(3, device=device), eye).item() == pytest.approx(
         0, abs=1e-6
     )
-    assert kl_full(zero + 2, eye, zero, eye).item() == pytest.approx(6)
+    assert kl_full(zero + 2, eye, torch.zeros(3, device=device), eye).item() == pytest.approx(6)

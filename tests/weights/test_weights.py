@@ -59,10 +59,10 @@ def test_the_book_s_weights_have_complete_cards():
 
 def test_a_card_that_cannot_be_written_leaves_the_stored_model(tmp_path):
     model = nn.Linear(2, 1)
-    weights.save("small", weights.round_weights(model), {"recipe": "none"}, folder=tmp_path)
+    weights.save("small", weights.round_weights(model), CARD, folder=tmp_path)
     other = weights.round_weights(nn.Linear(2, 1))
     with pytest.raises(TypeError, match="JSON"):
-        weights.save("small", other, {"metrics": torch.tensor(1.0)}, folder=tmp_path)
+        weights.save("small", other, CARD | {"metrics": torch.tensor(1.0)}, folder=tmp_path)
     again = nn.Linear(2, 1)
     weights.load("small", again, folder=tmp_path)
     assert torch.equal(again.weight, model.weight)
