@@ -6,7 +6,6 @@ Ho et al. (2020), section 2; for any alpha and sigma, Kingma et al. (2021), appe
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from lib.diffusion.schedule import Schedule, Time

@@ -72,6 +72,10 @@ def pull_one_by_one(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tens
     >>> pull_one_by_one(turn, torch.zeros(()), torch.ones(3, 2), torch.ones(1, 3, 2))[1].shape
     torch.Size([1, 3, 2])
     """
+    if (
+        torch.is_inference_mode_enabled()
+    ):  # autograd records nothing; func.vjp has a graph of its own
+        return rows(field, t, x, e)
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         y = x if x.requires_grad else x.detach().requires_grad_()

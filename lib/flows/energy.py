@@ -137,15 +137,20 @@ class ReverseKL(nn.Module):
     def __init__(self, flow: Flow, energy: Energy, heat: float = 1.0):
         super().__init__()
         self.flow, self.energy, self.heat = flow, energy, heat
+        self.rise = 1.0  # the share of `heat` that `anneal` trains at
 
     @property
     def takes_context(self) -> bool:
         return self.flow.takes_context
 
     def forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """log q(x) + heat U(x) in nats, for x made from base draws: (B, D) -> (B,)."""
+        """log q(x) + heat U(x) in nats, for x made from base draws: (B, D) -> (B,).
+
+        In training mode times `rise`; what is validated is the whole, or early steps would look best.
+        """
         x, log_q = self.flow.sample_with_log_prob(len(noise), context, noise=noise)
-        return log_q + self.heat * self.energy(x)
+        heat = self.heat * (self.rise if self.training else 1.0)
+        return log_q + heat * self.energy(x)
 
     @torch.no_grad()
     def kl(self, noise: Tensor, log_z: float) -> tuple[float, float]:
@@ -159,7 +164,7 @@ class ReverseKL(nn.Module):
 def anneal(
     model: ReverseKL, steps: int = 1000, start: float = 0.1, lr: float = 4e-2, **settings
 ) -> Iterator[Update]:
-    """`fit` on draws from the base, while `heat` rises from `start` to 1 over 60% of the steps.
+    """`fit` on draws from the base, while `heat` rises from `start` of it to all over 60% of the steps.
 
     start=1 leaves the energy alone: then a flow may settle on some of the modes, and the reverse
     divergence, an average over the flow's own samples, hardly sees the others. `settings` are those
@@ -172,24 +177,22 @@ def anneal(
     """
     if not 0 < start <= 1:
         raise ValueError(f"start is the first heat, above 0 and at most 1; got {start}")
-    heat, noise = model.heat, _Heating(model, start, 0.6 * steps)
     try:
+        noise = _Heating(model, start, 0.6 * steps)
         yield from fit(model, noise, steps=steps, lr=lr, **{"clip": 5.0, **settings})
     finally:
-        model.heat = heat
+        model.rise = 1.0
 
 
 class _Heating:
     """Base draws for each step of `anneal`, and the heat it is taken at; checkpoints hold the step."""
 
     def __init__(self, model: ReverseKL, start: float, steps: float):
-        self.model, self.heat, self.start, self.steps = model, model.heat, start, steps
-        self.done = 0
+        self.model, self.start, self.steps, self.done = model, start, steps, 0
 
     def __call__(self, n: int) -> Tensor:
         flow, like = self.model.flow, next(self.model.parameters())
-        rise = min(1.0, self.start + (1 - self.start) * self.done / self.steps)
-        self.model.heat = self.heat * rise
+        self.model.rise = min(1.0, self.start + (1 - self.start) * self.done / self.steps)
         self.done += 1
         return flow.base.draw(n, *flow.shape, device=like.device, dtype=like.dtype)
 

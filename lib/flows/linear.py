@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.flows.elementwise import check_data
-from lib.flows.transform import Compose, Transform
+from lib.flows.transform import Compose, Transform, full_precision
 
 
 class LULinear(Transform):
@@ -41,7 +41,8 @@ class LULinear(Transform):
         centred = x - x.mean(0)
         cov = centred.T @ centred / len(x)
         var = cov.diagonal()  # raised a little: constant and collinear coordinates have no factor
-        factor = torch.linalg.cholesky(cov + torch.where(var > 1e-6, 1e-5 * var, 1e-6).diag())
+        little = 1e-5 * max(1.0, len(var) / 64)  # above the rounding of the largest eigenvalue
+        factor = torch.linalg.cholesky(cov + torch.where(var > 1e-6, little * var, 1e-6).diag())
         diag = factor.diagonal()
         self.lower_upper.copy_((factor / diag).tril(-1))
         self.log_diag.copy_(diag.log())
@@ -66,7 +67,9 @@ class LULinear(Transform):
     def from_base(self, z, context=None):
         self.check(z, context)
         lower, upper = self.factors()
-        return z @ upper.T @ lower.T + self.shift, self.log_diag.sum().repeat(len(z))
+        with full_precision(z):
+            x = z @ upper.T @ lower.T + self.shift
+        return x, self.log_diag.sum().repeat(len(z))
 
 
 class Rotation(Transform):
@@ -91,11 +94,11 @@ class Rotation(Transform):
 
     def to_base(self, x, context=None):
         self.check(x, context)
-        return x @ self.matrix(), x.new_zeros(len(x))
+        return _mix(self.matrix().T, x), x.new_zeros(len(x))
 
     def from_base(self, z, context=None):
         self.check(z, context)
-        return z @ self.matrix().T, z.new_zeros(len(z))
+        return _mix(self.matrix(), z), z.new_zeros(len(z))
 
 
 class QRLinear(Transform):
@@ -125,20 +128,25 @@ class QRLinear(Transform):
         """
         V = F.normalize(self.mirrors, dim=1).T
         eye = torch.eye(len(V), dtype=V.dtype, device=V.device)
-        T = (V.T @ V).triu(1) + 0.5 * eye
-        Q = eye - V @ torch.linalg.solve_triangular(T, V.T, upper=True)
+        with full_precision(V):
+            T = (V.T @ V).triu(1) + 0.5 * eye
+            Q = eye - V @ torch.linalg.solve_triangular(T, V.T, upper=True)
         return Q, self.upper.triu(1) + self.log_diag.exp().diag()
 
     def to_base(self, x, context=None):
         self.check(x, context)
         Q, R = self.factors()
-        z = torch.linalg.solve_triangular(R, Q.T @ (x - self.shift).T, upper=True).T
+        with full_precision(x):
+            turned = Q.T @ (x - self.shift).T
+        z = torch.linalg.solve_triangular(R, turned, upper=True).T
         return z, -self.log_diag.sum().repeat(len(x))
 
     def from_base(self, z, context=None):
         self.check(z, context)
         Q, R = self.factors()
-        return z @ (Q @ R).T + self.shift, self.log_diag.sum().repeat(len(z))
+        with full_precision(z):
+            x = z @ (Q @ R).T + self.shift
+        return x, self.log_diag.sum().repeat(len(z))
 
 
 class Channels(Transform):
@@ -224,7 +232,9 @@ class Conv1x1(Channels):
     def from_base(self, z, context=None):
         self.check(z, context)
         P, L, U = self.factors()
-        return _mix(P @ L @ U, z), self._log_det(z)
+        with full_precision(z):
+            W = P @ L @ U
+        return _mix(W, z), self._log_det(z)
 
     def _log_det(self, x: Tensor) -> Tensor:
         return math.prod(x.shape[2:]) * self.log_diag.sum().repeat(len(x))
@@ -232,7 +242,8 @@ class Conv1x1(Channels):
 
 def _mix(W: Tensor, x: Tensor) -> Tensor:
     """W x at every pixel: (C, C), (B, C, H, W) -> (B, C, H, W)."""
-    return (W @ x.flatten(2)).view_as(x) if x.ndim > 2 else x @ W.T
+    with full_precision(x):
+        return (W @ x.flatten(2)).view_as(x) if x.ndim > 2 else x @ W.T
 
 
 class ActNorm(Transform):

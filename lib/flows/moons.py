@@ -13,6 +13,7 @@ from lib.flows.flow import Flow
 from lib.flows.transform import Compose, Transform
 from lib.recipe import Recipe, store, train
 from lib.train import Draws
+from lib.utils import sum_dims
 
 NAME, LAYERS, WIDTH = "moons_realnvp", 8, 24
 
@@ -60,13 +61,13 @@ class Partly(Transform):
         self.check(x, context)
         a, b = self.coupling.split(x)
         log_scale, shift = self._part(a)
-        return self.coupling.join(a, (b - shift) * torch.exp(-log_scale)), -log_scale.sum(1)
+        return self.coupling.join(a, (b - shift) * torch.exp(-log_scale)), -sum_dims(log_scale)
 
     def from_base(self, z, context=None):
         self.check(z, context)
         a, b = self.coupling.split(z)
         log_scale, shift = self._part(a)
-        return self.coupling.join(a, b * torch.exp(log_scale) + shift), log_scale.sum(1)
+        return self.coupling.join(a, b * torch.exp(log_scale) + shift), sum_dims(log_scale)
 
 
 def first_layers(flow: Flow, k: float) -> Transform:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.flows.transform import Transform
+from lib.flows.transform import Transform, full_precision
 from lib.utils import check_count, known
 
 MARGIN = 1e-3  # w.u stays this far above -1, so that float32 keeps the slope positive
@@ -219,17 +219,18 @@ class PlanarFlow(Transform):
         self.check(z, context)
         w, u, b, wu = self._layers(context)
         ts = []
-        if context is None:  # examples in columns, where a sum and an outer product are fastest
-            z, wu = z.T.contiguous(), wu[:, None]
-            for w_k, u_k, b_k in zip(w[:, None], u[:, :, None], b, strict=True):
-                ts.append(torch.tanh(torch.addmm(b_k, w_k, z)))  # w.z + b, (1, B)
-                z = torch.addmm(z, u_k, ts[-1])  # z + u t
-            z, t = z.T, torch.cat(ts)
-        else:
-            for w_k, u_k, b_k in zip(w, u, b, strict=True):
-                ts.append(torch.tanh((z * w_k).sum(1) + b_k))
-                z = torch.addcmul(z, u_k, ts[-1][:, None])
-            t = torch.stack(ts)
+        with full_precision(z):
+            if context is None:  # examples in columns, where a sum and an outer product are fastest
+                z, wu = z.T.contiguous(), wu[:, None]
+                for w_k, u_k, b_k in zip(w[:, None], u[:, :, None], b, strict=True):
+                    ts.append(torch.tanh(torch.addmm(b_k, w_k, z)))  # w.z + b, (1, B)
+                    z = torch.addmm(z, u_k, ts[-1])  # z + u t
+                z, t = z.T, torch.cat(ts)
+            else:
+                for w_k, u_k, b_k in zip(w, u, b, strict=True):
+                    ts.append(torch.tanh((z * w_k).sum(1) + b_k))
+                    z = torch.addcmul(z, u_k, ts[-1][:, None])
+                t = torch.stack(ts)
         return z, log_slope(t, wu).sum(0)
 
     def to_base(self, x, context=None):

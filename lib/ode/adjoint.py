@@ -80,14 +80,14 @@ class _Adjoint(torch.autograd.Function):
     def forward(ctx, field, how, x, t0, t1, *params):
         y = how(field, x, t0, t1)
         ctx.field, ctx.how, ctx.span = field, how, (t0, t1)
-        ctx.params = params  # the very tensors that the field uses; hooks may replace saved ones
+        _keep(ctx, params)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (y,), params = ctx.saved_tensors, ctx.params
+        (y,), params = ctx.saved_tensors, _kept(ctx)
         sizes, looked = [p.numel() for p in (y, y, *params)], []
 
         def augmented(t, state):  # d/dt (x, a, dL/dtheta) = (f, -a df/dx, -a df/dtheta)
@@ -141,14 +141,15 @@ class _Checkpointed(torch.autograd.Function):
         else:
             path = solve(field, x, t0, t1, how.steps, how.method, path=True)
             ctx.times, states, y = grid(t0, t1, how.steps), list(path[:-1]), path[-1]
-        ctx.field, ctx.how, ctx.params = field, how, params
+        ctx.field, ctx.how = field, how
+        _keep(ctx, params)
         ctx.save_for_backward(*states)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, a):
-        states, params = ctx.saved_tensors, ctx.params
+        states, params = ctx.saved_tensors, _kept(ctx)
         total, f = [torch.zeros_like(p) for p in params], with_float_time(ctx.field)
         for t, s, x in zip(ctx.times[-2::-1], ctx.times[:0:-1], states[::-1], strict=True):
             with torch.enable_grad():
@@ -174,8 +175,22 @@ def _start(field, x, t0, t1, params, steps, method, rtol, atol) -> tuple:
                 "function does not tell, only a module does"
             )
         params = field.parameters()
-    params = [p for p in params if p.requires_grad]
+    params = {id(p): p for p in params if p.requires_grad}.values()  # each once
     return field, How(steps, method, rtol, atol), x, t0, t1, *params
+
+
+def _keep(ctx, params: Sequence[Tensor]) -> None:
+    """The very tensors that the field uses: hooks may replace saved ones."""
+    ctx.params, ctx.versions = params, [p._version for p in params]
+
+
+def _kept(ctx) -> Sequence[Tensor]:
+    if [p._version for p in ctx.params] != ctx.versions:
+        raise RuntimeError(
+            "a tensor of params was changed in place between the solve and its backward: the "
+            "gradient would be that of another field"
+        )
+    return ctx.params
 
 
 def vector_jacobian(

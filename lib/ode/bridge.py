@@ -17,6 +17,8 @@ from lib.utils import known
 
 State = Tensor | tuple[Tensor, ...]
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+# how torchdiffeq's own assertions begin; any other is the field's
+OURS = ("underflow in dt", "max_num_steps exceeded", "non-finite values in state")
 MAX_STEPS = 10_000  # torchdiffeq would go on for 2^31
 
 
@@ -111,13 +113,15 @@ def odeint(
         else:
             out = torchdiffeq.odeint(field, x, times, **settings)
     except AssertionError as error:
-        raise _explain(field, x, t0, t1, rtol, atol) from error
+        if not str(error).startswith(OURS):
+            raise
+        raise _explain(field, x, times, settings) from error
     result = tuple(part[-1] for part in out) if isinstance(out, tuple) else out[-1]
     if any(
         known(~part.isfinite().all())
         for part in (result if isinstance(result, tuple) else (result,))
     ):
-        raise _explain(field, x, t0, t1, rtol, atol)
+        raise _explain(field, x, times, settings)
     return result
 
 
@@ -132,11 +136,12 @@ def _adjoint_settings(field, params, times: Tensor, options: dict) -> dict:
     back = dict(options)
     if "step_t" in options:
         back["step_t"] = times[:1]
-    return dict(adjoint_params=tuple(p for p in params if p.requires_grad), adjoint_options=back)
+    once = {id(p): p for p in params if p.requires_grad}
+    return dict(adjoint_params=tuple(once.values()), adjoint_options=back)
 
 
 @torch.no_grad()
-def _explain(field, x: State, t0: float, t1: float, rtol: float, atol: float) -> SolverError:
+def _explain(field, x: State, times: Tensor, settings: dict) -> SolverError:
     """Solve once more and look at every evaluation: where and how it went wrong."""
     seen = []  # time and norm of the last evaluation
 
@@ -154,18 +159,17 @@ def _explain(field, x: State, t0: float, t1: float, rtol: float, atol: float) ->
             )
         return v
 
-    times = torch.tensor([t0, t1], dtype=torch.float64)
+    settings = {k: settings[k] for k in ("rtol", "atol", "method", "options")}
     try:
-        options = {"max_num_steps": MAX_STEPS}
-        torchdiffeq.odeint(
-            watched, x, times, rtol=rtol, atol=atol, method="dopri5", options=options
-        )
+        torchdiffeq.odeint(watched, x, times, **settings)
     except SolverError as found:
         return found
-    except AssertionError:
-        pass
+    except AssertionError as error:
+        why = str(error)
+    else:
+        why = "the state is not finite at the end: the steps are too long for the field"
     where = f"at t = {seen[0]:.6g}, where the state has norm {seen[1]:.3g}" if seen else "at t0"
     return SolverError(
-        f"the solver gave up {where}: its steps became too small, or more than {MAX_STEPS}; the field "
-        f"is too stiff for this method, or the tolerance too strict"
+        f"the solver gave up {where} ({why}): the field is too stiff for this method, or the "
+        f"tolerance too strict"
     )

@@ -200,7 +200,11 @@ def solve_adaptive(
         return Solution(x, 0, [t0, t1], 0)
     f, t, way = with_float_time(field), t0, math.copysign(1.0, t1 - t0)
     k1 = f(t, x)
-    h = way * abs(first_step) if first_step else way * initial_step(f, t, x, k1, way, rtol, atol)
+    h = (
+        way * abs(first_step)
+        if first_step
+        else way * initial_step(f, t, x, k1, t1 - t0, rtol, atol)
+    )
     evaluations, times, rejected = 1 if first_step else 2, [t0], 0
     while t != t1:
         if evaluations > 6 * max_steps:
@@ -253,8 +257,10 @@ def step_factor(size: float, t: float, h: float, x: Tensor) -> float:
 
 
 @torch.no_grad()
-def initial_step(f, t: float, x: Tensor, k1: Tensor, way: float, rtol: float, atol: float) -> float:
-    """A first step length from the size of the slope and of its change; one evaluation.
+def initial_step(
+    f, t: float, x: Tensor, k1: Tensor, span: float, rtol: float, atol: float
+) -> float:
+    """A first step length from the size of the slope and of its change; one evaluation in `span`.
 
     Hairer, Norsett and Wanner (1993), Solving Ordinary Differential Equations I, section II.4.
 
@@ -270,6 +276,7 @@ def initial_step(f, t: float, x: Tensor, k1: Tensor, way: float, rtol: float, at
             f"{x.norm().item():.3g}"
         )
     h0 = 0.01 * d0 / d1 if min(d0, d1) > 1e-5 else 1e-6
+    h0, way = min(h0, abs(span)), math.copysign(1.0, span)  # the field may not exist past the end
     d2 = rms(f(t + way * h0, x + way * h0 * k1) - k1) / h0
     h1 = (0.01 / max(d1, d2)) ** 0.2 if max(d1, d2) > 1e-15 else max(1e-6, 1e-3 * h0)
     return min(100 * h0, h1) if math.isfinite(h1) else h0

@@ -518,3 +518,20 @@ def test_an_inverted_flow_pays_too(device):
     regularised(there.x)
     want = there.kinetic.mean().item(), there.jacobian.mean().item()
     assert regularised.costs == pytest.approx(want, rel=1e-6)
+
+
+def test_hutchinson_in_inference_mode(device):
+    """Autograd records nothing there, and a field would look like a constant."""
+    torch.manual_seed(0)
+    flow = Flow(Continuous(net(2, device=device), trace="hutchinson", solver="rk4", steps=8), 2)
+    x = torch.randn(4, 2, dtype=F64, device=device)
+    found = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        torch.manual_seed(1)
+        with mode():
+            found.append(flow.log_prob(x))
+    torch.testing.assert_close(*found)
+    e = draw_probes(x)
+    with torch.inference_mode():
+        got = hutchinson(lambda t, x: x.sin(), torch.zeros((), dtype=F64, device=device), x, e)[1]
+    torch.testing.assert_close(got, x.cos().sum(1))

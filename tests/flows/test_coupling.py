@@ -228,3 +228,15 @@ def test_mistakes():
             build()
     with pytest.raises(ValueError, match=r"the network returned \(4, 5\), expected \(4, 4\)"):
         AffineCoupling(halves(4), mlp(2, 5)).to_base(torch.randn(4, 4))
+
+
+def test_a_share_of_an_image_coupling_has_one_number_an_example(device):
+    from lib.flows.coupling import channel_halves
+    from lib.flows.moons import Partly
+
+    coupling = AffineCoupling(channel_halves(2, 4, 4), torch.nn.Conv2d(1, 2, 1)).to(device)
+    x = torch.randn(3, 2, 4, 4, device=device)
+    z, logabsdet = Partly(coupling, 1.0).to_base(x)
+    want, whole = coupling.to_base(x)
+    assert logabsdet.shape == (3,)
+    torch.testing.assert_close((z, logabsdet), (want, whole))

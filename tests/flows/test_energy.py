@@ -150,7 +150,7 @@ def test_training_brings_a_planar_flow_closer(device):
     before, _ = model.kl(noise, exact)
     heats = []
     for _ in anneal(model, 200, progress=False):
-        heats.append(model.heat)
+        heats.append(model.rise)
     after, stderr = model.kl(noise, exact)
     assert -4 * stderr < after < 1.5 < before
     assert heats[0] == pytest.approx(0.1) and heats[60] == pytest.approx(0.1 + 0.9 * 60 / 120)
@@ -161,20 +161,34 @@ def test_leaving_the_loop_leaves_the_whole_energy(device):
     model = ReverseKL(Flow(PlanarFlow(2, 2), 2, base=Uniform(-2, 2)), U1).to(device, F64)
     loop = anneal(model, 50, batch_size=8, progress=False)
     next(loop)
-    assert model.heat < 1
+    assert model.rise < 1
     loop.close()
-    assert model.heat == 1.0
+    assert model.rise == 1.0
     model.heat = 0.4  # a share of the energy that the caller wants stays that share
-    heats = [model.heat for _ in anneal(model, 10, start=0.5, batch_size=8, progress=False)]
-    assert heats[1] == pytest.approx(0.4 * (0.5 + 0.5 / 6)) and heats[6:] == [0.4] * 4
+    heats = [model.rise for _ in anneal(model, 10, start=0.5, batch_size=8, progress=False)]
+    assert heats[1] == pytest.approx(0.5 + 0.5 / 6) and heats[6:] == [1.0] * 4
     assert model.heat == 0.4
     seen = []
-    model = ReverseKL(model.flow, lambda z: seen.append(model.heat) or U1(z))
+    model = ReverseKL(model.flow, lambda z: seen.append(model.heat * model.rise) or U1(z))
     model.heat = 0.4
     [*anneal(model, 2, start=0.5, batch_size=8, progress=False)]
     assert seen[0] == pytest.approx(0.2)  # already in the first step
     with pytest.raises(ValueError, match="above 0 and at most 1; got 0"):
         next(anneal(model, 10, start=0.0))
+
+
+def test_annealing_is_validated_at_the_whole_energy(device):
+    """At the heat of the moment the coldest step would look best, and be kept."""
+    torch.manual_seed(2)
+    model = ReverseKL(Flow(PlanarFlow(2, 8), 2), boxed(U4)).to(device)
+    noise = torch.randn(500, 2, device=device)
+    with torch.no_grad():
+        before = model(noise).mean().item()
+    seen = [u.valid for u in anneal(model, 150, valid=noise, progress=False) if u.valid is not None]
+    with torch.no_grad():
+        after = model(noise).mean().item()
+    assert after == pytest.approx(min(seen), rel=1e-4) and seen.index(min(seen)) > len(seen) // 2
+    assert after < before
 
 
 def test_a_resumed_annealing_goes_on_at_its_heat(tmp_path, device):

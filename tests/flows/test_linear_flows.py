@@ -5,7 +5,7 @@ import torch
 
 from lib.flows import ActNorm, Compose, Conv1x1, LULinear, Permutation, QRLinear
 from lib.flows.builders import glow, realnvp
-from lib.flows.linear import start
+from lib.flows.linear import Rotation, start
 from tests.flows.laws import Case, Laws, jacobians
 
 F64 = torch.float64
@@ -124,3 +124,21 @@ def test_start_reaches_every_part(device):
     g = Compose(ActNorm(2), realnvp(2, 2, 8, context=3)).to(device)
     x, c = 5 + torch.randn(100, 2, device=device), torch.randn(100, 3, device=device)
     torch.testing.assert_close(start(g, x, c), g.to_base(x, c)[0])
+
+
+@pytest.mark.parametrize("make", [LULinear, Rotation, QRLinear, Conv1x1])
+def test_a_linear_map_keeps_its_precision_under_autocast(make, device):
+    torch.manual_seed(0)
+    flow, x = make(3).to(device), torch.randn(5, 3, device=device)
+    want = flow.to_base(x)[0], flow.from_base(x)[0]
+    with torch.autocast(device.type, torch.bfloat16):
+        got = flow.to_base(x)[0], flow.from_base(x)[0]
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b)
+
+
+def test_collinear_data_of_many_dimensions(device):
+    torch.manual_seed(0)
+    x = (torch.randn(1000, 1) @ torch.randn(1, 784)).to(device)
+    assert LULinear(784).to(device).init_from(x).to_base(x)[0].isfinite().all()

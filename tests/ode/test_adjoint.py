@@ -230,3 +230,22 @@ def test_one_output_of_a_chunk_does_not_speak_for_the_other(method, device):
     METHODS[method](lambda t, x: a * b * x, x, 0.0, 1.0, [a, b]).sum().backward()
     by_first, by_second = (both.grad * both.detach()).tolist()  # the end depends on a b alone
     assert by_first == pytest.approx(by_second, rel=1e-4)
+
+
+@both
+def test_a_tensor_named_twice_counts_once(method, device):
+    a = torch.tensor(0.5, device=device, requires_grad=True)
+    METHODS[method](lambda t, x: a * x, torch.ones(1, device=device), 0.0, 1.0, [a, a]).backward()
+    assert a.grad.item() == pytest.approx(math.exp(0.5), rel=1e-4)
+
+
+@both
+def test_a_tensor_changed_before_its_backward_is_named(method, device):
+    p = torch.tensor(1.0, device=device, requires_grad=True)
+    end = METHODS[method](
+        lambda t, x: torch.sin(p * x), torch.ones(1, device=device), 0.0, 1.0, [p]
+    )
+    with torch.no_grad():
+        p.add_(1.0)
+    with pytest.raises(RuntimeError, match="changed in place between the solve and its backward"):
+        end.backward()

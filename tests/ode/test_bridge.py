@@ -115,3 +115,20 @@ def test_tolerances_and_precisions(dtype, tol, device):
     y = odeint(lambda t, x: -x, x, 0.0, 1.0, rtol=tol, atol=tol)
     assert y.dtype == dtype
     torch.testing.assert_close(y, x * math.exp(-1), rtol=3 * tol, atol=3 * tol)
+
+
+def test_what_went_wrong_is_what_was_asked_for():
+    """The caller's method and options, and the caller's own assertions."""
+    fast = lambda t, x: -1e4 * x
+    with pytest.raises(SolverError, match="not finite at t = 0"):
+        odeint(fast, torch.ones(1), 0.0, 1.0, method="euler", options={"step_size": 0.01})
+    slow = lambda t, x: torch.sin(30 * t) * x
+    with pytest.raises(SolverError, match=r"max_num_steps exceeded \(3"):
+        odeint(slow, torch.ones(1), 0.0, 1.0, options={"max_num_steps": 3})
+
+    def own(t, x):
+        assert x.shape == (7,), "my own check"
+        return x
+
+    with pytest.raises(AssertionError, match="my own check"):
+        odeint(own, torch.ones(1), 0.0, 1.0)

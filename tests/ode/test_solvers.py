@@ -169,3 +169,12 @@ def test_a_tolerance_without_an_absolute_part_is_refused(atol):
     """An entry that is 0, as the divergence at the start, has no relative error."""
     with pytest.raises(ValueError, match="rtol is 0 or more and atol above 0"):
         solve_adaptive(lambda t, x: x, torch.tensor([0.0, 1.0]), 0.0, 1.0, rtol=1e-5, atol=atol)
+
+
+def test_no_evaluation_leaves_the_span():
+    """Some fields do not exist past the end."""
+    seen = []
+    field = lambda t, x: seen.append(t.item()) or 1e-3 * torch.exp(t * t) * x
+    for t0, t1 in ((0.0, 1.0), (1.0, 0.0)):
+        assert solve_adaptive(field, torch.ones(1), t0, t1).x.isfinite().all()
+    assert 0.0 <= min(seen) and max(seen) <= 1.0
