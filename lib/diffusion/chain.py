@@ -53,6 +53,7 @@ def posterior(
     Args:
         t, s: floats, or one of each for each example, (B,).
 
+    >>> import torch
     >>> from lib.diffusion import VP
     >>> mean, variance = posterior(VP(), torch.ones(1, 2), torch.zeros(1, 2), 0.6, 0.4)
     >>> mean.shape, round(variance, 4)

@@ -24,7 +24,14 @@ from lib.flows.radial import Radial
 from lib.flows.recipes import chessboard
 from lib.flows.spline import knots, rational_quadratic
 from lib.flows.sylvester import Sylvester
-from lib.flows.transform import Compose, Inverse, Transform, check_context, check_input
+from lib.flows.transform import (
+    Compose,
+    Inverse,
+    Transform,
+    check_context,
+    check_input,
+    full_precision,
+)
 from lib.nets import mlp
 from tests.flows.laws import jacobians
 from tests.fuzz.kit import (
@@ -432,7 +439,7 @@ def test_regularised_flow(batch):
     refused(lambda: RegularisedFlow(Affine(2), 2), ValueError)
 
 
-@covers(Transform, check_input, check_context)
+@covers(Transform, check_input, check_context, full_precision)
 @given(batches(MODEST, least=1))
 def test_the_contract_itself(batch):
     x, f = batch.draw(3), Transform()
@@ -441,6 +448,8 @@ def test_the_contract_itself(batch):
     refused(lambda: f(x), TypeError)
     check_input(f, x)
     check_context(f, x, None)
+    with torch.autocast(x.device.type, torch.bfloat16), full_precision(x):
+        assert (x.T @ x).dtype == x.dtype
     refused(lambda: Compose(torch.nn.Linear(2, 2)), TypeError)
     refused(lambda: check_context(f, x, x), ValueError)
     wrong_kind(lambda x: check_input(f, x), x)
