@@ -168,6 +168,11 @@ class _Checkpointed(torch.autograd.Function):
 
 def _start(field, x, t0, t1, params, steps, method, rtol, atol) -> tuple:
     check_start(x, t0, t1)
+    return field, How(steps, method, rtol, atol), x, t0, t1, *_needed(field, params)
+
+
+def _needed(field: Field, params: Sequence[Tensor] | None) -> Sequence[Tensor]:
+    """The tensors that need a gradient, each once; a module's own if not named."""
     if params is None:
         if not isinstance(field, nn.Module):
             raise ValueError(
@@ -175,8 +180,7 @@ def _start(field, x, t0, t1, params, steps, method, rtol, atol) -> tuple:
                 "function does not tell, only a module does"
             )
         params = field.parameters()
-    params = {id(p): p for p in params if p.requires_grad}.values()  # each once
-    return field, How(steps, method, rtol, atol), x, t0, t1, *params
+    return tuple({id(p): p for p in params if p.requires_grad}.values())
 
 
 def _keep(ctx, params: Sequence[Tensor]) -> None:

@@ -11,7 +11,7 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from lib.ode.adjoint import check_captured
+from lib.ode.adjoint import _needed, check_captured
 from lib.ode.checks import SolverError, check_start, check_tolerance
 from lib.utils import known
 
@@ -126,18 +126,10 @@ def odeint(
 
 
 def _adjoint_settings(field, params, times: Tensor, options: dict) -> dict:
-    if params is None:
-        if not isinstance(field, nn.Module):
-            raise ValueError(
-                "say which tensors of the field need gradients, params=[...] (or [] for none): a "
-                "function does not tell, only a module does"
-            )
-        params = field.parameters()
     back = dict(options)
     if "step_t" in options:
         back["step_t"] = times[:1]
-    once = {id(p): p for p in params if p.requires_grad}
-    return dict(adjoint_params=tuple(once.values()), adjoint_options=back)
+    return dict(adjoint_params=_needed(field, params), adjoint_options=back)
 
 
 @torch.no_grad()

@@ -200,11 +200,7 @@ def solve_adaptive(
         return Solution(x, 0, [t0, t1], 0)
     f, t, way = with_float_time(field), t0, math.copysign(1.0, t1 - t0)
     k1 = f(t, x)
-    h = (
-        way * abs(first_step)
-        if first_step
-        else way * initial_step(f, t, x, k1, t1 - t0, rtol, atol)
-    )
+    h = way * (abs(first_step) if first_step else initial_step(f, t, x, k1, t1 - t0, rtol, atol))
     evaluations, times, rejected = 1 if first_step else 2, [t0], 0
     while t != t1:
         if evaluations > 6 * max_steps:

@@ -431,8 +431,6 @@ def test_mistakes(device):
 class Weighted(Mean):
     """A loss with a number that may be set during training, as a VAE's kl_weight."""
 
-    weight = 0.0
-
     def __init__(self):
         super().__init__()
         self.weight = 0.0
