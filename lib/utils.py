@@ -1,7 +1,11 @@
 """Tensor helpers that every chapter shares, and the checks that turn a mistake into a sentence."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # torch 2.2 has it under another name.
 is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
@@ -49,16 +53,65 @@ def log_normal_interval(low: Tensor, high: Tensor, width: float) -> Tensor:
 
     By symmetry the interval is taken on the left, where both values of the distribution function
     are small. Far out they agree in all digits, and so may `low` and `high`: the gap between the
-    logarithms is then the one that the density makes, which bounds it everywhere.
+    logarithms is then the one that the density makes, which bounds it everywhere. In a narrow
+    interval they agree everywhere: the density, exp(-m s - s^2 / 2) times its value in the middle
+    m, is integrated over s with the mean of s^2, width^2 / 12.
 
     >>> log_normal_interval(torch.tensor([-1.0, -41.0]), torch.tensor([1.0, -39.0]), 2.0)
     tensor([-3.8172e-01, -7.6508e+02])
     """
+    if width < 1e-2:
+        middle = 0.5 * (low + high)
+        a = (0.5 * width * middle).abs().clamp_min(1e-6)  # log(sinh(a) / a) without overflow:
+        tilt = a + torch.log(-torch.expm1(-2 * a) / (2 * a))
+        return tilt - 0.5 * middle**2 + (math.log(width / math.sqrt(2 * math.pi)) - width**2 / 24)
     flip = low + high > 0
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
     log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
     gap = torch.fmin(log_low - log_high, 0.5 * width * (low + high))  # fmin: -inf - (-inf) is NaN
     return log_high + torch.log(-torch.expm1(gap))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within it the random numbers of the CPU and of `device` start at `seed`; then all is as before.
+
+    Other devices are left alone: `torch.manual_seed` would reset every card's generator.
+
+    >>> with seeded(0):
+    ...     a = torch.rand(1)
+    >>> with seeded(0):
+    ...     print(bool(a == torch.rand(1)))
+    True
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def measuring(model: nn.Module, seed: int) -> Iterator[None]:
+    """`seeded` on the model's device, and the model in eval mode; its parts then get theirs back.
+
+    >>> model = nn.Dropout(0.5)
+    >>> with measuring(model, 0):
+    ...     model(torch.ones(3))
+    tensor([1., 1., 1.])
+    >>> model.training
+    True
+    """
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with seeded(seed, next(model.parameters(), torch.empty(0)).device):
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def bounded(raw: Tensor, limit: float = 3.0) -> Tensor:

@@ -9,6 +9,9 @@ from lib.utils import (
     check_count,
     check_finite,
     expand_as_batch,
+    log_normal_interval,
+    measuring,
+    seeded,
     std_normal_log_prob,
     sum_dims,
 )
@@ -74,3 +77,45 @@ def test_check_count():
     for bad, error in ((0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError)):
         with pytest.raises(error, match="n must be"):
             check_count(bad)
+
+
+@pytest.mark.parametrize("centre", [0.0, 0.3, -2.0, 8.0, -30.0])
+@pytest.mark.parametrize("width", [9e-3, 1e-4, 1e-8])
+def test_log_normal_interval_of_a_narrow_one(width, centre, device):
+    """float32 against the midpoint's density, right to width^2 (1 + centre^2) / 24, in float64."""
+    mid = torch.tensor(centre, dtype=torch.float64)
+    truth = math.log(width) + torch.distributions.Normal(0.0, 1.0).log_prob(mid)
+    truth = truth + width**2 * (mid**2 - 1) / 24
+    low, high = (torch.tensor(centre + s * width / 2, device=device) for s in (-1, 1))
+    got = log_normal_interval(low, high, width)
+    assert_close(got.double().cpu(), truth, rtol=3e-7, atol=3e-6 + (width * centre) ** 4)
+
+
+def test_log_normal_interval_has_no_step(device):
+    ends = [torch.tensor([-40.0, -3.0, -0.1, 0.0, 2.5], dtype=torch.float64, device=device)] * 2
+    parts = [
+        log_normal_interval(a - w / 2, a + w / 2, w) - math.log(w)
+        for a, w in zip(ends, (9.999e-3, 1.0001e-2), strict=True)
+    ]
+    assert_close(*parts, rtol=0, atol=1e-5)
+
+
+def test_seeded_repeats_and_leaves_the_stream_alone(device, monkeypatch):
+    """Only the CPU's generator and, on a card, this one's: never every card's."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("all cards"))
+    torch.rand(3, device=device)
+    before = torch.get_rng_state()
+    draws = []
+    for _ in range(2):
+        with seeded(5, device):
+            draws.append(torch.rand(4))
+    assert (draws[0] == draws[1]).all() and (torch.get_rng_state() == before).all()
+
+
+def test_measuring_puts_each_part_back(device):
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(2)).to(device)
+    model[1].eval()  # frozen on purpose
+    with pytest.raises(RuntimeError, match="stop"), measuring(model, 0):
+        assert not model[0].training
+        raise RuntimeError("stop")
+    assert model.training and model[0].training and not model[1].training

@@ -56,7 +56,8 @@ class Density:
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) in nats: (B, D) -> (B,). -inf where the density is zero; NaN stays NaN.
 
-        Derivatives of any order; under vmap too, but for the spirals and the pinwheel.
+        Derivatives of any order (not of the pinwheel at the origin, where the second is 0); under
+        vmap too, but for the spirals, the pinwheel and a checkerboard with noise.
         """
         check_batch(x, self.dim, finite=False)
         chunks = x.split(max(1, _CHUNK // self.terms))

@@ -59,6 +59,11 @@ def fetch(
     with alone(part.parent / ".lock"):
         if done():
             return
+        if _size(part):  # perhaps all of it came, and only its installation was interrupted
+            with contextlib.suppress(ValueError):
+                install(part)
+                part.unlink(missing_ok=True)
+                return
         said = []
         for url in urls:
             try:
@@ -92,8 +97,8 @@ def _from(url: str, part: Path, install: Callable[[Path], object], most: int) ->
             install(part)
         except ValueError:
             part.unlink(missing_ok=True)
-            if not had:
-                raise
+            if not had:  # a page that asks to log in, for instance
+                raise ValueError("sent something else than the published file") from None
             continue  # perhaps only our old part was wrong
         part.unlink(missing_ok=True)
         return
@@ -116,9 +121,9 @@ def _receive(url: str, part: Path, most: int) -> None:
             had = 0
         length = answer.headers.get("Content-Length")
         total = had + int(length) if length else None
-        if max(total or 0, had) > most:
+        if (much := max(total or 0, had)) > most:
             part.unlink(missing_ok=True)
-            raise ValueError(f"has {total:,} bytes, and the published file at most {most:,}")
+            raise ValueError(f"has {much:,} bytes, and the published file at most {most:,}")
         name = part.name.removesuffix(".part")
         with (
             open(part, "ab" if had else "wb") as f,

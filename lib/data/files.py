@@ -136,6 +136,7 @@ def read(name: str) -> bytes:
     Raises:
         FileNotFoundError: it is there neither plain nor compressed, and could not be downloaded; says
             where we looked, and what to do without a network.
+        PermissionError: the folder to store it in belongs to another user.
         ValueError: it is not the published file.
     """
     path = find(name)
@@ -169,6 +170,11 @@ def _bring(name: str) -> None:
         most, install = size + size // 50 + 10_000, partial(_keep, name=name)
     try:
         fetch(urls, part, install, most, done=lambda: find(name) is not None)
+    except PermissionError as error:
+        raise PermissionError(
+            f"{name} is not in {folder}, and cannot be stored in {part.parent}, which belongs to "
+            f"another user: set the environment variable BOOK_CACHE to a folder of your own"
+        ) from error
     except NoMirror as error:
         raise FileNotFoundError(
             f"{name} is not in {folder}, and no mirror gave it:\n{error}\n"

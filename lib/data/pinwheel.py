@@ -31,7 +31,7 @@ class Pinwheel(Density):
 
     def _sample(self, n, draw):
         f1, f2 = 1 + self.radial * draw.normal(n), self.tangential * draw.normal(n)
-        blade = draw.choice(torch.ones(self.blades), n)
+        blade = draw.choice(torch.ones(self.blades), n).to(draw.to["dtype"])
         turn = 2 * math.pi / self.blades * blade + self.rate * f1.exp()
         c, s = turn.cos(), turn.sin()
         return self.scale * torch.stack([f1 * c + f2 * s, f2 * c - f1 * s], -1)

@@ -113,13 +113,15 @@ def downsample(images: Tensor, factor: int = 2) -> Tensor:
 def _cover(a: Attributes, size: int) -> Tensor:
     """How much of each pixel the shape covers, (B, 1, size, size)."""
     cover = a.size.new_empty(len(a), 1, size, size)
-    pixel = torch.arange(size, device=a.size.device) + 0.5
+    wide = torch.promote_types(a.size.dtype, torch.float32)  # half precision cannot place a pixel
+    a = a.replace(**{k: getattr(a, k).to(wide) for k in ("x", "y", "size", "rotation")})
+    pixel = torch.arange(size, device=a.size.device, dtype=wide) + 0.5
     x, y = pixel - size * a.x[:, None], size * (1 - a.y[:, None]) - pixel
     for kind in range(len(SHAPES)):
         rows = (a.shape == kind).nonzero()[:, 0]
         if len(rows):
             distance = _outline(kind, x[rows], y[rows], size * a.size[rows], a.rotation[rows])
-            cover[rows, 0] = distance.neg_().add_(0.5).clamp_(0, 1)
+            cover[rows, 0] = distance.neg_().add_(0.5).clamp_(0, 1).to(cover.dtype)
     return cover
 
 

@@ -51,7 +51,10 @@ class Smeared(Density):
     def _log_prob(self, x):
         delta, log_w = x[:, None, :] - self.nodes.to(x), self.weights.to(x).log()
         if not (self.side and self.std):
-            return (log_w + _log_kernel(delta, self.side, self.std)).logsumexp(1)
+            log = log_w + _log_kernel(delta, self.side, self.std)
+            # logsumexp's derivative, exp(log - its rounded result), is off far out; not of numbers near 0
+            top = log.detach().amax(1, keepdim=True).clamp_min(torch.finfo(log.dtype).min)
+            return (log - top).logsumexp(1) + top[:, 0]
         # This kernel is costly: only nodes that may count. Any other is e^-50 times the nearest
         # one or less, since the squares reach q to either side.
         with torch.no_grad():
@@ -59,8 +62,10 @@ class Smeared(Density):
             nearest = distance.amin(1, keepdim=True)
             far = distance > q + ((nearest + q) ** 2 + 100 * self.std**2).sqrt()
             row, k = (~far).nonzero(as_tuple=True)
-        log = log_w[k] + _log_kernel(x[row] - self.nodes.to(x)[k], self.side, self.std)
-        return segment_logsumexp(log, row, len(x))
+        # float64: the derivative of log_ndtr is the exponential of a difference of two squares
+        delta = (x[row] - self.nodes.to(x)[k]).double()
+        log = log_w[k] + _log_kernel(delta, self.side, self.std)
+        return segment_logsumexp(log, row, len(x)).to(x)
 
     def _sample(self, n, draw):
         x = self.scale * self.place(n, draw) + self.side * (draw.uniform(n, 2) - 0.5)
@@ -169,7 +174,7 @@ def spirals(noise: float = 0.1) -> Smeared:
         return torch.stack([-t * t.cos(), t * t.sin()], -1) / 3 + 1 / 12
 
     def place(n, draw):
-        sign = torch.where(draw.uniform(n, 1) < 0.5, 1.0, -1.0)
+        sign = 2 * (draw.uniform(n, 1) < 0.5).to(draw.to["dtype"]) - 1
         return sign * arm(3 * math.pi * draw.uniform(n).sqrt())
 
     # a step in t is longer further out, so there are more of them
@@ -196,7 +201,7 @@ class Checkerboard(Smeared):
 
     def score(self, x: Tensor) -> Tensor:
         """Zero inside a black cell; NaN elsewhere, where there is no density to take the log of."""
-        outside = self.log_prob(x) == -math.inf
+        outside = ~(self.log_prob(x) > -math.inf)  # NaN too
         return torch.zeros_like(x).masked_fill(outside[:, None], math.nan)
 
     def entropy(self) -> float:

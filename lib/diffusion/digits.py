@@ -19,7 +19,7 @@ from lib.diffusion.elbo import Bound, chain_elbo
 from lib.diffusion.schedule import Cosine, Schedule
 from lib.recipe import Recipe, store, train
 from lib.unet import time_embedding
-from lib.utils import expand_as_batch
+from lib.utils import expand_as_batch, measuring
 
 N_LEVELS = images.LEVELS["digits"]
 NO_LABEL = 10  # beside the labels 0 to 9
@@ -187,8 +187,7 @@ def measure(
     context = labels.to(device) if with_labels else None
     ts = model.denoiser.schedule.log_snr_times(steps - 1, DECODE_AT)
     how = dict(levels=N_LEVELS, variance=variance)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with measuring(model, seed):
         bound = chain_elbo(model.denoiser, x.to(device), ts, context, **how)
     return bound.bits(64)
 

@@ -18,6 +18,7 @@ from lib.data.images import to_unit
 from lib.diffusion.denoiser import Diffusion
 from lib.diffusion.recipes import LabelledPixels, small_model
 from lib.quality import SIZES, classifier, frechet_distance, precision_recall
+from lib.utils import measuring
 
 
 @torch.no_grad()
@@ -30,8 +31,7 @@ def draw(
     >>> draw(digits_model(), torch.tensor([3, 5]), steps=2).shape
     torch.Size([2, 1, 8, 8])
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with measuring(model, seed):
         return torch.cat([model.sample(len(part), part, steps) for part in labels.split(batch)])
 
 
@@ -127,8 +127,7 @@ def measure_bits(
     )
     ts, k = schedule.log_snr_times(1_000, last), pixels.n_levels
     how = dict(t0=last, trace="hutchinson", rtol=1e-3, atol=1e-3)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with measuring(model, seed):
         parts = [
             chain_elbo(model.denoiser, part, ts, c, levels=k, draws=64).total
             for part, c in zip(x.split(100), labels.split(100), strict=True)

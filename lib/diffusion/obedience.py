@@ -17,7 +17,7 @@ from lib.diffusion.denoiser import Clipped, Diffusion
 from lib.diffusion.exponential import dpm_solver_multi
 from lib.diffusion.guidance import Guided
 from lib.diffusion.latent import LatentDiffusion
-from lib.utils import check_count
+from lib.utils import check_count, measuring
 
 
 @torch.no_grad()
@@ -90,8 +90,7 @@ def obedience(
     shown = shapes.sample_attributes(captions, generator, second=second)
     labels = shapes.labels(shown).repeat_interleave(each, 0)
     truth = shapes.from_labels(labels, generator)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with measuring(model, seed):
         begun = time.perf_counter()
         images = draw(model, caption(labels), w, steps)
         seconds = (time.perf_counter() - begun) / len(labels)

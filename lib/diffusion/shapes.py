@@ -28,7 +28,7 @@ from lib.diffusion.obedience import obedience
 from lib.diffusion.schedule import Cosine
 from lib.recipe import Recipe, store, train
 from lib.unet import UNet
-from lib.utils import check_count
+from lib.utils import check_count, measuring
 from lib.vae import compress
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
 from lib.vae.compress import SECOND, images
@@ -162,8 +162,7 @@ def share_right(model: Diffusion, n: int = 400, steps: int = 20, seed: int = 0) 
     True
     """
     wanted = torch.arange(check_count(n)) % len(data.SHAPES)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with measuring(model, seed):
         denoiser, device = Clipped(model.denoiser), next(model.parameters()).device
         x = torch.cat(
             [

@@ -114,7 +114,7 @@ class Coupling(Transform):
         want = len(a), self.blocks * self.width, *a.shape[2:]
         if out.shape != want:
             raise ValueError(f"the network returned {tuple(out.shape)}, expected {want}")
-        return out
+        return out.to(a.dtype)  # under autocast it is coarser than the map may be
 
     def only_b(self, t: Tensor) -> Tensor:
         """Zero where nothing is steered."""

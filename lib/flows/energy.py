@@ -218,4 +218,5 @@ def forward_kl(flow: Flow, energy: Energy, half: float = 4.0, n: int = 200) -> f
     x = grid(half, n, dtype=like.dtype, device=like.device)
     log_p = torch.log_softmax(-energy(x).double(), 0)  # of the cells
     log_q = flow.log_prob(x).double() + 2 * math.log(2 * half / n)
-    return (log_p.exp() * (log_p - log_q)).sum().item()
+    p = log_p.exp()
+    return torch.where(p > 0, p * (log_p - log_q), 0.0).sum().item()  # 0 log 0 = 0

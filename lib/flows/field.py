@@ -55,7 +55,7 @@ class FieldNet(nn.Module):
                 f"this field takes no context, got one of shape {tuple(context.shape)}"
             )
         bound = copy.copy(self)
-        bound.context = context
+        vars(bound)["context"] = context  # set as an attribute, a Parameter would join this one's
         return bound
 
     def activations(self, t: Tensor, x: Tensor) -> list[Tensor]:

@@ -183,7 +183,7 @@ class Permutation(Channels):
                 f"order must be a permutation of 0 ... {order.numel() - 1}, got {order.tolist()}"
             )
         self.count = len(order)
-        self.register_buffer("order", order)
+        self.register_buffer("order", order.to(torch.int64, copy=True))  # the caller's may change
 
     def to_base(self, x, context=None):
         self.check(x, context)

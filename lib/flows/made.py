@@ -89,7 +89,7 @@ class MADE(nn.Module):
                 if dropout:
                     h = F.dropout(h, dropout)
             h = F.linear(h, weight, layer.bias)
-        return h
+        return h.to(x.dtype)  # under autocast it is coarser
 
     def passes_pay(self, x: Tensor) -> bool:
         """Whether D passes are faster than `fill` for this (B, D): on a GPU, while they are small.

@@ -13,7 +13,7 @@ from lib.flows.flow import Flow
 from lib.flows.transform import Compose, Transform
 from lib.recipe import Recipe, store, train
 from lib.train import Draws
-from lib.utils import sum_dims
+from lib.utils import seeded, sum_dims
 
 NAME, LAYERS, WIDTH = "moons_realnvp", 8, 24
 
@@ -24,8 +24,8 @@ def moons_flow(seed: int = 0) -> Flow:
     >>> sum(p.numel() for p in moons_flow().parameters())
     5584
     """
-    torch.manual_seed(seed)
-    return Flow(realnvp(2, LAYERS, WIDTH, limit=1.0, activation=nn.SiLU), 2)
+    with seeded(seed):
+        return Flow(realnvp(2, LAYERS, WIDTH, limit=1.0, activation=nn.SiLU), 2)
 
 
 def layers_from_base(flow: Flow) -> list[AffineCoupling]:

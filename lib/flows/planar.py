@@ -41,7 +41,8 @@ def constrained(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     >>> u_hat.round(decimals=2), bool(wu > -1)
     (tensor([-1.,  2.]), True)
     """
-    wu, length2 = torch.linalg.vecdot(w, u), torch.linalg.vecdot(w, w)
+    with full_precision(w):  # in bfloat16 the margin would be lost
+        wu, length2 = torch.linalg.vecdot(w, u), torch.linalg.vecdot(w, w)
     m = above_minus_one(wu)
     along = (m - wu) / length2.clamp_min(torch.finfo(w.dtype).tiny)
     return torch.addcmul(u, along[..., None], w), m
@@ -62,7 +63,8 @@ def solve(c: Tensor, m: Tensor) -> Tensor:
     s = _solve(c, m)
     for _ in range(2):  # one Newton step from a root has exact 1st derivatives, two have 2nd
         t = torch.tanh(s)
-        s = s - (s + m * t - c) / (1 + m * (1 - t * t))
+        slope = (1 + m * (1 - t * t)).clamp_min(torch.finfo(m.dtype).tiny)  # 0 for m = -1, s = 0
+        s = s - (s + m * t - c) / slope
     return s
 
 
@@ -115,7 +117,7 @@ class Planar(Transform):
             w, u, b = self.w, self.u, self.b
         else:
             d = self.shape[0]
-            w, u, b = self.net(context).split([d, d, 1], 1)
+            w, u, b = self.net(context).to(self.net.weight.dtype).split([d, d, 1], 1)
             b = b[:, 0]
         u, wu = constrained(w, u) if self.constrain else (u, (w * u).sum(-1))
         return w, u, b, wu
@@ -205,7 +207,8 @@ class PlanarFlow(Transform):
             w, u, b = self.w, self.u, self.b
         else:
             d = self.shape[0]
-            h = self.net(context).view(len(context), self.layers, 2 * d + 1).transpose(0, 1)
+            h = self.net(context).to(self.net.weight.dtype)
+            h = h.view(len(context), self.layers, 2 * d + 1).transpose(0, 1)
             w, u, b = h.split([d, d, 1], -1)
             b = b[..., 0]
         u, wu = constrained(w, u)

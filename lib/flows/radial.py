@@ -39,7 +39,7 @@ class Radial(Transform):
         if context is None:
             centre, raw, beta = self.centre, self.raw_alpha, self.beta
         else:
-            h = self.net(context)
+            h = self.net(context).to(self.net.weight.dtype)
             centre, raw, beta = h[:, :-2], h[:, -2], h[:, -1]
         return centre, F.softplus(raw + SHIFT), above_minus_one(beta)
 

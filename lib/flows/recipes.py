@@ -24,7 +24,7 @@ from lib.flows.flow import Flow
 from lib.flows.linear import ActNorm, start
 from lib.flows.transform import Compose, Transform
 from lib.recipe import Recipe, store, train
-from lib.utils import check_count
+from lib.utils import check_count, measuring
 
 
 class Pixels:
@@ -145,14 +145,13 @@ def measure(
     True
     """
     check_count(len(levels), "the number of images, for a standard error,", 2)
-    was, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     noise, total = torch.Generator().manual_seed(seed), torch.zeros(len(levels))
-    for _ in range(draws):
-        for i in range(0, len(levels), 500):
-            x = dequantise(levels[i : i + 500].cpu(), n_levels, noise).to(device)
-            total[i : i + 500] += model(x).cpu() / draws
-    model.train(was)
+    with measuring(model, seed):  # Hutchinson's probes are random, too
+        for _ in range(draws):
+            for i in range(0, len(levels), 500):
+                x = dequantise(levels[i : i + 500].cpu(), n_levels, noise).to(device)
+                total[i : i + 500] += model(x).cpu() / draws
     bits = bits_per_dim(total.double(), levels[0].numel(), n_levels)
     return bits.mean().item(), bits.std().item() / len(bits) ** 0.5
 

@@ -21,7 +21,7 @@ from lib.flows.field import ConvField
 from lib.flows.linear import start
 from lib.flows.recipes import Pixels, measure
 from lib.recipe import Recipe, store, train
-from lib.utils import check_count
+from lib.utils import check_count, measuring
 
 TRAINING = dict(rtol=1e-3, atol=1e-3)
 
@@ -114,9 +114,9 @@ def measure_plane(
     """
     check_count(n, "n", 2)
     x = density.sample(n, torch.Generator().manual_seed(seed))
-    gap = density.log_prob(x).double() + torch.cat(
-        [model(part).double() for part in x.split(2_000)]
-    )
+    with measuring(model, seed):
+        nats = torch.cat([model(part).double() for part in x.split(2_000)])
+    gap = density.log_prob(x).double() + nats
     above, error = gap.mean().item(), gap.std().item() / n**0.5
     return {"-log p": density.entropy() + above, "above the entropy": above, "stderr": error}
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.flows.planar import MARGIN, log_slope, solve
-from lib.flows.transform import Transform
+from lib.flows.transform import Transform, full_precision
 from lib.utils import check_count
 
 
@@ -47,7 +47,8 @@ class Sylvester(Transform):
         if context is None:
             reflect, r, r2, b = self.reflect, self.r, self.r2, self.b
         else:
-            reflect, r, r2, b = self.net(context).split([D * M, M * M, M * M, M], 1)
+            h = self.net(context).to(self.net.weight.dtype)
+            reflect, r, r2, b = h.split([D * M, M * M, M * M, M], 1)
             reflect, r, r2 = reflect.view(-1, D, M), r.view(-1, M, M), r2.view(-1, M, M)
         return orthonormal(reflect), upper(r), upper(r2), b
 
@@ -112,4 +113,5 @@ def apply(matrix: Tensor, z: Tensor) -> Tensor:
     >>> apply(2 * torch.eye(2), torch.tensor([[1.0, 3.0]]))
     tensor([[2., 6.]])
     """
-    return (matrix @ z[..., None])[..., 0] if matrix.ndim == 3 else z @ matrix.mT
+    with full_precision(z):
+        return (matrix @ z[..., None])[..., 0] if matrix.ndim == 3 else z @ matrix.mT

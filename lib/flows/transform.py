@@ -102,6 +102,8 @@ def check_context(module: nn.Module, x: Tensor, context: Tensor | None) -> None:
     if context is None:
         if module.takes_context:
             raise ValueError(f"{name} needs a context, one row for each of the {len(x)} examples")
+    elif not isinstance(context, Tensor):
+        raise TypeError(f"{name}'s context must be a torch.Tensor, not {type(context).__name__}")
     elif not module.takes_context:
         raise ValueError(f"{name} takes no context, got one of shape {tuple(context.shape)}")
     elif context.ndim == 0 or len(context) != len(x):

@@ -14,6 +14,7 @@ from lib.paths import write_atomic
 from lib.train.draws import Drawn, random_state, set_random_state
 from lib.train.stopping import NUMBERS, Signals
 from lib.train.workers import Workers
+from lib.utils import seeded
 
 Data = Tensor | Callable[[int], Drawn]
 TORCH = tuple(int(n) for n in torch.__version__.split(".")[:2])
@@ -179,8 +180,7 @@ class Run:
         x, context = self.valid
         B, total, W = self.settings["batch_size"], 0.0, self.workers
         first, last = W.rank * len(x) // W.size, (W.rank + 1) * len(x) // W.size
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.settings["seed"] + W.rank)
+        with seeded(self.settings["seed"] + W.rank, self.device):
             for i in range(first, last, B):
                 j = min(i + B, last)
                 part = None if context is None else context[i:j].to(self.device)
@@ -270,7 +270,7 @@ class Run:
         """Save the raw weights for a resumed run, then give the caller the ones worth having."""
         if path is not None:
             self.save(path)
-        if self.best is not None:
+        if self.best is not None and self.valid is not None:
             self.model.load_state_dict(self.best)
         elif self.ema is not None and self.step > 0:
             self.model.load_state_dict(self.ema.module.state_dict())

@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lib.utils import seeded
+
 
 class Workers:
     """The processes of this job: `size` of them, this one is number `rank`.
@@ -73,8 +75,7 @@ class Workers:
             return
         # torch's generator on the CPU takes 32 bits of a seed: mixed, or ranks would share them
         mixed = hashlib.blake2b(f"{seed} {step} {self.rank}".encode(), digest_size=4).digest()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(int.from_bytes(mixed))
+        with seeded(int.from_bytes(mixed), device):
             yield
 
     def apart(self, net: nn.Module, more: bool):

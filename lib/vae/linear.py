@@ -58,11 +58,16 @@ class LinearGaussian(nn.Module):
         return self.W @ self.W.T + (2 * self.log_sigma).exp() * torch.eye(len(self.mu)).to(self.W)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """log p(x) = log N(x; mu, W W' + sigma^2 I): (B, D) -> (B,), exact."""
+        """log p(x) = log N(x; mu, C), C = W W' + sigma^2 I: (B, D) -> (B,), exact.
+
+        With m and S of the posterior, det C = sigma^2D / det S and
+        (x - mu)' C^-1 (x - mu) = |x - mu - W m|^2 / sigma^2 + |m|^2; C itself is close to singular.
+        """
         self._check(x, context)
-        L = torch.linalg.cholesky(self.covariance())
-        white = torch.linalg.solve_triangular(L, (x - self.mu).T, upper=False).T
-        return std_normal_log_prob(white) - L.diagonal().log().sum()
+        mean, cov = self.posterior(x)
+        log_det = 2 * torch.linalg.cholesky(cov).diagonal().log().sum()
+        at_mean = self.log_joint(x, mean)  # with one factor (2 pi)^(-d/2) too many
+        return at_mean + 0.5 * (self.latent * math.log(2 * math.pi) + log_det)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """p(z | x) = N(mean, cov): (B, D) -> (B, d) and (d, d), the same for every x.
@@ -147,7 +152,7 @@ class LinearGaussian(nn.Module):
         centred = x - x.mean(0)
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))  # ascending
         var = values[: -self.latent].mean()
-        if var <= 1e-6 * values[-1]:
+        if var <= 8 * torch.finfo(x.dtype).eps * values[-1]:
             raise ValueError(
                 f"the data vary in at most {self.latent} directions, so sigma would be 0: "
                 f"use a smaller latent"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lib.data.images import LEVELS, binarized_mnist, digits
 from lib.recipe import Recipe, store, train
-from lib.utils import check_count
+from lib.utils import check_count, measuring
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
 from lib.vae.likelihoods import Bernoulli, DiscretisedLogistic
 from lib.vae.nets import conv_decoder, conv_encoder, mlp_decoder, mlp_encoder
@@ -107,11 +107,9 @@ def measure(model: LatentModel, x: Tensor, samples: int = 500, seed: int = 0) ->
     >>> measure(plane_vae(), torch.zeros(3, 2), samples=5)["examples"]
     3
     """
-    was = model.training
-    with torch.random.fork_rng():
-        found = _bound(model, x, seed)  # seeds what the next line draws, too
-        got = model.eval().estimate(x, samples)
-    model.train(was)
+    with measuring(model, seed):
+        found = _bound(model, x)
+        got = model.estimate(x, samples)
     return found | {
         f"-log p, {samples} samples": -got.log_prob.double().mean().item(),
         "its standard error from the samples": got.stderr.square().sum().sqrt().item() / len(x),
@@ -128,19 +126,15 @@ def measure_bound(model: LatentModel, x: Tensor, seed: int = 0, n: int = 8) -> d
     >>> sorted(measure_bound(plane_vae(), torch.zeros(3, 2)))
     ['-elbo', '-recon', 'kl']
     """
-    with torch.random.fork_rng():
-        return _bound(model, x, seed, n)
+    with measuring(model, seed):
+        return _bound(model, x, n)
 
 
 @torch.no_grad()
-def _bound(model: LatentModel, x: Tensor, seed: int, n: int = 8) -> dict[str, float]:
+def _bound(model: LatentModel, x: Tensor, n: int = 8) -> dict[str, float]:
     check_count(len(x), "the number of examples")
-    was = model.training
-    model.eval()
-    torch.manual_seed(seed)
     parts = [model.elbo(row) for row in x.split(500) for _ in range(n)]
     recon, kl = (torch.cat(part).double().mean().item() for part in zip(*parts, strict=True))
-    model.train(was)
     return {"-elbo": kl - recon, "-recon": -recon, "kl": kl}
 
 

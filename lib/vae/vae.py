@@ -180,6 +180,7 @@ class VAE(LatentModel):
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         self._check(x)
         h, d = self.encoder(self.likelihood.centre(x)), self.latent
+        h = h.to(x.dtype)  # under autocast it is coarser than a flow may be
         context = self.posterior_flow is not None and self.posterior_flow.takes_context
         if h.ndim != 2 or (h.shape[1] <= 2 * d if context else h.shape[1] != 2 * d):
             want = f"more than {2 * d}" if context else f"{2 * d}"

@@ -60,7 +60,7 @@ class VectorQuantizer(nn.Module):
         width: C, the length of a code.
         commitment: beta in equation 3.
         decay: of the moving averages, from 0 to below 1, or None.
-        reseed: a code whose running count falls below this share of an equal one, N / K, moves to
+        reseed: a code whose running count falls below this share of the codes' mean one moves to
             one of the batch's latents, drawn in proportion to the squared distance to its code.
             0: codes that are no longer chosen stay where they are.
         warm: the first batch in training mode places the codes, on latents of its own. Else they
@@ -193,8 +193,10 @@ class VectorQuantizer(nn.Module):
         Both from the codes' middle: far from 0 the two terms would cancel.
         """
         with torch.autocast(rows.device.type, enabled=False):
-            middle = self.codebook.mean(0)
-            code, rows = self.codebook - middle, rows - middle
+            wide = torch.promote_types(self.codebook.dtype, torch.float32)
+            code, rows = self.codebook.to(wide), rows.to(wide)
+            middle = code.mean(0)
+            code, rows = code - middle, rows - middle
             return torch.addmm(code.square().sum(1), rows, code.T, alpha=-2).argmin(1)
 
     @torch.no_grad()
@@ -208,7 +210,7 @@ class VectorQuantizer(nn.Module):
         known = (self.counts > _LEAST)[:, None]
         mean = self.sums / self.counts.clamp_min(_LEAST)[:, None]
         if self.reseed:
-            equal = len(rows) / self.codes
+            equal = self.counts.mean()
             idle = (self.counts < self.reseed * equal)[:, None]
             far = (rows - self.codebook[indices]).square().sum(1)
             far = (far / far.amax()).nan_to_num(1.0)  # a loss that is not finite is told by `fit`

@@ -479,3 +479,49 @@ def test_squares_with_little_noise_keep_their_mass(std):
     x = p.sample(20_000, torch.Generator().manual_seed(0))
     log = p.log_prob(x).double()
     assert abs(p.entropy() + log.mean()) < 4 * log.std() / len(x) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["moons", "swissroll", "spirals"])
+@pytest.mark.parametrize("far", [30.0, 300.0, 3000.0])
+def test_the_score_in_float32_far_from_the_data(laws, name, far, device):
+    x = torch.tensor([[far, 0.0], [0.6 * far, -0.8 * far]], device=device)
+    got, want = laws[name].score(x).cpu().double(), laws[name].score(x.cpu().double())
+    assert ((got - want).norm(dim=1) < 1e-4 * want.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("name", ["rings", "circles"])
+def test_the_second_derivative_in_the_middle_of_rings(laws, name, device):
+    """At 0 itself, where |x| has no derivative, as beside it."""
+    law, at = laws[name], torch.zeros(2, **F64, device=device)
+    hessian = torch.func.hessian(lambda x: law.log_prob(x[None])[0])
+    assert_close(hessian(at), hessian(at + 1e-6), rtol=1e-3, atol=1e-3)
+    assert law.score(at[None]).abs().max() == 0
+
+
+def test_a_checkerboard_has_no_score_at_nan(laws):
+    x = torch.tensor([[math.nan, 0.3], [0.5, 0.5]])
+    assert laws["checkerboard"].score(x)[0].isnan().all()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_have_the_precision_asked_for(laws, name, dtype):
+    old = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if dtype == torch.float32 else torch.float32)
+    try:
+        assert laws[name].sample(3, dtype=dtype).dtype == dtype
+    finally:
+        torch.set_default_dtype(old)
+
+
+def test_the_pinwheels_blades_are_exact_in_float64(laws):
+    """Turned back by a blade's angle, a sample lies on another's place to the last digits."""
+    x = laws["pinwheel"].sample(2000, torch.Generator().manual_seed(0), **F64)
+    again = torch.Generator().manual_seed(0)
+    f = torch.randn(2000, generator=again, **F64), torch.randn(2000, generator=again, **F64)
+    blade = torch.ones(5).multinomial(2000, replacement=True, generator=again).double()
+    turn = 2 * math.pi / 5 * blade + 0.25 * (1 + 0.3 * f[0]).exp()
+    radius, angle = torch.hypot(1 + 0.3 * f[0], 0.1 * f[1]), torch.atan2(0.1 * f[1], 1 + 0.3 * f[0])
+    want = 2 * radius[:, None] * torch.stack([(turn - angle).cos(), -(angle - turn).sin()], 1)
+    assert_close(x[:, 0], want[:, 0], rtol=0, atol=1e-12)
+    assert_close(x.norm(dim=1), 2 * radius, rtol=1e-12, atol=1e-12)

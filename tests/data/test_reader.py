@@ -127,3 +127,14 @@ def test_errors_say_what_was_expected():
         read_attributes(torch.rand(2, 1, 32, 32))
     with raises("NaN"):
         read_attributes(torch.full((2, 3, 32, 32), math.nan))
+
+
+def test_the_reader_reads_float32_under_another_default(device):
+    x, a = sample(20, 32, seed(device))
+    old = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        read = read_attributes(x)
+    finally:
+        torch.set_default_dtype(old)
+    assert torch.equal(labels(read), labels(a))

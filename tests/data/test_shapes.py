@@ -249,3 +249,18 @@ def test_a_second_shape_is_checked_too():
     for wrong in (shown.replace(shape=7), shown.replace(second=shown.second.replace(shape=7))):
         with pytest.raises(ValueError, match="shapes go up to 3, got 7"):
             render(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_images_have_the_attributes_precision(dtype, default, device, monkeypatch):
+    """Whatever torch's default is; and half precision places its shapes as well as it can."""
+    old = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        a = sample_attributes(20, seed(device), dtype=dtype)
+        x = render(a)
+    finally:
+        torch.set_default_dtype(old)
+    assert x.dtype == dtype
+    assert_close(x.double(), render(a.to(torch.float64)), rtol=0, atol=0.02)

@@ -163,3 +163,29 @@ def test_mistakes():
         MaskedAutoregressive(2, order=[1, 2])
     with pytest.raises(ValueError, match="bins must be at least 1"):
         SplineAutoregressive(2, bins=0)
+
+
+@pytest.mark.parametrize("make", [MaskedAutoregressive, SplineAutoregressive])
+def test_the_slope_is_exact_under_autocast(make, device):
+    """The network is coarse there; the map from its answer, and the determinant, are not."""
+    layer = make(6, width=16).to(device)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    x = torch.randn(7, 6, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        params = [p.float() for p in layer.params(x, None)]
+        got = layer.to_base(x)
+        sample = layer.from_base(x)
+    z, slope = layer.each_to_base(x, params)
+    torch.testing.assert_close(got, (z, slope.sum(1)), rtol=1e-6, atol=1e-6)
+    assert sample[0].dtype == sample[1].dtype == torch.float32
+
+
+def test_both_ways_of_sampling_agree_in_training_with_dropout(device):
+    layer = MaskedAutoregressive(6, width=32, dropout=0.5).to(device).train()
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    z = torch.randn(9, 6, device=device)
+    torch.testing.assert_close(layer.from_base(z), layer.from_base_naive(z), rtol=1e-4, atol=1e-4)

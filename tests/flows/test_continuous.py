@@ -537,3 +537,14 @@ def test_hutchinson_in_inference_mode(device):
     with torch.inference_mode():
         got = hutchinson(lambda t, x: x.sin(), torch.zeros((), dtype=F64, device=device), x, e)[1]
     torch.testing.assert_close(got, x.cos().sum(1))
+
+
+def test_a_learnt_context_does_not_join_the_field(device):
+    """A Parameter set as an attribute would become one of the field's, in its state_dict too."""
+    field = FieldNet(2, width=4, context=3).to(device)
+    flow = Flow(Continuous(field, solver="rk4", steps=2), 2)
+    names, learnt = set(flow.state_dict()), nn.Parameter(torch.randn(5, 3, device=device))
+    x = torch.randn(5, 2, device=device)
+    flow.log_prob(x, learnt).sum().backward()
+    assert set(flow.state_dict()) == names and learnt.grad.abs().sum() > 0
+    assert flow.log_prob(x, learnt.detach()).isfinite().all()

@@ -240,3 +240,17 @@ def test_a_share_of_an_image_coupling_has_one_number_an_example(device):
     want, whole = coupling.to_base(x)
     assert logabsdet.shape == (3,)
     torch.testing.assert_close((z, logabsdet), (want, whole))
+
+
+@pytest.mark.parametrize("build", [realnvp, spline_coupling])
+def test_a_coupling_keeps_its_precision_under_autocast(build, device):
+    flow = build(8, 3, 16).to(device)
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    x = torch.randn(64, 8, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        z, logabsdet = flow.to_base(x)
+        back, minus = flow.from_base(z)
+    assert logabsdet.dtype == torch.float32
+    assert (logabsdet + minus).abs().max() < 1e-3 and (back - x).abs().max() < 1e-3

@@ -224,3 +224,13 @@ def test_a_dropped_mode_shows_in_the_forward_divergence(device):
     reverse, stderr = ReverseKL(left, U1).kl(torch.randn(20_000, 2).to(device, F64), exact)
     assert math.log(2) - 4 * stderr < reverse < 1.2
     assert forward_kl(left, U1) > 10
+
+
+def test_forward_kl_where_the_energy_is_infinite(device):
+    """A normal cut at 3, against the whole one: minus the log of what is kept, log(0.9973^2)."""
+
+    def cut(z):
+        return (0.5 * z.square().sum(1)).masked_fill(z.abs().amax(1) > 3, math.inf)
+
+    got = forward_kl(Flow(Affine(2), 2).to(device), cut, n=400)
+    assert got == pytest.approx(-2 * math.log(math.erf(3 / math.sqrt(2))), abs=5e-4)

@@ -142,3 +142,15 @@ def test_collinear_data_of_many_dimensions(device):
     torch.manual_seed(0)
     x = (torch.randn(1000, 1) @ torch.randn(1, 784)).to(device)
     assert LULinear(784).to(device).init_from(x).to_base(x)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor", "float"])
+def test_a_permutation_keeps_its_order(kind, device):
+    """Whatever happens to the caller's list afterwards."""
+    order = torch.tensor([2, 0, 1], dtype=torch.float32 if kind == "float" else torch.int64)
+    given = order.numpy() if kind == "numpy" else order
+    layer = Permutation(given).to(device)
+    given[:] = given[[1, 2, 0]]
+    x = torch.tensor([[0.0, 1.0, 2.0]], device=device)
+    assert layer.to_base(x)[0].tolist() == [[2.0, 0.0, 1.0]]
+    assert (layer.from_base(layer.to_base(x)[0])[0] == x).all()

@@ -326,3 +326,34 @@ def test_recipes_take_a_step(name, device, monkeypatch):
     (update,) = fit(model, recipe.train[:64].to(device), **settings, progress=False)
     assert update.step == 1 and 100 < update.loss < 800
     assert model.estimate(recipe.train[:2].to(device), 10).log_prob.shape == (2,)
+
+
+@pytest.mark.parametrize("make", [Planar, PlanarFlow, Radial, Sylvester])
+@pytest.mark.parametrize("context", [0, 3])
+def test_the_map_keeps_its_precision_under_autocast(make, context, device):
+    """The determinant is that of the map in float32, whatever autocast makes of its one layer."""
+    more = {PlanarFlow: dict(layers=3), Sylvester: dict(columns=2)}.get(make, {})
+    layer = make(4, context=context, **more).to(device)
+    z = torch.randn(5, 4, device=device)
+    c = (torch.randn(5, context, device=device),) if context else ()
+    with torch.autocast(device.type, torch.bfloat16):
+        x, logabsdet = layer.from_base(z, *c)
+        back, minus = layer.to_base(x, *c)
+    assert x.dtype == logabsdet.dtype == torch.float32
+    assert (back - z).abs().max() < 1e-4 and (logabsdet + minus).abs().max() < 1e-4
+
+
+def test_the_margin_survives_autocast(device):
+    w, u = torch.tensor([3.0, 0.0], device=device), torch.tensor([-9.0, 0.0], device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        assert constrained(w, u)[1] > -1
+
+
+def test_an_unconstrained_layer_at_the_edge_has_an_inverse(device):
+    """w.u = -1: the slope is 0 on the hyperplane, the map is still one to one."""
+    layer = Planar(2, constrain=False).to(device)
+    with torch.no_grad():
+        for p, v in ((layer.w, [1.0, 0.0]), (layer.u, [-1.0, 0.0]), (layer.b, 0.0)):
+            p.copy_(torch.tensor(v))
+    z, logabsdet = layer.to_base(torch.tensor([[0.0, 1.0]], device=device))
+    assert z.tolist() == [[0.0, 1.0]] and logabsdet.item() == math.inf

@@ -10,8 +10,8 @@ from lib.data import images
 from lib.data.densities import eight_gaussians
 from lib.data.images import bits_per_dim, quantise
 from lib.data.toys import moons as two_moons
-from lib.flows import recipes_ode
-from lib.flows.continuous import set_solver
+from lib.flows import Flow, recipes_ode
+from lib.flows.continuous import Continuous, FieldNet, RegularisedFlow, set_solver
 from lib.flows.recipes import measure
 from lib.flows.recipes_ode import digits, eight, measure_plane, moons, plane_flow
 from lib.train import fit
@@ -85,3 +85,20 @@ def test_measuring(device):
     assert found["above the entropy"] == pytest.approx(want - density.entropy(), abs=0.1)
     with pytest.raises(ValueError, match="no Continuous part"):
         set_solver(torch.nn.Linear(2, 2), rtol=1e-3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_is_repeatable_and_in_eval_mode(training, device):
+    """Hutchinson's probes come from the seed; a regularised loss is not a density."""
+    how = dict(trace="hutchinson", solver="rk4", steps=2)
+    flow = RegularisedFlow(Continuous(FieldNet(2, width=4), **how), 2, kinetic=5.0).to(device)
+    flow.train(training)
+    levels, before = torch.randint(17, (6, 2)), torch.get_rng_state()
+    bits = [measure(flow, levels, draws=1) for _ in range(2)]
+    assert bits[0] == bits[1] and (torch.get_rng_state() == before).all()
+    flow.cpu().transform.how = flow.transform.how._replace(trace="exact")
+    got, want = (
+        measure_plane(f, eight_gaussians(), n=300)["-log p"]
+        for f in (flow, Flow(flow.transform, 2))
+    )
+    assert got == pytest.approx(want, abs=1e-6) and flow.training == training

@@ -101,6 +101,20 @@ def test_indices(batch, count, low):
     assert (got is k) if within else (got is None)
 
 
+@covers(utils.seeded, utils.measuring)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_seeded(seed, training):
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1)).train(training)
+    model[1].eval()
+    before, drawn = torch.get_rng_state(), []
+    for kind in (lambda: utils.seeded(seed), lambda: utils.measuring(model, seed)):
+        with kind():
+            drawn.append(torch.rand(3))
+            inside = model.training
+    assert (drawn[0] == drawn[1]).all() and (torch.get_rng_state() == before).all()
+    assert not inside and [m.training for m in model.modules()] == [training, training, False]
+
+
 @covers(utils.known, utils.can_look)
 @given(batches(MODEST))
 def test_known(batch):

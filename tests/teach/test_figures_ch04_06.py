@@ -285,3 +285,12 @@ def test_a_checkerboard_changes_every_second_neighbour():
     assert (changed[:, 1:] != changed[:, :-1]).all() and (changed[1:] != changed[:-1]).all()
     first, second = (s["changed"] for s in ch04.steps(2)[:2])
     assert (first ^ second).all()
+
+
+def test_loading_the_small_flow_leaves_the_callers_random_numbers():
+    torch.manual_seed(123)
+    want = torch.rand(1)
+    torch.manual_seed(123)
+    first, second = moons_flow(), moons_flow()
+    assert torch.rand(1) == want
+    assert all((a == b).all() for a, b in zip(first.parameters(), second.parameters(), strict=True))

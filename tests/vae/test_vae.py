@@ -1,5 +1,6 @@
 """The VAE against the linear-Gaussian model, where log p(x), the posterior and gradients are known."""
 
+import copy
 import math
 
 import pytest
@@ -7,9 +8,14 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from lib.flows import Affine, Compose, LULinear, Monotone
+from lib.flows import Affine, Compose, Inverse, LULinear, Monotone
+from lib.flows.autoregressive import MaskedAutoregressive
+from lib.flows.planar import PlanarFlow
+from lib.flows.radial import Radial
+from lib.flows.sylvester import Sylvester
 from lib.flows.transform import Transform
 from lib.nets import Residual
+from lib.train import fit
 from lib.utils import std_normal_log_prob
 from lib.vae import LinearGaussian, kl_full
 from lib.vae.likelihoods import Bernoulli, Categorical, DiscretisedLogistic, Gaussian
@@ -380,3 +386,43 @@ def test_residual_blocks_stand_at_every_resolution(blocks):
     made = {"width": 4, "halvings": 2, "blocks": blocks}
     for net in (conv_encoder((1, 8, 8), 6, **made), conv_decoder(3, (1, 8, 8), **made)):
         assert sum(isinstance(m, Residual) for m in net.modules()) == 3 * blocks
+
+
+@pytest.mark.parametrize("kind", ["planar", "radial", "sylvester", "iaf", "none"])
+def test_a_vae_trains_with_autocast_whatever_its_posterior(kind, device):
+    """The encoder's answer is coarse there; a flow takes float32, and its maps stay exact."""
+    flow = {
+        "planar": lambda: PlanarFlow(2, layers=2, context=3),
+        "radial": lambda: Radial(2, context=3),
+        "sylvester": lambda: Sylvester(2, columns=2, context=3),
+        "iaf": lambda: Inverse(MaskedAutoregressive(2, width=8, context=3)),
+        "none": lambda: None,
+    }[kind]()
+    width = 4 if flow is None else 7
+    model = VAE(nn.Linear(6, width), nn.Linear(2, 6), Bernoulli(), 2, posterior_flow=flow).to(
+        device
+    )
+    x = torch.rand(16, 6).round().to(device)
+    for update in fit(model, x, steps=2, batch_size=8, amp=torch.bfloat16, progress=False):
+        assert math.isfinite(update.loss)
+
+
+@pytest.mark.parametrize(("D", "d", "sigma"), [(64, 5, 0.01), (3, 1, 0.003)])
+def test_the_linear_models_density_in_float32(D, d, sigma, device):
+    """W W' + sigma^2 I is close to singular; and no bound may lie above log p."""
+    W = torch.randn(D, d, dtype=torch.float64)
+    x = torch.randn(500, d, dtype=torch.float64) @ W.T + sigma * torch.randn(500, D).double()
+    model = LinearGaussian(D, d, full=True).double().fit_closed_form(x)
+    truth = MultivariateNormal(model.mu, model.covariance()).log_prob(x)
+    torch.testing.assert_close(model.log_prob(x), truth, rtol=1e-9, atol=1e-7)
+    single = copy.deepcopy(model).float().to(device)
+    got, bound = single.log_prob(x.float().to(device)), single.elbo(x.float().to(device)).total
+    assert (got.cpu() - model.log_prob(x.float().double())).abs().max() < 5e-3
+    assert (bound - got).max() < 5e-3
+
+
+def test_a_small_sigma_in_float64_is_no_missing_direction():
+    x = torch.randn(2000, 3, dtype=torch.float64) * torch.tensor([3.0, 2.0, 1.0])
+    x = torch.cat([x, torch.zeros(2000, 2)], 1) + 1e-3 * torch.randn(2000, 5)
+    model = LinearGaussian(5, 3, full=True).double().fit_closed_form(x.double())
+    assert model.log_sigma.exp().item() == pytest.approx(1e-3, rel=0.05)

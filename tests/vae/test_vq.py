@@ -306,3 +306,22 @@ def test_half_precision_counts_on(dtype, device):
     vq = VectorQuantizer(1, 1, decay=0.0, warm=False).to(device, dtype).train()
     vq(torch.cat([torch.zeros(3000, 1), torch.ones(3000, 1)]).to(device, dtype))
     assert vq.counts.item() == 6000 and vq.codebook.item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("first", "n"), [(None, 1000), (20, 1000)])
+def test_codes_in_full_use_are_not_moved(first, n, device):
+    """Running counts are compared with one another, not with the size of this batch."""
+    corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], device=device)
+    q = VectorQuantizer(4, 2, decay=0.99, reseed=0.1, warm=False).to(device).train()
+    q.place(corners) if first is None else q.place(corners, first / 4)
+    q(corners.repeat(n // 4, 1) + 1e-3 * torch.randn(n, 2, device=device))
+    assert torch.cdist(q.codebook, corners).amin(0).max() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_finds_the_nearest_code(dtype, device):
+    q = VectorQuantizer(256, 4, decay=None, warm=False).to(device).to(dtype)
+    z = torch.randn(4000, 4, device=device).to(dtype)
+    code, wide = q.codebook.double(), z.double()
+    chosen = (wide - code[q(z).indices]).norm(dim=1)
+    assert (chosen - torch.cdist(wide, code).amin(1)).max() < 1e-5
