@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 
@@ -35,27 +36,34 @@ def require(condition: Any, hint: str) -> None:
         raise Hint(hint)
 
 
-def close(got: Any, want: Any, hint: str, *, rtol: float = 1e-6, atol: float = 1e-9) -> None:
-    """Raise `Hint(hint)` unless the numbers or tensors agree in shape and value."""
-    try:
-        got = torch.as_tensor(got).detach().to("cpu", torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"a number or a tensor was expected, not {type(got).__name__}") from None
+def close(got: Any, want: Any, hint: str, *, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    """Raise `Hint(hint)` unless the numbers or tensors agree in shape and value.
+
+    The default is what a right answer computed in float32 reaches.
+    """
     want = torch.as_tensor(want, dtype=torch.float64)
-    if got.shape != want.shape:
-        raise Hint(f"the shape should be {tuple(want.shape)}, and it is {tuple(got.shape)}")
-    require(torch.allclose(got, want, rtol=rtol, atol=atol), hint)
+    require(torch.allclose(number(got, tuple(want.shape)), want, rtol=rtol, atol=atol), hint)
 
 
 def number(value: Any, shape: tuple[int, ...] | None = None) -> torch.Tensor:
     """A number, a tuple or a tensor as float64, of this shape; a sentence if it is not."""
     try:
-        got = torch.as_tensor(value).detach().to("cpu", torch.float64)
+        got = _tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
     if shape is not None:
         require(got.shape == shape, f"the shape should be {shape}, and it is {tuple(got.shape)}")
     return got
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    if isinstance(value, tuple | list):  # also of arrays, which torch does not take
+        return torch.stack([_tensor(v) for v in value])
+    if isinstance(value, SupportsFloat) and not hasattr(value, "shape"):
+        return torch.tensor(float(value), dtype=torch.float64)  # also a fraction
+    got = torch.as_tensor(value).detach()
+    require(not got.is_complex(), "a real number was expected, not a complex one")
+    return got.to("cpu", torch.float64)
 
 
 def known(
@@ -76,10 +84,16 @@ def seeded(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def call(answer: Any, *args: Any) -> Any:
-    """Call the reader's function; say in a sentence what went wrong inside it."""
+def call(answer: Any, *args: Any, own: bool = True) -> Any:
+    """Call the reader's function; say in a sentence what went wrong inside it.
+
+    `own`: it gets copies of tensors and lists, and may change them: the checker needs its own
+    again. False where an exercise asks to leave the input alone.
+    """
     if not callable(answer):
         raise Hint(f"a function was expected, not {type(answer).__name__}")
+    if own:
+        args = tuple(map(_own, args))
     try:
         result = answer(*args)
     except Exception as error:  # whatever the reader's code raises is shown, not thrown
@@ -87,6 +101,12 @@ def call(answer: Any, *args: Any) -> Any:
     if result is None or result is ...:
         raise Hint("no answer yet: your function returns nothing")
     return result
+
+
+def _own(x: Any) -> Any:
+    if isinstance(x, torch.Tensor):
+        return x.clone()  # not a deep copy: gradients reach the original
+    return copy.deepcopy(x) if isinstance(x, list) else x
 
 
 def labels(chapter: int | str) -> list[str]:

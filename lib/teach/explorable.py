@@ -17,14 +17,13 @@ import base64
 import html
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from .frames import pack
 from .scene import Panel, Scene, Sheet
@@ -38,6 +37,7 @@ class Slider:
     """A number between `min` and `max`; `play` adds a button that runs through it.
 
     `shown` is what stands beside the slider at each of its stops, in place of the number.
+    Raises `ValueError` for a `value` outside [min, max], and for a `step` not above 0.
     """
 
     name: str
@@ -51,25 +51,36 @@ class Slider:
     kind: str = "slider"
 
     def __post_init__(self) -> None:
+        if not (self.min <= self.value <= self.max and self.step > 0):
+            raise ValueError(
+                f"slider {self.name!r} needs min <= value <= max and a step above 0, not "
+                f"{self.min}, {self.value}, {self.max} and {self.step}"
+            )
         if self.shown and len(self.shown) != len(self.stops()):
             raise ValueError(
                 f"slider {self.name!r} has {len(self.stops())} stops, `shown` has {len(self.shown)}"
             )
 
     def stops(self) -> list[float]:
-        n = round((self.max - self.min) / self.step)
+        n = math.floor((self.max - self.min) / self.step + 1e-6)  # none beyond max, as in a browser
         return [float(f"{self.min + k * self.step:.10g}") for k in range(n + 1)]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several named options."""
+    """One of several named options. Raises `ValueError` for a `value` that is none of them."""
 
     name: str
     label: str
     options: tuple[str, ...]
     value: str
     kind: str = "choice"
+
+    def __post_init__(self) -> None:
+        if self.value not in self.options:
+            raise ValueError(
+                f"choice {self.name!r}: {self.value!r} is not one of the options {self.options}"
+            )
 
     def stops(self) -> list[str]:
         return list(self.options)
@@ -118,7 +129,7 @@ class Explorable:
         self.title, self.controls, self.twin = title, tuple(controls), twin
         self._scene, self._data, self._drag, self._widget = scene, data, tuple(drag), None
         self.values = {c.name: c.value for c in controls}
-        frames = int(np.prod([len(c.stops()) for c in controls]))
+        frames = math.prod(len(c.stops()) for c in controls)
         if twin is None and frames > MOST_FRAMES:
             raise ValueError(
                 f"{frames} scenes are too many to compute beforehand (at most {MOST_FRAMES}): "
@@ -137,6 +148,11 @@ class Explorable:
     def spec(self, *, static: bool) -> dict[str, Any]:
         """The description that the renderer takes."""
         scene = self.scene()
+        for d in self._drag:
+            if not 0 <= d.panel < len(scene.panels):
+                raise ValueError(
+                    f"a handle stands in panel {d.panel}; there are {len(scene.panels)}, from 0"
+                )
         out = {
             "title": self.title,
             "controls": [asdict(c) for c in self.controls],
@@ -256,7 +272,8 @@ def explore(
     `(p, data) => scene` that computes the same numbers in the browser; without it, scenes are
     computed beforehand at every stop of the controls (at most 4,000). `data`: JSON for the twin.
     `drag`: handles in the picture that move sliders; the sliders stay for the keyboard.
-    Raises `ValueError` for controls that clash, or too many scenes.
+    Raises `ValueError` for controls that clash, or too many scenes; the figure raises it, when it is
+    shown, for a handle in a panel that the scene does not have.
     """
     if isinstance(twin, Path):
         twin = twin.read_text("utf8")

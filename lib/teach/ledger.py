@@ -54,8 +54,8 @@ def verify(
 
     `got`, `expected`: numbers or tensors of one shape. `routes`: what each of them is, for the
     ledger. Passes where |got - expected| <= atol + rtol |expected| everywhere.
-    `stderr`: standard error of `got` when it is a Monte Carlo mean; the tolerance is then
-    4 standard errors, and rtol is not used. An error bar above `power` times the size of
+    `stderr`: standard error of `got` when it is a Monte Carlo mean, one number or of its shape;
+    the tolerance is then 4 standard errors, and rtol is not used. An error bar above `power` times the size of
     `expected` is refused: it could hide a factor.
     `expect_failure`: for bug galleries; prints that the check went red, raises if it did not.
 
@@ -66,7 +66,7 @@ def verify(
         raise ValueError(f"an equation label looks like '4.2', not {label!r}")
     if len(routes) != 2 or not all(routes) or routes[0] == routes[1]:
         raise ValueError(f"verify({label!r}) needs two different routes, not {routes!r}")
-    if got is expected:
+    if got is expected and not isinstance(got, int):  # Python keeps one 24, and one True
         raise ValueError(f"verify({label!r}): both routes are the same object, nothing is compared")
     a, b = _plain(label, "got", got), _plain(label, "expected", expected)
     if a.shape != b.shape:
@@ -82,10 +82,16 @@ def verify(
         said = f"to {_sci(atol)} + {_sci(rtol)} relative" if rtol and atol else said
         if not torch.any(tolerance != 0):  # NaN is not 0: it fails below, as it should
             raise ValueError(
-                f"verify({label!r}): expected is 0, so rtol asks for nothing; give atol"
+                f"verify({label!r}): the tolerance is 0 everywhere; give atol (rtol asks for nothing where expected is 0)"
             )
     else:
-        bar = _plain(label, "stderr", stderr).expand_as(a)
+        bar = _plain(label, "stderr", stderr)
+        try:
+            bar = bar.expand_as(a)
+        except RuntimeError:
+            raise ValueError(
+                f"verify({label!r}): stderr has the shape {tuple(bar.shape)}, the values {tuple(a.shape)}"
+            ) from None
         if not bool((bar > 0).all()):
             raise ValueError(f"verify({label!r}): the standard error must be positive")
         if bar.max().item() > power * size:

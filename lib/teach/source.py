@@ -23,9 +23,9 @@ def source_text(obj: Any, *, docstring: bool = False) -> str:
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        first = node.body[0]
-        if len(node.body) > 1 and ast.get_docstring(node, clean=False) is not None:
-            end = first.end_lineno
+        first, end = node.body[0], node.body[0].end_lineno
+        alone = len(node.body) > 1 and node.body[1].lineno > end  # not `"doc"; return x`
+        if alone and ast.get_docstring(node, clean=False) is not None:
             blank = end < len(lines) and not lines[end].strip()  # the line after it goes too
             drop.update(range(first.lineno - 1, end + blank))
     return "\n".join(line for k, line in enumerate(lines) if k not in drop).rstrip()

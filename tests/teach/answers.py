@@ -4,10 +4,20 @@ class TestAnswers(Answers):
     CHAPTER, RIGHT, WRONG = 4, RIGHT, WRONG
 """
 
+import copy
 from typing import Any
+
+import torch
 
 from lib.teach import check
 from lib.teach.exercise import labels
+
+
+def single(x: Any) -> Any:
+    """A tensor, or those of a tuple, as float32; anything else as it is."""
+    if isinstance(x, tuple):
+        return tuple(map(single, x))
+    return x.float() if torch.is_tensor(x) and x.is_floating_point() else x
 
 
 class Answers:
@@ -15,12 +25,18 @@ class Answers:
     RIGHT: dict[str, list[Any]]  # by label, answers that pass
     WRONG: dict[str, list[tuple[Any, str | tuple[str, ...]]]]  # answers and the hint, or some hints
     PLAIN: tuple[str, ...] = ()  # exercises whose answer is no function
+    DOUBLE: tuple[str, ...] = ()  # those that hand in float64 functions, or ask for more digits
+    PURE: tuple[str, ...] = ()  # exercises that ask not to change the input
 
     def pytest_generate_tests(self, metafunc):
         names = metafunc.fixturenames
         if "hint" in names:
             rows = [(k, *w) for k, v in self.WRONG.items() for w in v]
             metafunc.parametrize(("label", "answer", "hint"), rows)
+        elif "function" in names:
+            rows = [(k, a) for k, v in self.RIGHT.items() for a in v if callable(a)]
+            rows = [(k, a) for k, a in rows if not isinstance(a, type)]
+            metafunc.parametrize(("label", "function"), rows)
         elif "answer" in names:
             rows = [(k, a) for k, v in self.RIGHT.items() for a in v]
             metafunc.parametrize(("label", "answer"), rows)
@@ -34,6 +50,22 @@ class Answers:
 
     def test_right_answers_pass(self, label, answer, capsys):
         assert check(label, answer), capsys.readouterr().out
+
+    def test_right_functions_may_use_up_their_input(self, label, function, capsys):
+        def greedy(*args):
+            result = function(*(a.clone() if torch.is_tensor(a) else copy.copy(a) for a in args))
+            for a in args:
+                if isinstance(a, list):
+                    a.clear()
+                elif torch.is_tensor(a):
+                    a.detach().zero_()
+            return result
+
+        assert check(label, greedy) == (label not in self.PURE), capsys.readouterr().out
+
+    def test_right_functions_pass_in_float32(self, label, function, capsys):
+        right = check(label, lambda *args: single(function(*single(args))))
+        assert right == (label not in self.DOUBLE), capsys.readouterr().out
 
     def test_wrong_answers_get_their_hint(self, label, answer, hint, capsys):
         assert not check(label, answer)

@@ -35,12 +35,29 @@ def leaky(to, fro):
     return Leaky
 
 
+def without_context(to, fro):
+    class Leaky(leaky(to, fro)):
+        def to_base(self, x):
+            return super().to_base(x)
+
+        def from_base(self, z):
+            return super().from_base(z)
+
+    return Leaky
+
+
 def down(x, s):
     return torch.where(x < 0, x / s, x), -math.log(s) * (x < 0).sum(1).to(x)
 
 
 def up(z, s):
     return torch.where(z < 0, z * s, z), math.log(s) * (z < 0).sum(1).to(z)
+
+
+def up_in_place(z, s):
+    n = z < 0
+    z[n] *= s
+    return z, math.log(s) * n.sum(1)
 
 
 def each(z, s):
@@ -56,7 +73,7 @@ RIGHT = {
     "1.2": [lambda r: r * torch.exp(-(r**2) / 2)],
     "1.3": [lambda x: -0.5 * torch.asinh(x) ** 2 - math.log(torch_pi) - 0.5 * torch.log1p(x**2)],
     "1.4": [lambda x, m, s: (gauss((x - m) / s) + gauss((x + m) / s)) / s],
-    "1.5": [leaky(down, up)],
+    "1.5": [leaky(down, up), leaky(down, up_in_place)],
     "1.6": [
         lambda f, z: diagonal(f, z).abs().log().sum(),
         lambda f, z: torch.linalg.slogdet(torch.func.jacrev(f)(z))[1],
@@ -104,6 +121,7 @@ WRONG = {
         (leaky(down, each), "sum them"),
         (leaky(down, lambda z, s: up(z, s)[0]), "two things"),
         (leaky(down, lambda z, s: (up(z, s)[0], up(z, s)[1].exp())), "logarithm"),
+        (without_context(down, up), "context"),
         (Transform, ("Leaky", "argument", "positional")),
         (leaky(down, up)(0.3), "the class itself"),
     ],
@@ -120,6 +138,7 @@ WRONG = {
 class TestAnswers(Answers):
     CHAPTER, RIGHT, WRONG = 1, RIGHT, WRONG
     PLAIN = ("1.1", "1.5")
+    DOUBLE = ("1.6",)
 
 
 def test_an_empty_leaky_is_no_answer(capsys):

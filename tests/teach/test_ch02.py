@@ -164,3 +164,4 @@ WRONG = {
 class TestAnswers(Answers):
     CHAPTER, RIGHT, WRONG = 2, RIGHT, WRONG
     PLAIN = ("2.1", "2.2")
+    PURE = ("2.4", "2.5")

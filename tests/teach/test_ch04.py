@@ -133,3 +133,4 @@ WRONG = {
 class TestAnswers(Answers):
     CHAPTER, RIGHT, WRONG = 4, RIGHT, WRONG
     PLAIN = ("4.1", "4.2")
+    DOUBLE = ("4.3",)

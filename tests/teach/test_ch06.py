@@ -83,6 +83,7 @@ WRONG = {
     ],
     "6.4": [
         (naive_inverse, "s, the root"),
+        (lambda *a: inverse(*a, steps=22), "where s +"),  # right to six digits, not to 1e-8
         (lambda x, w, u, b: (inverse(x, w, u, b)[0], -inverse(x, w, u, b)[1]), "wrong sign"),
         (lambda x, w, u, b: (inverse(x, w, u, b)[0], naive_inverse(x, w, u, b)[1]), "at the root"),
         (lambda x, w, u, b: inverse(x, w, u, b)[0], "two things"),
@@ -107,3 +108,4 @@ WRONG = {
 class TestAnswers(Answers):
     CHAPTER, RIGHT, WRONG = 6, RIGHT, WRONG
     PLAIN = ("6.1", "6.2")
+    DOUBLE = ("6.4", "6.6")

@@ -21,6 +21,21 @@ def kutta(field, z, t0, t1, steps, move=True, third=True, late=True):
     return z
 
 
+def kutta_on_a_grid(field, z, t0, t1, steps):
+    times = torch.linspace(t0, t1, steps + 1)  # float32
+    for a, b in zip(times, times[1:], strict=False):
+        z = kutta(field, z, a, b, 1)
+    return z
+
+
+def kutta_adding(field, z, t0, t1, steps):
+    h, t = (t1 - t0) / steps, t0
+    for _ in range(steps):
+        z = kutta(field, z, t, t + h, 1)
+        t += h
+    return z
+
+
 def backward(A, G, a, h, late=True, scale=True, rows=True):
     grad = 0
     for A_n, G_n in zip(A.flip(0), G.flip(0), strict=True):
@@ -39,12 +54,28 @@ def adjoint(v, v_z, v_theta, z1, a1, t0, t1, sign_a=-1, sign_g=-1, swap=False):
     return solve(field, start, *((t0, t1) if swap else (t1, t0)), 200)
 
 
+def adjoint_by_hand(v, v_z, v_theta, z, a, t0, t1, n=500):
+    """The midpoint method on three numbers of the kind that `z` and `a` are."""
+    h, g = (t0 - t1) / n, 0.0
+    for k in range(n):
+        t = t1 + k * h
+        mz, ma = z + h / 2 * v(t, z), a - h / 2 * a * v_z(t, z)
+        t += h / 2
+        z, a, g = z + h * v(t, mz), a - h * ma * v_z(t, mz), g - h * ma * v_theta(t, mz)
+    return z, a, g
+
+
 RIGHT = {
     "7.1": [0.25, torch.tensor(0.25), 2 / 8],
     "7.2": [2 * Z1**2, round(2 * Z1**2, 3), torch.tensor(2 * 2.25 * math.exp(-2.8))],
-    "7.3": [kutta],
+    "7.3": [kutta, kutta_on_a_grid, kutta_adding],
     "7.4": [backward],
-    "7.5": [adjoint, lambda *a: tuple(adjoint(*a))],
+    "7.5": [
+        adjoint,
+        lambda *a: tuple(adjoint(*a)),
+        adjoint_by_hand,
+        lambda *a: adjoint_by_hand(*a[:3], *map(torch.tensor, a[3:5]), *a[5:]),
+    ],
 }
 WRONG = {
     "7.1": [(1 / 8, "sign"), (8, "down to -1"), (0.3, "1 - 8h"), ("a quarter", "number")],

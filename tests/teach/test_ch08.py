@@ -22,12 +22,15 @@ def base(x):
     return -0.5 * x.square().sum(1) - x.shape[1] / 2 * LOG_2PI
 
 
-def log_density(field, div, x, steps, sign=1.0, keep=True, back=False, mid=0.5, weight=True):
+def log_density(
+    field, div, x, steps, sign=1.0, keep=True, back=False, mid=0.5, weight=True, old=()
+):
     h, total = 1 / steps, 0.0
     for n in range(steps):
         t, s = (1 - n * h, -h) if back else (n * h, h)
         middle = x + mid * s * field(t, x)
-        step = (s if weight else 1.0) * div(t + mid * s, middle)
+        at = {"t": t if "t" in old else t + mid * s, "x": x if "x" in old else middle}
+        step = (s if weight else 1.0) * div(*at.values())
         total = total + step if keep else step
         x = x + s * field(t + mid * s, middle)
     return base(x) + sign * total
@@ -80,6 +83,8 @@ WRONG = {
         (lambda *a: log_density(*a, weight=False), "step length"),
         (lambda *a: log_density(*a, back=True), "wrong way"),
         (lambda *a: log_density(*a, mid=0.0), "Euler"),
+        (lambda *a: log_density(*a, old="tx"), "middle of the step"),
+        (lambda *a: log_density(*a, old="x"), "middle of the step"),
         (lambda *a: log_density(*a)[:, None], "shape (7,)"),
         (lambda *a: log_density(*a) + 1, "end of the path"),
     ],
@@ -96,6 +101,7 @@ WRONG = {
 class TestAnswers(Answers):
     CHAPTER, RIGHT, WRONG = 8, RIGHT, WRONG
     PLAIN = ("8.1", "8.2")
+    DOUBLE = ("8.3",)
 
 
 def test_points_ride_on_the_density():

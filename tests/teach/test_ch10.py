@@ -113,6 +113,7 @@ WRONG = {
 class TestAnswers(Answers):
     CHAPTER, RIGHT, WRONG = 10, RIGHT, WRONG
     PLAIN = ("10.1", "10.2", "10.3")
+    DOUBLE = ("10.4",)
 
 
 def test_line_score_is_the_slope():

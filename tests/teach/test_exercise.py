@@ -1,10 +1,13 @@
 """`check` never throws for a wrong answer, and never takes one."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 
 from lib.teach import check, exercise
-from lib.teach.exercise import Hint, call, close, require
+from lib.teach.exercise import Hint, call, close, number, require
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +36,12 @@ def two_exercises():
         (lambda x: 1 / 0, "your function raised ZeroDivisionError"),
         (lambda x: torch.ones(2), "the shape should be ()"),
         (lambda x: "nine", "a number or a tensor was expected, not str"),
+        (lambda x: "9.0", "a number or a tensor was expected, not str"),
+        (lambda x: x**2 + 3j, "a real number was expected, not a complex one"),
+        (lambda x: 9 + 3j, "a real number was expected, not a complex one"),
+        (lambda x: np.array(9 + 0j), "a real number was expected, not a complex one"),
+        (lambda x: Fraction(9), "✓ Exercise 99.1: right"),
+        (lambda x: np.array(9), "✓ Exercise 99.1: right"),
         (9.0, "a function was expected, not float"),
         (None, "no answer yet"),
         (..., "no answer yet"),
@@ -42,6 +51,31 @@ def test_answers(answer, said, capsys):
     right = check("99.1", answer)
     out = capsys.readouterr().out
     assert said in out and right == out.startswith("✓")
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [
+        ((np.array(0.5), Fraction(1, 4)), [0.5, 0.25]),
+        ((torch.tensor(1), 0.1), [1.0, 0.1]),
+        ([torch.ones(2), [np.float32(2), True]], [[1.0, 1.0], [2.0, 1.0]]),
+        (0.1, 0.1),  # not rounded to float32 on its way
+    ],
+)
+def test_every_kind_of_number_is_one(value, want):
+    assert number(value).dtype == torch.float64 and number(value).tolist() == want
+
+
+@pytest.mark.parametrize("value", [None, "1", (1.0, None), [1.0, [2.0, 3.0]], {1.0}, []])
+def test_what_is_no_number_gets_a_sentence(value):
+    with pytest.raises(Hint, match=f"expected, not {type(value).__name__}"):
+        number(value)
+
+
+def test_a_list_may_be_used_up():
+    given = [1, [2, 3]]
+    call(lambda x: x[1].pop() + x.pop(0), given)
+    assert given == [1, [2, 3]]
 
 
 def test_a_plain_answer(capsys):

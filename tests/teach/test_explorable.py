@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import zlib
 
@@ -104,6 +105,45 @@ def test_mistakes_are_sentences():
         explore("t", wave, [Slider(n, n, 0, 1, 0.5) for n in "abc"])
     with pytest.raises(ValueError, match="no control"):
         figure().scene(speed=3)
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "step"),
+    [(0, 1.5, 0.5), (0, -0.5, 0.5), (0, math.nan, 0.5), (2, 1, 0.5), (0, 0, 0)],
+)
+def test_sliders_start_within_their_ends(low, value, step):
+    with pytest.raises(ValueError, match="slider 'a' needs"):
+        Slider("a", "a", low, 1, value, step)
+
+
+def test_a_choice_starts_at_one_of_its_options():
+    with pytest.raises(ValueError, match="'x' is not one of the options"):
+        Choice("kind", "kind", ("sin", "cos"), "x")
+
+
+@pytest.mark.parametrize("panel", [1, -1])
+def test_a_handle_needs_its_panel(panel):
+    fig = explore("t", wave, [Slider("shift", "", 0, 1, 0)], drag=[Drag("shift", panel=panel)])
+    with pytest.raises(ValueError, match=f"panel {panel}; there are 1"):
+        fig.spec(static=False)
+
+
+def test_scenes_are_counted_beyond_64_bits():
+    with pytest.raises(ValueError, match="too many to compute beforehand"):
+        explore("t", wave, [Slider(n, n, 0, 255, 0, 1) for n in "abcdefgh"])
+
+
+@pytest.mark.parametrize(
+    ("step", "stops"),
+    [(0.35, [0, 0.35, 0.7]), (0.4, [0, 0.4, 0.8]), (0.25, [0, 0.25, 0.5, 0.75, 1])],
+)
+def test_no_stop_lies_beyond_the_slider(step, stops):
+    assert Slider("a", "a", 0, 1, 0, step).stops() == stops
+
+
+def test_stops_reach_the_end_although_steps_are_rounded():
+    for n in range(1, 300):
+        assert Slider("a", "a", 0.1, 0.7, 0.1, 0.6 / n).stops()[-1] == 0.7
 
 
 def test_one_nan_does_not_spoil_a_picture():

@@ -50,6 +50,12 @@ def test_monte_carlo_needs_an_error_bar_that_could_see_a_factor():
         verify("2.1", 1.0, 1.5, routes=ROUTES, stderr=0.0)
 
 
+@pytest.mark.parametrize("x", [torch.ones(3), torch.ones(())])
+def test_an_error_bar_of_another_shape_is_refused(x):
+    with pytest.raises(ValueError, match=r"stderr has the shape \(2,\)"):
+        verify("2.1", x, x + 0.01, routes=ROUTES, stderr=0.01 * torch.ones(2))
+
+
 def test_expected_failure_is_inverted(capsys):
     verify("1.7", 2.0, 1.0, routes=ROUTES, expect_failure=True)
     assert "goes red" in capsys.readouterr().out
@@ -64,6 +70,7 @@ def test_comparisons_that_compare_nothing_are_refused():
         (("1.4", x, torch.ones(2)), {}, "shapes differ"),
         (("1.4", x[:0], torch.ones(0)), {}, "empty"),
         (("1.4", x * 0, torch.zeros(3)), {}, "give atol"),
+        (("1.4", 1.0, 1.0 + 1e-12), {"rtol": 0}, "the tolerance is 0 everywhere; give atol"),
         (("eq-4", 1.0, 2.0), {}, "looks like"),
         (("1.4", 1.0, 2.0), {"routes": ("a", "a")}, "different routes"),
     ]
@@ -72,6 +79,16 @@ def test_comparisons_that_compare_nothing_are_refused():
             verify(*args, **{"routes": ROUTES, **more})
     with pytest.raises(TypeError, match="number or a tensor"):
         verify("1.4", "one", 1.0, routes=ROUTES)
+
+
+@pytest.mark.parametrize("n", [24, True])
+def test_small_numbers_of_two_routes_may_be_one_object(n, capsys):
+    """Python keeps one object for each small integer, and for each truth value."""
+    verify("5.2", type(n)(f"{n}"), n, routes=ROUTES)
+    assert capsys.readouterr().out.startswith("✓")
+    x = float("24")
+    with pytest.raises(ValueError, match="same object"):
+        verify("5.2", x, x, routes=ROUTES)
 
 
 def test_a_session_without_a_place_to_write_still_verifies(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -46,6 +47,20 @@ def test_source_is_the_files_own_without_docstrings():
     assert text.startswith("def show_source(*objects") and '"""' not in text
     assert '"""' in source.source_text(source.show_source, docstring=True)
     ast.parse(text)
+
+
+def test_code_on_a_docstring_s_line_is_shown(tmp_path, monkeypatch):
+    text = (
+        "def one(x): 'doc'; return x\n\n"
+        'class Two:\n    """doc\n    more"""; y = 3\n\n'
+        "    def three(self):\n        'doc'\n        return 1\n"
+    )
+    (tmp_path / "dense.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    dense = importlib.import_module("dense")
+    assert source.source_text(dense.one) == "def one(x): 'doc'; return x"
+    two = source.source_text(dense.Two)
+    assert '"""; y = 3' in two and two.endswith("def three(self):\n        return 1")
 
 
 def test_source_must_fit_and_exist(capsys):

@@ -117,14 +117,14 @@ def leaky(answer: Any) -> None:
 def _pair(transform: Any, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
     """The two things that a direction of a transform returns."""
     try:
-        out = getattr(transform, name)(x)
+        out = getattr(transform, name)(x.clone(), context=None)
     except NotImplementedError:
         raise Hint(f"no answer yet: {name} is not written") from None
     except Exception as error:  # the reader's code
         raise Hint(f"{name} raised {type(error).__name__}: {error}") from None
     require(isinstance(out, tuple) and len(out) == 2, f"{name} should return two things: the image and logabsdet")  # fmt: skip
     require(all(isinstance(v, Tensor) for v in out), f"{name} should return two tensors")
-    return out[0].detach().to(F64), out[1].detach().to(F64)
+    return number(out[0]), number(out[1])
 
 
 def _logabsdet(got: Tensor, want: Tensor, name: str) -> None:

@@ -68,7 +68,7 @@ def kutta(answer: Any) -> None:
         k3 = _waves(t + h, z - h * k1 + 2 * h * k2)
         return z + h / 6 * (k1 + 4 * k2 + k3)
 
-    z = torch.tensor([0.4, -0.7], dtype=F64)
+    z = torch.tensor([0.9, 0.2], dtype=F64)  # seven steps from here stay below 2
     got = number(call(answer, _waves, z, 0.3, 0.8, 1))
     k1 = _waves(0.3, z)
     k2 = _waves(0.55, z + 0.25 * k1)
@@ -99,7 +99,7 @@ def kutta(answer: Any) -> None:
 def backward(answer: Any) -> None:
     n, d, p, h = 5, 3, 4, 0.3
     A, G, a = seeded(0, n, d, d), seeded(1, n, d, p), seeded(2, d)
-    first, grad = _several(call(answer, A.clone(), G.clone(), a.clone(), h), 2, "dL/dz0, dL/dtheta")
+    first, grad = _several(call(answer, A, G, a, h), 2, "dL/dz0, dL/dtheta")
 
     def walk(order, late=True, transpose=False, scale=h):
         b, total = a, torch.zeros(p, dtype=F64)
@@ -134,14 +134,16 @@ def backward(answer: Any) -> None:
 def adjoint(answer: Any) -> None:
     th, t0, t1, z0 = 0.8, 0.2, 1.5, torch.tensor(0.6, dtype=F64)
 
+    double = partial(torch.as_tensor, dtype=F64)  # t and z may be floats
+
     def v(t, z):
-        return th * torch.sin(z) + torch.cos(torch.as_tensor(t)) * z
+        return th * torch.sin(double(z)) + torch.cos(double(t)) * z
 
     def v_z(t, z):
-        return th * torch.cos(z) + torch.cos(torch.as_tensor(t))
+        return th * torch.cos(double(z)) + torch.cos(double(t))
 
     def v_theta(t, z):
-        return torch.sin(z)
+        return torch.sin(double(z))
 
     def rk4(f, s, a, b, n=400):
         h = (b - a) / n

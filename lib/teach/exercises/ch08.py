@@ -122,7 +122,7 @@ def log_density(answer: Any) -> None:
     z, total, last = _solve(x, 0.0, 1.0)
     back, minus, _ = _solve(x, 1.0, 0.0)
     n = 100
-    got = number(call(answer, _field, _divergence, x.clone(), n))
+    got = number(call(answer, _field, _divergence, x, n))
     require(got.shape == (7,), f"shape (7,) was expected, one number for each row, not {tuple(got.shape)}")  # fmt: skip
     near = lambda wrong: torch.allclose(got, wrong, atol=1e-2)  # noqa: E731
     for hint, wrong in {
@@ -137,7 +137,7 @@ def log_density(answer: Any) -> None:
         require(not near(wrong), hint)
     want = base(z) + total
     close(got, want, "log p_1 at the end of the path plus the sum of h div", atol=0.5)
-    close(got, want, "nearly: the error is that of Euler's method; evaluate at the middle of the step", atol=1e-2)  # fmt: skip
+    close(got, want, "nearly: the error is that of Euler's method; field and divergence belong to the middle of the step", atol=2e-3)  # fmt: skip
 
 
 @exercise("8.5")
@@ -164,4 +164,4 @@ def divergence(answer: Any) -> None:
     W1, b, W2, x = seeded(9, H, D) / D**0.5, seeded(10, H), seeded(11, D, H), seeded(12, 2, D)
     got = number(call(answer, W1, b, W2, x))
     want = (1 - torch.tanh(x @ W1.T + b) ** 2) @ (W1 * W2.T).sum(1)
-    close(got, want, "right for D = 4 and not for D = 20,000", rtol=1e-6, atol=1e-6)
+    close(got, want, "right for D = 4 and not for D = 20,000", rtol=1e-4, atol=1e-4)

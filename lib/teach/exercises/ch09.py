@@ -76,7 +76,7 @@ def q_sample(answer: Any) -> None:
     bar = torch.cat([torch.ones(1, dtype=F64), (1 - betas).cumprod(0)])[k][:, None]
     early = torch.cat([torch.ones(1, dtype=F64), (1 - betas).cumprod(0)])[k - 1][:, None]
     beta = betas[k - 1][:, None]
-    got = number(call(answer, x.clone(), k, betas.clone(), eps.clone()))
+    got = number(call(answer, x, k, betas, eps))
     require(got.shape == (6, 3), f"shape (6, 3) was expected, not {tuple(got.shape)}")
     known(
         got,
@@ -94,7 +94,7 @@ def q_sample(answer: Any) -> None:
         },
     )
     close(got, bar.sqrt() * x + (1 - bar).sqrt() * eps, "alpha x + sigma eps, by the products")
-    zero = number(call(answer, x.clone(), 0 * k, betas.clone(), eps.clone()))
+    zero = number(call(answer, x, 0 * k, betas, eps))
     close(zero, x, "right, except that k = 0 must give back x")
 
 
@@ -102,7 +102,7 @@ def q_sample(answer: Any) -> None:
 def step_back(answer: Any) -> None:
     x_t, x = seeded(2, 4, 3), seeded(3, 4, 3)
     at, st, as_, ss = 0.53, 1.4, 0.81, 0.62
-    out = call(answer, x_t.clone(), x.clone(), at, st, as_, ss)
+    out = call(answer, x_t, x, at, st, as_, ss)
     require(
         isinstance(out, tuple | list) and len(out) == 2, "a pair was expected: mean and variance"
     )
@@ -157,7 +157,7 @@ def simple_loss(answer: Any) -> None:
     alpha, sigma = (f(t).view(-1, 1, 1, 1) for f in (toy.alpha, toy.sigma))
     x_t = alpha * x + sigma * eps
     error = eps - net(x_t, t)
-    got = number(call(answer, net, toy, x.clone(), t, eps.clone()))
+    got = number(call(answer, net, toy, x, t, eps))
     want = error.square().mean((1, 2, 3))
     known(
         got,
@@ -190,7 +190,7 @@ def sample_step(answer: Any) -> None:
         old = (ss**2 - tau2) ** 0.5 if keep is None else keep
         return as_ * x_hat + old * eps + tau_of(tau2) * z
 
-    got = number(call(answer, x_t.clone(), eps.clone(), at, st, as_, ss, 0.0, z.clone()))
+    got = number(call(answer, x_t, eps, at, st, as_, ss, 0.0, z))
     require(got.shape == (4, 3), f"shape (4, 3) was expected, not {tuple(got.shape)}")
     require(
         not torch.allclose(got, as_ * (x_t - st * eps) / at + st * eps),
@@ -198,7 +198,7 @@ def sample_step(answer: Any) -> None:
     )
     close(got, step(0.0), "for eta = 0: alpha_s x_hat + sigma_s eps_hat")
     for eta in (1.0, 0.6):
-        got = number(call(answer, x_t.clone(), eps.clone(), at, st, as_, ss, eta, z.clone()))
+        got = number(call(answer, x_t, eps, at, st, as_, ss, eta, z))
         known(
             got,
             {

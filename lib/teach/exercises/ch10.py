@@ -71,7 +71,7 @@ def denoising(answer: Any) -> None:
     score = lambda y: torch.tanh(y @ W)  # noqa: E731
     s = sigma[:, None]
     noisy = score(x + s * eps)
-    got = number(call(answer, score, x.clone(), sigma.clone(), eps.clone()))
+    got = number(call(answer, score, x, sigma, eps))
     want = 0.5 * (s * noisy + eps).square().sum(1)
     _known(
         got,
@@ -102,7 +102,7 @@ def reverse_step(answer: Any) -> None:
     score = lambda x, t: torch.sin(x) - x * (1 + t)  # noqa: E731
     t, h = 0.6, 0.05
     s, kick = score(x, t), (g2(t) * h) ** 0.5 * z
-    got = number(call(answer, x.clone(), t, h, f, g2, score, z.clone()))
+    got = number(call(answer, x, t, h, f, g2, score, z))
     want = x - h * (f(t) * x - g2(t) * s) + kick
     _known(
         got,
@@ -138,7 +138,7 @@ def reverse_step(answer: Any) -> None:
 def guide(answer: Any) -> None:
     free, given, x_t = seeded(5, 4, 3), seeded(6, 4, 3), seeded(7, 4, 3)
     alpha, sigma, w = 0.8, 0.55, 2.5
-    pair = call(answer, free.clone(), given.clone(), x_t.clone(), alpha, sigma, w)
+    pair = call(answer, free, given, x_t, alpha, sigma, w)
     require(
         isinstance(pair, tuple | list) and len(pair) == 2, "a pair (x_hat, eps_hat) was expected"
     )
