@@ -97,8 +97,8 @@ def _from(url: str, part: Path, install: Callable[[Path], object], most: int) ->
             install(part)
         except ValueError:
             part.unlink(missing_ok=True)
-            if not had:  # a page that asks to log in, for instance
-                raise ValueError("sent something else than the published file") from None
+            if not had:
+                raise
             continue  # perhaps only our old part was wrong
         part.unlink(missing_ok=True)
         return

@@ -187,7 +187,10 @@ def _bring(name: str) -> None:
 def _keep(part: Path, name: str) -> None:
     """A downloaded file takes its name when it is the right one."""
     path = part.with_name(part.name.removesuffix(".part"))
-    _verified(part, *KNOWN[name], _OPEN.get(path.suffix, open))
+    try:
+        _verified(part, *KNOWN[name], _OPEN.get(path.suffix, open))
+    except ValueError as error:  # which says to delete the file; `fetch` does
+        raise ValueError("sent something else than the published file") from error
     os.replace(part, path)
 
 
