@@ -131,6 +131,13 @@ class TestBits:
         exact = -torch.trapezoid(law * mass(x[:, None], line), line).log2()
         assert (want > exact).all() and (want - exact).max() < 1
 
+    @pytest.mark.parametrize("decode_at", [None, 0.02])
+    @pytest.mark.parametrize("wrong", [lambda k: k / 8, lambda k: k, lambda k: k / 4 - 0.9])
+    def test_what_are_no_levels(self, wrong, decode_at):
+        k = torch.arange(self.levels, dtype=torch.float64)[:, None]
+        with pytest.raises(ValueError, match="9 levels spread evenly"):
+            flow_bits(self.denoiser(), wrong(k), self.levels, decode_at=decode_at, solver="euler")
+
     def test_same_seed_same_bits(self):
         x = torch.zeros(4, 2, dtype=torch.float64)
         one, two = (
