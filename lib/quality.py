@@ -188,7 +188,8 @@ def classifier(name: str) -> Classifier:
 
     if name not in SIZES:
         raise ValueError(f"there is a classifier for {', '.join(SIZES)}; got {name!r}")
-    model = Classifier(SIZES[name])
+    with torch.random.fork_rng([]):  # its first weights are thrown away
+        model = Classifier(SIZES[name])
     weights.load(f"classifier_{name}", model)
     return model
 

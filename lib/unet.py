@@ -94,7 +94,7 @@ class UNet(nn.Module):
         fourier: Sequence[int] = (),
     ):
         super().__init__()
-        counts = dict(channels_in=channels_in, width=width, blocks=blocks, patch=patch)
+        counts = dict(channels_in=channels_in, width=width, blocks=blocks, patch=patch, heads=heads)
         for name, value in counts.items():
             check_count(value, name)
         if width % 2:

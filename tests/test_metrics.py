@@ -132,6 +132,26 @@ def test_mmd_far_from_the_origin_in_float32(offset, device):
     torch.testing.assert_close(mmd(x, y).value.double(), want.value, rtol=0.02, atol=1e-6)
 
 
+def test_mmd_of_fine_structure_with_points_far_away_in_float32(device):
+    """A fifth of the points 1e5 times as far away as the others are wide."""
+    x, y = (1e-3 * torch.randn(100, 2) for _ in range(2))
+    for points in (x, y):
+        points[:20] = 1e3 * points[:20] + 100
+    x, y = x.to(device), (y + torch.tensor([3e-3, 0.0])).to(device)
+    want = mmd(x.double(), y.double())
+    assert want.value > 5 * want.stderr
+    torch.testing.assert_close(mmd(x, y).value.double(), want.value, rtol=1e-3, atol=0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_slope_of_mmd_by_differences(device):
+    x, y = torch.randn(6, 2, dtype=F64, device=device), torch.randn(9, 2, dtype=F64, device=device)
+    value = lambda x: mmd(x, y, (0.5, 2.0)).value
+    assert torch.autograd.gradcheck(value, x.requires_grad_())
+    slope = torch.autograd.grad(mmd(x, y).value, x)[0]  # the median stands still
+    assert slope.isfinite().all() and slope.abs().max() > 0
+
+
 @pytest.mark.parametrize("shift", [3.0, 300.0])
 def test_a_large_order_is_the_largest_gap(shift, device):
     x = torch.tensor([[0.0], [1.0]], device=device)

@@ -1,5 +1,6 @@
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,25 @@ def test_write_atomic_refuses_other_content(tmp_path):
     with pytest.raises(TypeError, match="bytes or str, not dict"):
         paths.write_atomic(tmp_path / "x", {})
     assert not os.listdir(tmp_path)
+
+
+def test_the_commit_of_another_repository_around_a_copy_is_not_the_book_s(tmp_path, monkeypatch):
+    monkeypatch.delenv("BOOK_COMMIT", raising=False)
+    book = tmp_path / "copy"
+    (book / "lib").mkdir(parents=True)
+    (book / "_toc.yml").touch()
+    monkeypatch.setattr(paths, "_LIB", book / "lib")
+
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "the reader's own")
+    assert paths.commit() == "release"
+    (tmp_path / "_toc.yml").touch()  # the same repository, as the book's own
+    monkeypatch.setattr(paths, "_LIB", tmp_path / "lib")
+    assert len(paths.commit()) >= 7 and paths.commit() != "release"
 
 
 def test_this_checkout():

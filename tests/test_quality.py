@@ -125,6 +125,12 @@ def test_mistakes_get_a_sentence():
         frechet_distance(x, x.new_full((4, 3), math.nan))
 
 
+def test_to_load_it_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    classifier("digits")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_features_of_digits_see_corruption():
     """Real against real is near; noise moves away step by step, half of the classes at once."""
     net = classifier("digits")

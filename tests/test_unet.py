@@ -198,6 +198,8 @@ def test_mistakes_get_a_sentence():
         UNet(1, multipliers=(1, 2), attention=(2,))
     with pytest.raises(ValueError, match="heads of 48 channels do not divide 64"):
         UNet(1, width=64, multipliers=(1,), heads=48)
+    with pytest.raises(ValueError, match="heads must be at least 1, not 0"):
+        UNet(1, heads=0, tokens=4)
     with pytest.raises(ValueError, match="even width, got 7"):
         UNet(1, width=7)
 

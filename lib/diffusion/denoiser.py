@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lib.data.densities import GaussianMixture
 from lib.diffusion.chain import chain_times
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import check_batch, expand_as_batch, sum_dims
+from lib.utils import check_batch, check_indices, expand_as_batch, sum_dims
 
 
 class BaseDenoiser(nn.Module):
@@ -161,6 +161,12 @@ class ExactDenoiser(BaseDenoiser):
         if context is None:
             x_hat = self.mixture.denoise(x_t, *flat)
         else:
+            if context.shape != (len(x_t),):
+                raise ValueError(
+                    f"the context must hold one component for each of {len(x_t)} rows, "
+                    f"got shape {tuple(context.shape)}"
+                )
+            check_indices(context, len(self.mixture.weights), "components")
             means = self.mixture.posterior(x_t, *flat).means  # (B, K, D)
             x_hat = means[torch.arange(len(x_t), device=x_t.device), context]
         return x_hat, (x_t - alpha * x_hat) / sigma
@@ -191,12 +197,14 @@ def draw_times(n: int, t_min: float, like: Tensor) -> Tensor:
     """n times in (t_min, 1], one in each n-th of the interval, shuffled: less noise than n draws.
 
     Kingma et al. (2021), appendix I.1: u + k / n modulo 1 for one uniform u; each is uniform.
+    On the device of `like` and in its precision, float32 at least: half's has fewer numbers.
 
     >>> (4 * draw_times(4, 0.0, torch.ones(()))).ceil().sort().values
     tensor([1., 2., 3., 4.])
     """
-    u = torch.rand((), device=like.device, dtype=like.dtype)
-    t = (u + torch.randperm(n, device=like.device).to(like.dtype) / n) % 1
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    u = torch.rand((), device=like.device, dtype=dtype)
+    t = (u + torch.randperm(n, device=like.device).to(dtype) / n) % 1
     return 1 - (1 - t_min) * t
 
 
@@ -292,7 +300,8 @@ class Diffusion(nn.Module):
         from lib.diffusion.samplers import ancestral, simulate
 
         if start is None:
-            start = next(self.parameters()).new_empty(n, *self.shape).normal_()
+            like = next(self.parameters(), torch.empty(0))  # an exact denoiser has none
+            start = like.new_empty(n, *self.shape).normal_()
         schedule, step = self.denoiser.schedule, step or ancestral(self.denoiser, context)
         given = isinstance(steps, Sequence)
         ts = chain_times(steps) if given else schedule.times(steps, self.t_min)

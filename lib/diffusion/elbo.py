@@ -142,17 +142,22 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
         raise ValueError(f"std must be above 0, got {std}")
     if levels is None:
         return sum_dims(-0.5 * (((x - x_hat) / std).square() + LOG_2PI) - math.log(std))
-    check_count(levels, "levels", 2)
-    half = 1 / (levels - 1)
+    k, half = _level_of(x, levels), 1 / (levels - 1)
+    low, high = (x - half - x_hat) / std, (x + half - x_hat) / std
+    inner = log_normal_interval(low, high, 2 * half / std)
+    first, last = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
+    return sum_dims(torch.where(k == 0, first, torch.where(k == levels - 1, last, inner)))
+
+
+def _level_of(x: Tensor, levels: int) -> Tensor:
+    """k, where x is 2 k / (n - 1) - 1; an error where it is not."""
+    half = 1 / (check_count(levels, "levels", 2) - 1)
     k = ((x + 1) / (2 * half)).round()
     if ((k * 2 * half - 1 - x).abs() > 1e-3 * half).any() or (x.abs() > 1 + 1e-6).any():
         raise ValueError(
             f"x must be {levels} levels spread evenly over [-1, 1], as 2 k / (n-1) - 1"
         )
-    low, high = (x - half - x_hat) / std, (x + half - x_hat) / std
-    inner = log_normal_interval(low, high, 2 * half / std)
-    first, last = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
-    return sum_dims(torch.where(k == 0, first, torch.where(k == levels - 1, last, inner)))
+    return k
 
 
 @torch.no_grad()

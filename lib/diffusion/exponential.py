@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
-from lib.diffusion.samplers import Step
+from lib.diffusion.samplers import Step, check_noise
 
 
 def heun(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
@@ -36,7 +36,9 @@ def heun(denoiser: BaseDenoiser, context: Tensor | None = None) -> Step:
     def weights(t: float, s: float) -> tuple[float, float, float, float]:
         alpha, sigma = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
         ratio = alpha / denoiser.schedule.alpha(t)
-        return alpha, sigma, ratio, sigma - ratio * denoiser.schedule.sigma(t)
+        sigma_t = denoiser.schedule.sigma(t)
+        check_noise(t, sigma_t)
+        return alpha, sigma, ratio, sigma - ratio * sigma_t
 
     def step(x_t: Tensor, t: float, s: float) -> Tensor:
         alpha, sigma, ratio, move = weights(t, s)

@@ -166,7 +166,8 @@ def linear_posterior(mixture: GaussianMixture, A: Tensor, y: Tensor, std: float)
     log = mixture.weights.log() + _log_normal(off, cov)
     means = mixture.means + torch.einsum("kdm,km->kd", gain, off)
     covs = mixture.covs - gain @ A @ mixture.covs
-    return GaussianMixture(log.softmax(0), means, 0.5 * (covs + covs.mT))
+    weights = log.softmax(0).clamp_min(torch.finfo(log.dtype).tiny)  # a mixture's are above 0
+    return GaussianMixture(weights, means, 0.5 * (covs + covs.mT))
 
 
 def linear_likelihood(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
-from lib.diffusion.elbo import last_step_log_prob
+from lib.diffusion.elbo import _level_of, last_step_log_prob
 from lib.diffusion.samplers import ode_field
 from lib.diffusion.schedule import Schedule
 from lib.flows.continuous import draw_probes, ode_log_prob
@@ -76,13 +76,16 @@ def flow_bits(
         batch: that many images share the solver's steps.
         how: of `flow_log_prob`.
 
+    Raises:
+        ValueError: x holds other numbers than these levels.
+
     >>> from lib.data.densities import two_gaussians
     >>> from lib.diffusion import VP, ExactDenoiser
     >>> x = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     >>> flow_bits(ExactDenoiser(two_gaussians(), VP()), x, levels=3, solver="rk4").shape
     torch.Size([2])
     """
-    check_count(levels, "levels", 2)
+    _level_of(x, levels)  # of other numbers the result would say nothing
     if decode_at is not None:
         how["t0"] = decode_at
     noised = _uniform if decode_at is None else _gaussian

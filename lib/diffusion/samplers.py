@@ -65,6 +65,17 @@ def check_falls(t: float, s: float) -> None:
         )
 
 
+def check_noise(t: float, sigma: float) -> None:
+    """Raise unless sigma > 0: where there is no noise, nobody can tell what it was, eps_hat.
+
+    >>> check_noise(0.3, 0.1)  # some
+    """
+    if not sigma > 0:
+        raise ValueError(
+            f"sigma is 0 at t = {t:.4g}, and eps_hat is not known there: take a small t above 0"
+        )
+
+
 def ancestral(
     denoiser: BaseDenoiser,
     context: Tensor | None = None,
@@ -90,6 +101,7 @@ def ancestral(
     def weights(t: float, s: float) -> tuple[float, float, float]:
         alpha_t, sigma_t = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
         alpha_s, sigma_s = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
+        check_noise(t, sigma_t)
         if eta == 0:
             return alpha_s, sigma_s, 0.0
         check_falls(t, s)
@@ -135,6 +147,7 @@ def euler_maruyama(
             check_falls(t, s)
         f, g2 = denoiser.schedule.sde(t)
         alpha, sigma, h = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t), t - s
+        check_noise(t, sigma)
         kept = 1 - h * f  # of x_t = alpha x_hat + sigma eps_hat
         push = 0.5 * (1 + churn**2) * h * g2 / -sigma  # along eps_hat = -sigma score
         return kept * alpha, kept * sigma + push, churn * (g2 * abs(h)) ** 0.5
@@ -168,6 +181,7 @@ def corrected(
     """
 
     def both(x_t: Tensor, t: float, s: float) -> Tensor:
+        check_noise(s, denoiser.schedule.sigma(s))
         x = step(x_t, t, s)
         for _ in range(n):
             score, z = denoiser.score(x, s, context), noise(x)

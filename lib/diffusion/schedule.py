@@ -105,17 +105,32 @@ class Schedule:
         (Lu et al. 2022, section 3.4).
         """
         _check_span(steps, t_min, t_max)
+        if not self.sigma(t_min) > 0:
+            raise ValueError(
+                f"sigma is 0 at t = {t_min:.4g}, where log_snr is infinite: end at a small t above 0"
+            )
         low, high = self.log_snr(t_max), self.log_snr(t_min)
         inner = [self.time_of(low + (high - low) * k / steps) for k in range(1, steps)]
         return [t_max, *inner, t_min]
 
     def time_of(self, log_snr: float) -> float:
-        """The t in [0, 1] with this log_snr, to the last bits, by bisection."""
+        """The t in [0, 1] with this log_snr, to the last bits, by bisection.
+
+        Raises:
+            ValueError: there is none.
+        """
         a, b = 0.0, 1.0
         for _ in range(60):
             t = 0.5 * (a + b)
             a, b = (t, b) if self.log_snr(t) > log_snr else (a, t)
-        return 0.5 * (a + b)
+        t = 0.5 * (a + b)
+        # all steps to one side: an end, or beyond; a float32 of the end's own is near enough
+        if (a == 0 or b == 1) and not abs(self.log_snr(t) - log_snr) < 1e-5:
+            raise ValueError(
+                f"no time of this {type(self).__name__} has log_snr = {log_snr:.6g}, "
+                f"the nearest has {self.log_snr(t):.6g}"
+            )
+        return t
 
 
 def _check_span(steps: int, t_min: float, t_max: float) -> None:

@@ -1,11 +1,23 @@
 """The divergence of a field by automatic differentiation: exact with D directions, or estimated."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lib.utils import check_count
+
+try:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    # torch's fused attention has no second derivative, and under vmap it is a loop and a warning
+    _attention_by_formula = partial(sdpa_kernel, SDPBackend.MATH)
+except ImportError:  # torch 2.2
+    _attention_by_formula = partial(
+        torch.backends.cuda.sdp_kernel, enable_flash=False, enable_mem_efficient=False
+    )
 
 Field = Callable[[Tensor, Tensor], Tensor]
 PROBES = ("rademacher", "gaussian")
@@ -21,8 +33,12 @@ def rows(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]
     >>> rows(turn, torch.zeros(()), torch.ones(3, 2), torch.ones(1, 3, 2))[1].shape
     torch.Size([1, 3, 2])
     """
-    v, pull = torch.func.vjp(lambda y: field(t, y), x)
-    return v, torch.func.vmap(pull)(e)[0]
+    keep = torch.is_grad_enabled()
+    with _attention_by_formula():
+        v, pull = torch.func.vjp(lambda y: field(t, y), x)
+        with torch.enable_grad():  # without, GroupNorm's backward pass in channels_last has no vmap
+            eJ = torch.func.vmap(pull)(e)[0]
+    return v, eJ if keep else eJ.detach()
 
 
 def directions(x: Tensor) -> Tensor:
@@ -79,7 +95,8 @@ def pull_one_by_one(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tens
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         y = x if x.requires_grad else x.detach().requires_grad_()
-        v = field(t, y)
+        with _attention_by_formula() if keep else nullcontext():
+            v = field(t, y)
         if not v.requires_grad:  # a constant
             return v, torch.zeros_like(e)
         kwargs = dict(create_graph=keep, retain_graph=True, materialize_grads=True)

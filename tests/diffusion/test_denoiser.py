@@ -127,6 +127,13 @@ def test_stratified_times_are_uniform():
     assert abs(t.var() - 0.9**2 / 12) < 0.003
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, F64])
+def test_times_in_any_precision_fill_all_parts(dtype, device):
+    t = draw_times(512, 0.0, torch.zeros(1, dtype=dtype, device=device))
+    hit = ((1 - t.double()) * 512).floor().unique()
+    assert len(hit) >= 510  # rounding may move one over an edge
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=NAMES)
 def test_weights_are_one_error_in_different_units(schedule):
     """eps, x, v and elbo of a wrong denoiser, by hand at the times that are drawn."""
@@ -238,6 +245,14 @@ def test_a_sample_is_the_guess_at_the_last_time():
     assert equal[-1] == 0.03
 
 
+def test_a_model_without_parameters_samples():
+    torch.manual_seed(0)
+    x = Diffusion(ExactDenoiser(MIX, VP()), 2).sample(500, steps=20)
+    assert x.dtype == torch.float32 and x.shape == (500, 2)
+    mean, cov = MIX.moments()
+    assert ((x.mean(0) - mean).abs() < 5 * (cov.diagonal() / 500).sqrt() + 0.1).all()
+
+
 def test_samples_along_given_times():
     """A number of steps is short for its times; noise has the size of the first time given."""
     model = Diffusion(ExactDenoiser(MIX, VE(0.01, 30.0)), 2, t_min=0.02)
@@ -274,6 +289,9 @@ X = torch.zeros(3, 2)
             lambda: denoising_loss(ExactDenoiser(MIX, VP()), torch.zeros(3, 2), weight="snr"),
             "weight",
         ),
+        (lambda: ExactDenoiser(MIX, VP())(X, 0.5, torch.tensor([1])), "for each of 3 rows"),
+        (lambda: ExactDenoiser(MIX, VP())(X, 0.5, torch.tensor([0, -1, 0])), "components go from"),
+        (lambda: ExactDenoiser(MIX, VP())(X, 0.5, torch.tensor([0, 9, 0])), "components go from"),
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2, drop=0.1), "needs `null`"),
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2, drop=1.5, null=0), "share in"),
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2)(torch.zeros(3, 4)), r"\(B, 2\)"),

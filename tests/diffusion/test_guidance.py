@@ -125,6 +125,18 @@ def test_posterior_by_quadrature():
     assert_close(got, want, rtol=1e-6, atol=1e-9)
 
 
+def test_posterior_that_leaves_a_component_nothing():
+    """Its weight is e^-2000, 0 in float64; the other component is a Gaussian by itself."""
+    far = two_gaussians(20.0, 0.25)
+    a, y = tensor([[1.0, 0.0]]), tensor([10.0])
+    got = linear_posterior(far, a, y, 0.2)
+    k = int(far.means[:, 0].argmax())
+    want = linear_posterior(far.component(k), a, y, 0.2)
+    for value, wanted in zip(got.moments(), want.moments(), strict=True):
+        assert_close(value, wanted, rtol=1e-9, atol=1e-9)
+    assert got.weights.min() > 0
+
+
 def test_likelihood_by_monte_carlo():
     """p(y | x_t) is the mean of p(y | x) over x given x_t."""
     mixture, schedule, t = anisotropic_gaussians(), VP(), 0.3

@@ -1,5 +1,6 @@
 """Likelihoods by the probability flow against the mixture's own, and what each choice costs."""
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from lib.data.densities import GaussianMixture, anisotropic_gaussians
 from lib.diffusion import VE, VP, Cosine, Denoiser, ExactDenoiser, SubVP, ode_field
 from lib.diffusion.likelihood import base_log_prob, flow_bits, flow_log_prob
 from lib.flows.continuous import ode_log_prob
+from lib.unet import UNet
 
 MIXTURE = anisotropic_gaussians()
 TIGHT = dict(rtol=1e-7, atol=1e-7)
@@ -129,6 +131,13 @@ class TestBits:
         exact = -torch.trapezoid(law * mass(x[:, None], line), line).log2()
         assert (want > exact).all() and (want - exact).max() < 1
 
+    @pytest.mark.parametrize("decode_at", [None, 0.02])
+    @pytest.mark.parametrize("wrong", [lambda k: k / 8, lambda k: k, lambda k: k / 4 - 0.9])
+    def test_what_are_no_levels(self, wrong, decode_at):
+        k = torch.arange(self.levels, dtype=torch.float64)[:, None]
+        with pytest.raises(ValueError, match="9 levels spread evenly"):
+            flow_bits(self.denoiser(), wrong(k), self.levels, decode_at=decode_at, solver="euler")
+
     def test_same_seed_same_bits(self):
         x = torch.zeros(4, 2, dtype=torch.float64)
         one, two = (
@@ -139,6 +148,21 @@ class TestBits:
         )
         assert torch.equal(one, two)
         assert one.std() > 0  # rows draw their own noise
+
+
+def test_of_a_unet_by_every_trace(device):
+    """Over all signs Hutchinson's mean is the trace, at each step of a fixed solver."""
+    net = UNet(1, width=4, multipliers=(1, 2)).to(device, torch.float64)
+    for p in net.parameters():  # a fresh network returns 0
+        torch.nn.init.normal_(p, std=0.2)
+    x = torch.randn(1, 1, 2, 2, dtype=torch.float64, device=device)
+    signs = torch.tensor([*itertools.product((-1.0, 1.0), repeat=4)]).to(x).view(16, 1, 1, 2, 2)
+    how = dict(solver="rk4", steps=2)
+    want = flow_log_prob(Denoiser(net, VP()), x, trace="hutchinson", probes=signs, **how)[0]
+    torch.testing.assert_close(flow_log_prob(Denoiser(net, VP()), x, **how)[0], want)
+    with torch.inference_mode():
+        got = flow_log_prob(Denoiser(net, VP()), x, trace="hutchinson", probes=signs, **how)[0]
+    torch.testing.assert_close(got, want)
 
 
 def test_probes_by_number_and_from_the_generator(device):

@@ -7,7 +7,8 @@ import torch
 
 from lib import weights
 from lib.data import images
-from lib.diffusion import measures, recipes
+from lib.diffusion import Cosine, measures, recipes
+from lib.diffusion.digits import digits_model
 from lib.diffusion.measures import _with_labels, draw, measure_bits, quality
 from lib.quality import classifier
 from lib.train import fit
@@ -162,6 +163,20 @@ def test_a_fresh_network_is_a_standard_normal_density(noise_for_images, monkeypa
     assert found["flow"] == pytest.approx(want, abs=0.005)
     assert found["elbo, standard error"] < 0.02
     assert found["elbo"] == pytest.approx(want, abs=0.08)
+
+
+def test_bits_are_not_measured_at_noise_that_is_not_reached(noise_for_images):
+    """The card would state the number that was asked for."""
+    pixels, model = recipes.LabelledPixels("mnist"), recipes.small_model()
+    model.denoiser.schedule = Cosine(10.0)
+    with pytest.raises(ValueError, match="no time of this Cosine has log_snr = 11"):
+        measure_bits(model, pixels, 1)
+
+
+def test_time_is_taken_without_drawing_from_the_caller_s_numbers():
+    model, before = digits_model(), torch.get_rng_state()
+    assert measures.seconds_for(model, 1, 1) > 0
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_bits_are_measured_for_as_many_images_as_asked(monkeypatch):

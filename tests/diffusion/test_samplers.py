@@ -149,6 +149,23 @@ def test_noise_runs_one_way(make):
         list(simulate(step, torch.randn(3, 2), [0.1, 0.5]))
 
 
+@every_deterministic
+@pytest.mark.parametrize("predict", ["eps", "x", None])
+def test_no_code_from_no_noise(make, order, predict):
+    exact = ExactDenoiser(MIXTURE, VP())
+    denoiser = Denoiser(lambda x, t, c: 0 * x, VP(), predict) if predict else exact
+    with pytest.raises(ValueError, match="sigma is 0 at t = 0"):
+        list(simulate(make(denoiser), torch.ones(1, 2), VP().times(4, 0.0)[::-1]))
+
+
+def test_no_correction_without_noise():
+    denoiser = ExactDenoiser(MIXTURE, VP())
+    with pytest.raises(ValueError, match="sigma is 0 at t = 0"):
+        list(
+            simulate(corrected(ancestral(denoiser), denoiser), torch.ones(1, 2), VP().times(4, 0.0))
+        )
+
+
 class TestSteps:
     """What each formula says at one step."""
 

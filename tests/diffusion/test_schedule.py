@@ -135,6 +135,16 @@ def test_times(schedule):
     assert schedule.time_of(schedule.log_snr(0.314)) == pytest.approx(0.314, rel=1e-9)
 
 
+@pytest.mark.parametrize("schedule", [VP(), VE(), Cosine(10.0)], ids=["VP", "VE", "Cosine"])
+def test_time_of_the_ends_themselves(schedule):
+    """Also of their float32 neighbours, as a tensor of values between them has."""
+    for t in (1.0, 1e-9):
+        end = schedule.log_snr(t)
+        values = torch.linspace(end, 0.0, 2, dtype=torch.float32)
+        for value in (end, values[0].item()):
+            assert schedule.time_of(value) == pytest.approx(t, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -148,6 +158,14 @@ def test_times(schedule):
         (lambda: VP().times(2.0), "whole number from 1"),
         (lambda: VP().times(5, 0.5, 0.4), "t_min below t_max"),
         (lambda: VP().log_snr_times(5, -0.1), "run in"),
+        (lambda: VP().log_snr_times(5, 0.0), "sigma is 0 at t = 0"),
+        (
+            lambda: Cosine(10.0).time_of(11.0),
+            "no time of this Cosine has log_snr = 11.*nearest.*10",
+        ),
+        (lambda: VP().time_of(-11.0), "the nearest has -10.0"),
+        (lambda: VP().time_of(math.nan), "log_snr = nan"),
+        (lambda: VP().time_of(math.inf), "log_snr = inf"),
     ],
 )
 def test_mistakes_are_explained(make, message):

@@ -1,6 +1,7 @@
 """Continuous flows: divergences, log-determinants, densities, gradients, regularisers, errors."""
 
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from lib.flows.continuous import (
     set_solver,
 )
 from lib.ode import SolverError, solve
+from lib.unet import UNet
 from lib.utils import std_normal_log_prob
 from tests.flows.laws import Case, Laws
 
@@ -43,6 +45,20 @@ class Conv(nn.Module):
 
     def forward(self, t, x):
         return self.b(torch.nn.functional.silu(self.a(3 * x) + t))
+
+
+class Attentive(nn.Module):
+    """The U-Net as a field: norms in channels_last and torch's fused attention."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = UNet(2, width=4, multipliers=(1, 2))
+        for p in self.net.parameters():  # a fresh network returns 0
+            nn.init.normal_(p, std=0.2)
+
+    def forward(self, t, x):
+        return self.net(x, t.expand(len(x)))
 
 
 class Linear(nn.Module):
@@ -110,12 +126,16 @@ def test_own_derivatives_of_the_network(D, depth, device):
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("kind", ["vectors", "images", "context", "time only", "constant"])
+@pytest.mark.parametrize(
+    "kind", ["vectors", "images", "attention", "context", "time only", "constant"]
+)
 def test_divergence_of_any_field(kind, grad, device):
     t = torch.tensor(0.3, dtype=F64, device=device)
     x = torch.randn(4, 3, dtype=F64, device=device)
     if kind == "images":
         field, x = Conv().to(device, F64), torch.randn(4, 2, 3, 4, dtype=F64, device=device)
+    elif kind == "attention":
+        field, x = Attentive().to(device, F64), torch.randn(4, 2, 2, 4, dtype=F64, device=device)
     elif kind == "time only":
         field = lambda t, x: (3 * t).sin() * torch.ones_like(x)
     elif kind == "constant":
@@ -144,10 +164,13 @@ def test_divergence_of_any_field(kind, grad, device):
         assert div.requires_grad == estimate.requires_grad == grad
 
 
-@pytest.mark.parametrize("which", ["exact", "hutchinson", "own"])
-def test_divergence_can_be_trained(which, device):
-    field = net(2, device=device)
-    t, x = torch.tensor(0.3, dtype=F64, device=device), torch.randn(3, 2, dtype=F64, device=device)
+@pytest.mark.parametrize(
+    "which, attention", [*product(("exact", "hutchinson"), (False, True)), ("own", False)]
+)
+def test_divergence_can_be_trained(which, attention, device):
+    field = Attentive().to(device, F64) if attention else net(2, device=device)
+    shape = (3, 2, 2, 2) if attention else (3, 2)
+    t, x = torch.tensor(0.3, dtype=F64, device=device), torch.randn(shape, dtype=F64, device=device)
     e = torch.randn_like(x)
     run = {
         "exact": lambda: exact_divergence(plain(field), t, x),
@@ -166,7 +189,7 @@ def test_divergence_can_be_trained(which, device):
         if h:
             move(h)
         v, div = run()
-        total = (v.sin().sum(1) + div.cos()).sum()
+        total = v.sin().sum() + div.cos().sum()
         if h:
             move(-h)
         return total
