@@ -70,7 +70,9 @@ class Log:
     """
 
     def __init__(self, checkpoint: Path | None):
-        self.path = checkpoint and checkpoint.with_suffix(".log.json")
+        self.path = checkpoint and checkpoint.with_name(
+            checkpoint.name.removesuffix(".pt") + ".log.json"
+        )
         self.rows: list[dict[str, Any]] = []
         self.before, self.start = (0.0, 0.0), (time.perf_counter(), time.process_time())
 

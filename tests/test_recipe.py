@@ -163,3 +163,10 @@ def test_recipes_of_one_name_keep_their_checkpoints_apart(cache):
     assert len(set(paths)) == 3
     assert paths[0].name == "flows.recipes_ode.mnist-0.pt"
     assert paths[2].name == "lib.quality.mnist-0.pt"
+
+
+def test_checkpoints_keep_their_logs_apart(tmp_path):
+    """What follows the last dot of a name may be part of a number."""
+    logs = [Log(tmp_path / name).path for name in ("lr0.1", "lr0.2", "run.pt")]
+    assert len(set(logs)) == 3
+    assert logs[2] == tmp_path / "run.log.json"

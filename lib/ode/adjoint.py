@@ -79,7 +79,7 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx, field, how, x, t0, t1, *params):
         y = how(field, x, t0, t1)
-        ctx.field, ctx.how, ctx.span = field, how, (t0, t1)
+        ctx.field, ctx.how, ctx.span = _as_now(field, x), how, (t0, t1)
         _keep(ctx, params)
         ctx.save_for_backward(y)
         return y
@@ -88,13 +88,12 @@ class _Adjoint(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (y,), params = ctx.saved_tensors, _kept(ctx)
-        sizes, looked = [p.numel() for p in (y, y, *params)], []
+        sizes = [p.numel() for p in (y, y, *params)]
 
         def augmented(t, state):  # d/dt (x, a, dL/dtheta) = (f, -a df/dx, -a df/dtheta)
-            x, a, *_ = state.split(sizes)
-            first = not looked  # look for forgotten tensors once
-            v, *grads = vector_jacobian(ctx.field, t, x.view_as(y), a.view_as(y), params, first)
-            looked.append(t)
+            # the state is as wide as the widest of params, the field's input is not
+            x, a = (part.view_as(y).to(y.dtype) for part in state.split(sizes)[:2])
+            v, *grads = vector_jacobian(ctx.field, t.to(y.dtype), x, a, params)
             return torch.cat([v.flatten(), *(-g.flatten() for g in grads)])
 
         zeros = [torch.zeros_like(p).flatten() for p in params]
@@ -141,7 +140,7 @@ class _Checkpointed(torch.autograd.Function):
         else:
             path = solve(field, x, t0, t1, how.steps, how.method, path=True)
             ctx.times, states, y = grid(t0, t1, how.steps), list(path[:-1]), path[-1]
-        ctx.field, ctx.how = field, how
+        ctx.field, ctx.how = _as_now(field, x), how
         _keep(ctx, params)
         ctx.save_for_backward(*states)
         return y
@@ -158,8 +157,7 @@ class _Checkpointed(torch.autograd.Function):
                     y = dopri5_step(f, t, x, s - t, f(t, x))[0]
                 else:
                     y = STEPS[ctx.how.method](f, t, x, s - t)
-            if t == ctx.times[0]:
-                check_captured(y, x, params)
+            check_captured(y, x, params)
             a, *grads = torch.autograd.grad(y, (x, *params), a, allow_unused=True)
             a = torch.zeros_like(x) if a is None else a
             total = [g if d is None else g + d for g, d in zip(total, grads, strict=True)]
@@ -183,6 +181,23 @@ def _needed(field: Field, params: Sequence[Tensor] | None) -> Sequence[Tensor]:
     return tuple({id(p): p for p in params if p.requires_grad}.values())
 
 
+def _as_now(field: Field, x: Tensor) -> Field:
+    """The field under autocast as it now stands: a backward pass runs outside of the solve's."""
+    kind = x.device.type
+    if hasattr(torch, "get_autocast_dtype"):
+        on, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    elif kind == "cpu":  # torch before 2.4 has a function for each kind of device
+        on, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+    else:
+        on, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
+
+    def again(t, x):
+        with torch.autocast(kind, dtype, enabled=on):
+            return field(t, x)
+
+    return again
+
+
 def _keep(ctx, params: Sequence[Tensor]) -> None:
     """The very tensors that the field uses: hooks may replace saved ones."""
     ctx.params, ctx.versions = params, [p._version for p in params]
@@ -198,7 +213,7 @@ def _kept(ctx) -> Sequence[Tensor]:
 
 
 def vector_jacobian(
-    field: Field, t: Tensor, x: Tensor, a: Tensor, params: Sequence[Tensor], check: bool = True
+    field: Field, t: Tensor, x: Tensor, a: Tensor, params: Sequence[Tensor]
 ) -> list[Tensor]:
     """f(t, x), a df/dx and a df/dp for each p of params, without a graph.
 
@@ -211,8 +226,7 @@ def vector_jacobian(
         v = field(t, x)
     if not v.requires_grad:
         return [v, torch.zeros_like(x), *(torch.zeros_like(p) for p in params)]
-    if check:
-        check_captured(v, x, params)
+    check_captured(v, x, params)
     grads = torch.autograd.grad(v, (x, *params), a, allow_unused=True)
     some = zip(grads, (x, *params), strict=True)
     return [v.detach(), *(torch.zeros_like(p) if g is None else g for g, p in some)]

@@ -45,16 +45,15 @@ class Counted(nn.Module):
 
 
 class _Watched(nn.Module):
-    """Looks once, in the first evaluation with a graph, whether a tensor is missing in params."""
+    """Looks in every evaluation with a graph whether a tensor is missing in params."""
 
     def __init__(self, field, params):
         super().__init__()
-        self.run, self.params, self.checked = field, tuple(params), False  # params not registered
+        self.run, self.params = field, tuple(params)  # params not registered
 
     def forward(self, t: Tensor, x: State) -> State:
         v = self.run(t, x)
-        if not self.checked and torch.is_grad_enabled():
-            self.checked = True
+        if torch.is_grad_enabled():
             inputs = x if isinstance(x, tuple) else (x,)
             for part in v if isinstance(v, tuple) else (v,):
                 if part.requires_grad:
@@ -101,7 +100,9 @@ def odeint(
     times = torch.tensor([t0, t1], dtype=kind, device=parts[0].device)
     options = dict(options or {})
     if method in ADAPTIVE:
-        options.setdefault("step_t", times[1:])
+        own = options.get("step_t")  # the caller's, and the end
+        own = torch.as_tensor([] if own is None else own, dtype=kind, device=times.device)
+        options["step_t"] = torch.cat([own.flatten(), times[1:]]).unique()
         options.setdefault("max_num_steps", MAX_STEPS)
     settings = dict(rtol=rtol, atol=atol, method=method, options=options)
     try:
@@ -128,7 +129,8 @@ def odeint(
 def _adjoint_settings(field, params, times: Tensor, options: dict) -> dict:
     back = dict(options)
     if "step_t" in options:
-        back["step_t"] = times[:1]
+        sign = 1 if times[0] < times[1] else -1  # torchdiffeq negates decreasing times, not these
+        back["step_t"] = sign * torch.cat([options["step_t"], times[:1]]).unique()
     return dict(adjoint_params=_needed(field, params), adjoint_options=back)
 
 

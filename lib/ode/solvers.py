@@ -228,7 +228,9 @@ def error_ratio(error: Tensor, x: Tensor, x_new: Tensor, rtol: float, atol: floa
     >>> error_ratio(torch.tensor([1e-3]), torch.zeros(1), torch.zeros(1), 0.0, 1e-3)
     1.0
     """
-    tolerance = atol + rtol * torch.maximum(x.abs(), x_new.abs())
+    wide = torch.promote_types(error.dtype, torch.float32)  # 1 / 1e-5, squared, overflows float16
+    error, largest = error.to(wide), torch.maximum(x.abs(), x_new.abs()).to(wide)
+    tolerance = atol + rtol * largest
     return (error / tolerance).square().mean().sqrt().item()
 
 
@@ -263,7 +265,7 @@ def initial_step(
     >>> 0 < initial_step(lambda t, x: x, 0.0, torch.ones(1), torch.ones(1), 1.0, 1e-3, 1e-3) < 1
     True
     """
-    rms = lambda v: (v / (atol + rtol * x.abs())).square().mean().sqrt().item()
+    rms = lambda v: error_ratio(v, x, x, rtol, atol)
     d0, d1 = rms(x), rms(k1)
     if not math.isfinite(d1):
         check_state(x, t)

@@ -2,6 +2,7 @@
 
     python -m lib.results                 all of it; half an hour of two idle cores
     python -m lib.results --only vae      these trainings again, the other rows stay
+    python -m lib.results --data plane    all on these data; the other rows stay
 
 The file is written after each training, and an unfinished one is continued if the code is the same.
 """
@@ -73,15 +74,21 @@ def main(argv: list[str] | None = None) -> None:
     begun = time.perf_counter()
     if not results["reference"]:
         results |= {"reference": reference()}
-    context = multiprocessing.get_context("spawn")
+    context, failed = multiprocessing.get_context("spawn"), []
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         jobs = {pool.submit(run, *job, args.share): job for job in todo}
         for done in as_completed(jobs):
+            if error := done.exception():  # the others go on: each is written when it is done
+                failed.append(error)
+                print(*jobs[done], f"failed: {error!r}", flush=True)
+                continue
             results = store.add(results, done.result())
             store.write(results, path)
             print(*jobs[done], f"{time.perf_counter() - begun:.0f} s", flush=True)
     left = store.missing(results)
     print(f"{len(results['rows'])} rows, {len(left)} missing, {time.perf_counter() - begun:.0f} s")
+    if failed:
+        raise failed[0]
 
 
 def plan(path: Path, only: list[str] | None, data: tuple[str, ...], share: float = 1.0):
@@ -99,12 +106,15 @@ def plan(path: Path, only: list[str] | None, data: tuple[str, ...], share: float
         )
     same = fits and old["made"]["code"] == store.fingerprint()
     unfinished = same and bool(store.missing(old))
-    results = old if fits and (only is not None or unfinished) else store.blank()
+    some = only is not None or set(data) != set(protocol.DATA)  # these again, the other rows stay
+    results = old if fits and (some or unfinished) else store.blank()
     results["models"] = store.blank()["models"]
     if share != 1:
         results["made"]["share"] = share
     every = [(d, t, s) for s in SEEDS for d in data for t in TRAININGS]
     if only is not None:
         return results, [job for job in every if job[1] in only]
+    if some and not unfinished:
+        return results, every
     names = {(d, MODELS[m].training, s) for d, m, s in store.missing(results)}
     return results, [job for job in every if job in names]

@@ -56,9 +56,14 @@ def train(
     """
     steps = max(2, round(share * settings["steps"]))
     clock = Clock()
-    for update in fit(model, data, **settings | {"steps": steps, "progress": False}):
+    updates = fit(model, data, **settings | {"steps": steps, "progress": False})
+    if warm_up:  # a tensor: fit gives the model's plain numbers to the averaged copy too
+        model.kl_weight = torch.tensor(0.0)
+    for update in updates:
         if warm_up:
-            model.kl_weight = min(1.0, 2 * update.step / steps)
+            model.kl_weight = torch.tensor(min(1.0, 2 * update.step / steps))
+    if warm_up:
+        model.kl_weight = 1.0
     return clock.spent(steps)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import platform
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -73,8 +74,9 @@ def load(name: str, model: nn.Module, folder: Path | str = FOLDER) -> dict:
 
     Raises:
         ImportError: safetensors is not installed.
-        FileNotFoundError: there are no such weights; the message names those there are.
-        ValueError: the file is not the one on the card, or belongs to another model.
+        FileNotFoundError: there are no such weights (the message names those there are) or no card.
+        ValueError: the file is not the one on the card, or belongs to another model, which is left
+            as it was.
 
     >>> from lib.flows.moons import moons_flow
     >>> load("moons_realnvp", moons_flow())["parameters"]
@@ -87,15 +89,17 @@ def load(name: str, model: nn.Module, folder: Path | str = FOLDER) -> dict:
             "stored weights need safetensors: pip install safetensors --no-deps"
         ) from error
     path = Path(folder) / f"{name}.safetensors"
-    if not path.is_file() or not path.with_suffix(".json").is_file():
+    if not path.is_file():
         there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.safetensors"))) or "none"
         raise FileNotFoundError(f"no weights called {name!r} in {folder}; there are: {there}")
     about, content = card(name, folder), path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its card describes: fetch it again")
+    before = deepcopy(model.state_dict())
     try:
         model.load_state_dict(from_bytes(content))
     except RuntimeError as error:
+        model.load_state_dict(before)  # what did fit has been copied already
         raise ValueError(f"{name} holds weights of another model: {error}") from error
     model.eval()
     return about

@@ -249,3 +249,73 @@ def test_a_tensor_changed_before_its_backward_is_named(method, device):
         p.add_(1.0)
     with pytest.raises(RuntimeError, match="changed in place between the solve and its backward"):
         end.backward()
+
+
+class Halves(nn.Module):
+    """Keeps the dtype of its state; `seen` is the dtype that its matrix product had."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.seen = nn.Linear(3, 3), set()
+
+    def forward(self, t, x):
+        v = self.a(x)
+        self.seen.add(v.dtype)
+        return torch.tanh(3 * v).to(x.dtype)
+
+
+def under(device, on):
+    return torch.autocast(device.type, torch.bfloat16, enabled=on)
+
+
+@both
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("steps", [4, None])
+def test_the_backward_pass_has_the_autocast_of_the_solve(method, on, steps, device):
+    field, x = Halves().to(device), torch.randn(4, 3, device=device)
+    with under(device, on):
+        end = METHODS[method](field, x, 0.0, 1.0, steps=steps, rtol=0.1, atol=0.1)
+    with under(device, not on):
+        end.sum().backward()
+    assert field.seen == {torch.bfloat16 if on else torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_checkpoints_equal_backpropagation_under_autocast(dtype, device):
+    field, x = Halves().to(device), torch.randn(4, 3, device=device, dtype=dtype)
+    x.requires_grad_()
+
+    def grads(run):
+        with under(device, True):
+            end = run(field, x, 0.0, 1.0, steps=6)
+        return torch.autograd.grad(end.float().square().sum(), (x, *field.parameters()))
+
+    through = lambda field, x, t0, t1, steps: solve(field, x, t0, t1, steps)
+    got, want = grads(odeint_checkpointed), grads(through)
+    torch.testing.assert_close(got[0], want[0], rtol=1e-6, atol=1e-6)
+    # the solver adds up the weights' gradients in bfloat16, their one cast's dtype
+    torch.testing.assert_close(got[1:], want[1:], rtol=0.03, atol=0.03)
+
+
+@both
+def test_a_parameter_wider_than_the_state(method, device):
+    x = torch.randn(4, 2, device=device, requires_grad=True)
+    w = torch.randn(2, 2, dtype=torch.float64, device=device, requires_grad=True)
+    net = nn.Linear(2, 2).to(device)
+    field = lambda t, x: net(torch.sin(t) * x @ w.float())
+    params = [w, *net.parameters()]
+    grads = lambda end: torch.autograd.grad(end.square().sum(), (x, *params))
+    got = grads(METHODS[method](field, x, 0.0, 1.0, params, steps=30))
+    want = grads(solve(field, x, 0.0, 1.0, 30))
+    for mine, its, p in zip(got, want, (x, *params), strict=True):
+        assert mine.dtype == p.dtype
+        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
+
+
+@both
+@pytest.mark.parametrize("late", [True, False])
+def test_a_tensor_that_part_of_the_solve_uses_is_not_forgotten_in_silence(method, late, device):
+    a, b = (torch.tensor(0.5, device=device, requires_grad=True) for _ in range(2))
+    field = lambda t, x: b * x if (t > 0.5) == late else a * x
+    with pytest.raises(ValueError, match="not in params"):
+        METHODS[method](field, torch.ones(2, device=device), 0.0, 1.0, [a]).sum().backward()

@@ -87,6 +87,36 @@ def test_captured_tensors(problem):
     assert grads[1].abs().min() > 1e-3
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_a_tensor_that_part_of_the_solve_uses_is_not_forgotten_in_silence(late, device):
+    a, b = (torch.tensor(0.5, device=device, requires_grad=True) for _ in range(2))
+    field, x = (lambda t, x: b * x if (t > 0.5) == late else a * x), torch.ones(2, device=device)
+    with pytest.raises(ValueError, match="not in params"):
+        odeint(field, x, 0.0, 1.0, params=[a], adjoint=True).sum().backward()
+
+
+@pytest.mark.parametrize("t0, t1", [(0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("own", [[0.3], torch.tensor([0.75, 0.3, 1.0]), 0.3, None])
+def test_times_of_the_callers_own_leave_the_ends_exact(own, t0, t1, device):
+    """The solve and the adjoint's end where they should, and step on the caller's times."""
+    a, seen = torch.tensor(0.5, device=device, requires_grad=True), []
+
+    def field(t, x):
+        seen.append(t.item())
+        return a * torch.cos(t) + 0 * x
+
+    x = torch.zeros(1, dtype=torch.float64, device=device)
+    end = odeint(field, x, t0, t1, params=[a], adjoint=True, options={"step_t": own})
+    there = seen.copy()
+    seen.clear()
+    end.sum().backward()
+    for times in (there, seen):
+        assert 0 <= min(times) and max(times) <= 1
+        for asked in [] if own is None else torch.as_tensor(own).flatten().tolist():
+            assert asked == pytest.approx(min(times, key=lambda t: abs(t - asked)), abs=1e-7)
+    assert a.grad.item() == pytest.approx(math.sin(t1) - math.sin(t0), rel=1e-4)
+
+
 BAD = {
     "nan": (lambda t, x: x * math.nan, "not finite at t = 0, where the state has norm 2"),
     "later": (lambda t, x: torch.where(t > 0.5, math.nan, 1.0) * x, r"t = 0\.[5-9]"),

@@ -104,6 +104,14 @@ def test_precision_and_shape_are_kept(dtype, device):
     assert got.dtype == dtype
 
 
+@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+def test_adaptive_in_half_precision(tol, device):
+    """The square of 1 / 1e-5 is no float16, whose largest is 65504."""
+    x = torch.rand(2, 3, dtype=torch.float16, device=device)
+    got = solve_adaptive(lambda t, x: -x, x, 0.0, 1.0, tol, tol).x
+    torch.testing.assert_close(got, x * math.exp(-1), rtol=1e-2, atol=1e-3)
+
+
 def test_both_ways_undo_each_other(device):
     field = lambda t, x: torch.stack([x[:, 1], -x[:, 0] + torch.sin(t) * x[:, 1]], 1)
     x = torch.randn(5, 2, dtype=torch.float64, device=device)

@@ -11,6 +11,7 @@ from lib.results import digits as on_digits
 from lib.results import plane, protocol, store
 from lib.results.models import MODELS, TRAININGS, trainer
 from lib.results.run import run
+from lib.results.training import train
 
 F64 = torch.float64
 
@@ -165,3 +166,25 @@ def test_trainer_names_what_there_is():
         trainer("mnist", "vae")
     with pytest.raises(ValueError, match="data is one of"):
         protocol.test_set("mnist")
+
+
+def test_the_averaged_copy_is_validated_at_the_full_weight_of_the_divergence():
+    """While that of the model that is trained rises from 0 to 1 over the first half of the steps."""
+
+    class Weighted(torch.nn.Module):
+        """Its loss is the weight alone, whatever it has learnt."""
+
+        def __init__(self):
+            super().__init__()
+            self.w, self.kl_weight = torch.nn.Parameter(torch.zeros(())), 1.0
+
+        def forward(self, x, context=None):
+            (trained if self.training else validated).append(float(self.kl_weight))
+            return self.kl_weight + 0 * self.w * x[:, 0]
+
+    trained, validated, model, x = [], [], Weighted(), torch.zeros(4, 1)
+    settings = dict(steps=8, valid=x, valid_every=1, ema=0.9)
+    train(model, x, warm_up=True, **settings)
+    assert validated == [1.0] * 8
+    assert trained == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
+    assert type(model.kl_weight) is float and model.kl_weight == 1.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -167,3 +168,36 @@ class TestTheBooksFile:
             for m, cells in table(results, d, measures).items():
                 for k in measures:
                     assert cells[k].mean > 0.5 * real[k].low, f"{m} on {d}: {k} is too good"
+
+
+def test_these_data_alone_leave_the_rows_of_the_others(tmp_path):
+    path = store.write(whole(), tmp_path / "all.json")
+    kept, todo = runner.plan(path, None, ("plane",))
+    assert len(kept["rows"]) == len(whole()["rows"])
+    assert len(todo) == len(SEEDS) * 14 and {job[0] for job in todo} == {"plane"}
+    results = whole()
+    results["rows"] = [r for r in results["rows"] if (r["model"], r["seed"]) != ("vae", 2)]
+    store.write(results, path)  # unfinished: only what is missing
+    assert runner.plan(path, None, ("plane",))[1] == [("plane", "vae", 2)]
+    assert len(runner.plan(tmp_path / "none.json", None, ("plane",))[1]) == len(SEEDS) * 14
+
+
+def test_a_failed_training_does_not_cost_the_others(tmp_path, monkeypatch, capsys):
+    """Here in threads: the rows of all others are written, and then the error comes."""
+    results = whole() | {"reference": [{"data": "plane", "seed": 0, "recall": 0.9}]}
+    path = store.write(results, tmp_path / "all.json")
+
+    def run(data, training, seed, share):
+        if (data, seed) == ("digits", 0):
+            raise FloatingPointError("training stopped at step 3")
+        return [row(training, data, seed, cost=50.0)]
+
+    pool = lambda jobs, mp_context: ThreadPoolExecutor(jobs)
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with pytest.raises(FloatingPointError, match="stopped at step 3"):
+        runner.main(["--to", str(path), "--only", "vae", "--jobs", "1"])
+    anew = {(r["data"], r["seed"]) for r in store.read(path)["rows"] if r["cost"] == 50.0}
+    assert anew == {(d, s) for d in DATA for s in SEEDS} - {("digits", 0)}
+    assert "digits vae 0 failed: FloatingPointError" in capsys.readouterr().out

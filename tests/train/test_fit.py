@@ -499,3 +499,14 @@ def test_a_refused_checkpoint_leaves_the_weights(tmp_path, device):
     with pytest.raises(ValueError, match="belongs to another model"):
         run(other, x, steps=3, checkpoint=path)
     assert torch.equal(other.a.weight, before)
+
+
+def test_a_function_may_draw_no_context(tmp_path, device):
+    """(x, None), as a function that has one now and then may write it."""
+    draw = lambda n: (torch.randn(n, 1), None)
+    plain, kept = Mean().to(device), Mean().to(device)
+    torch.manual_seed(0)
+    run(plain, draw, steps=3)
+    torch.manual_seed(0)
+    run(kept, draw, steps=3, checkpoint=tmp_path / "run.pt")
+    assert torch.equal(plain.mean, kept.mean)

@@ -66,3 +66,20 @@ def test_a_card_that_cannot_be_written_leaves_the_stored_model(tmp_path):
     again = nn.Linear(2, 1)
     weights.load("small", again, folder=tmp_path)
     assert torch.equal(again.weight, model.weight)
+
+
+def test_refused_weights_leave_the_model_as_it_was(tmp_path, device):
+    """Also those that would have fitted."""
+    weights.save("small", weights.round_weights(nn.Sequential(net(), net())), CARD, folder=tmp_path)
+    other = nn.Sequential(net(), net(5)).to(device).train()
+    before = [v.clone() for v in other.state_dict().values()]
+    with pytest.raises(ValueError, match="weights of another model"):
+        weights.load("small", other, folder=tmp_path)
+    assert all(map(torch.equal, other.state_dict().values(), before)) and other.training
+
+
+def test_weights_without_a_card_say_what_is_missing(tmp_path):
+    path = weights.save("small", weights.round_weights(net()), CARD, folder=tmp_path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match="no card small.json"):
+        weights.load("small", net(), folder=tmp_path)
