@@ -184,6 +184,21 @@ def test_columns_know_a_flip_and_a_flat_image():
     assert flat.readouts["orientation"] == "flat" and "no inverse" in flat.alt
 
 
+@pytest.mark.parametrize(
+    ("columns", "det", "density", "word"),
+    [
+        ((0.1, 0.1, 0.05, 0.1), "0.0050", "200.000", "kept"),
+        ((0.05, 0.0, 0.0, -0.05), "-0.0025", "400.000", "flipped"),
+        ((-1.05, -0.75, 0.35, 0.25), "0.0000", "none: no density", "flat"),  # -5e-17 in floats
+    ],
+)
+def test_columns_are_flat_only_where_the_area_is_zero(columns, det, density, word):
+    scene = ch01.columns().scene(**dict(zip("abcd", columns, strict=True)))
+    read = scene.readouts
+    assert (read["det A"], read["density there"], read["orientation"]) == (det, density, word)
+    assert ("collinear" in scene.alt) == (word == "flat") and f"area {det}." in scene.alt
+
+
 def test_by_hand_only_the_full_score_has_area_one():
     figure = ch01.by_hand()
     best = dict(slope=0.05, middle=0.4, height=0.8)
@@ -191,4 +206,4 @@ def test_by_hand_only_the_full_score_has_area_one():
     assert figure.scene(**best).readouts["area under the curve"] == "1.00"
     greedy = figure.scene(slope=0.05, middle=0.4, height=0.0, logdet=False).readouts
     assert float(greedy["score"]) == pytest.approx(-0.92, abs=0.01)
-    assert float(greedy["area under the curve"]) > 15
+    assert greedy["area under the curve"] == "20.00"  # 1 / slope: all of it

@@ -68,6 +68,21 @@ def test_the_best_q_closes_the_gap():
     assert float(scene.readouts["gap KL(q || posterior)"]) == 0 and "lies on" in scene.alt
 
 
+@pytest.mark.parametrize("mean", [-3.0, 3.0])
+def test_the_parts_are_whole_at_the_slider_s_end(mean):
+    """The moments of a wide q, far out, are known: the sum over z has to reach past them."""
+    m, scale = ch02.MODELS["two modes"], 2.0
+    c, v = mean + 0.25, scale**2  # E y^2 and E y^4 of y = z + 1/4
+    y2, y4 = c**2 + v, c**4 + 6 * c**2 * v + 3 * v**2
+    recon = -(y4 - 2 * m["x"] * y2 + m["x"] ** 2) / (2 * m["sigma"] ** 2)
+    recon -= math.log(m["sigma"]) + 0.5 * math.log(2 * math.pi)
+    kl = 0.5 * (v + mean**2 - 1) - math.log(scale)
+    read = ch02.gap().scene(model="two modes", mean=mean, scale=scale).readouts
+    assert float(read["E log p(x | z)"]) == pytest.approx(recon, abs=2e-3)
+    assert float(read["KL(q || prior)"]) == pytest.approx(kl, abs=2e-3)
+    assert float(read["ELBO"]) == pytest.approx(recon - kl, abs=2e-3)
+
+
 def test_more_samples_raise_the_bound_and_the_posterior_needs_one():
     figure = ch02.samples()
     bound = [figure.scene(dim=3, log2k=k).panels[0].spec["items"][2]["y"][k] for k in range(9)]

@@ -119,6 +119,14 @@ def test_formula_of_the_spread(kind):
     assert ch08.spread(ch08.matrix(0.0), "signs") < 1e-6
 
 
+def test_one_cloud_is_said_once_the_middle_is_as_dense_as_the_ring():
+    radius = torch.linspace(0, 3, 301, dtype=torch.float64)
+    ray = torch.stack([radius, 0 * radius], 1)
+    for t in ch08.time().controls[0].stops()[20:35]:
+        p = ch08.blurred(t).log_prob(ray).exp()
+        assert ("one round cloud" in ch08.time().scene(t=t).alt) == bool(p[0] > 0.99 * p.max())
+
+
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
 def test_time_scene(t):
     scene = ch08.time().scene(t=t)

@@ -148,6 +148,12 @@ def test_langevin_scene_widens_as_theory_says():
     assert abs(float(kept.readouts["share on the left"]) - 0.5) < 0.02
 
 
+def test_a_chain_that_has_flown_off_does_not_rest_at_the_frame():
+    panel = ch10.langevin_step().scene(log_step=0.0, steps=100.0, gap=2.0).panels[1].spec
+    (chain,) = [i for i in panel["items"] if i.get("name") == "a chain"]
+    assert max(panel["ylim"]) < ch10.FAR < abs(chain["y"][-1])
+
+
 @pytest.mark.parametrize("w", [0.0, 1.0])
 def test_guidance_is_exact_at_weights_zero_and_one(w):
     curves = ch10.guidance_curves()

@@ -1,6 +1,7 @@
 """Chapter 11's checkers, and what its explorable figures compute."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -133,6 +134,29 @@ def test_more_evaluations_reach_the_floor():
     assert runs["DDIM", "equal in t", 8][1] < runs["Heun", "equal in t", 8][1]
     x, _ = runs["Heun", "equal in t", 64]
     assert x.shape == (ch11.DRAWN, 2)
+
+
+def test_a_path_that_leaves_the_picture_is_not_drawn_along_its_frame():
+    left = ch11.noise().scene(churn=0.6, seed=4).panels[0].spec
+    most = max(max(map(abs, i["y"])) for i in left["items"] if i["t"] == "line")
+    assert most == pytest.approx(4.3413, abs=1e-3) and most > max(left["ylim"])
+
+
+def test_what_lies_outside_is_counted_and_not_drawn_at_the_frame():
+    figure = ch11.steps()
+    for name, grid in product(ch11.FLOWS, ch11.GRIDS):
+        for power in ch11.POWERS[:3]:
+            scene = figure.scene(name=name, grid=grid, power=power)
+            left, right = (p.spec for p in scene.panels)
+            x = np.array(left["items"][1]["x"], float)
+            n = int(np.isnan(x).sum())
+            assert n < ch11.DRAWN and (np.abs(x[~np.isnan(x)]) < 4.5).all()
+            assert (f" {n} of the {ch11.DRAWN} drawn lie outside" in scene.alt) == (n > 0)
+            low, high = right["ylim"]
+            for item in right["items"]:
+                assert low < min(item["y"]) and max(item["y"]) < high
+            off = math.log10(float(scene.readouts["distance"]))
+            assert right["items"][-1]["y"][0] == pytest.approx(off, abs=0.005)
 
 
 def test_without_the_half_the_figure_shows_what_the_answers_say():

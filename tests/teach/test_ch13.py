@@ -140,6 +140,22 @@ def test_every_arrow_joins_two_nodes_and_names_an_equation_of_its_own():
         assert min(x, x + u) > 0 and max(x, x + u) < 10
 
 
+def test_all_who_share_the_best_value_are_said():
+    assert ch13._best([2.0, 1.0, 3.0, 1.0], -1) == [1, 3]
+    assert ch13._best([2.0, 1.0, 3.0, 1.0], 1) == [2]
+    assert ch13._best([], -1) == [] == ch13._best([1.0], 0)
+    figure, shared = ch13.compare(), ch13.numbers()
+    for data, here in shared["data"].items():
+        for y, axis in here["axes"].items():
+            if not axis["better"]:
+                continue
+            values = [a[0] for a in axis["at"]]
+            best = (min if axis["better"] < 0 else max)(values)
+            names = [n for n, v in zip(shared["names"], values, strict=True) if v == best]
+            who = figure.scene(data=data, y=y).readouts["best vertically"]
+            assert who == (" and ".join(names) if len(names) < 3 else f"{len(names)} alike")
+
+
 def test_filtering_by_family_removes_its_points_and_keeps_the_axes():
     figure = ch13.compare()
     every, less = figure.scene(), figure.scene(f2=False)

@@ -108,6 +108,25 @@ def test_the_border_of_the_condition_is_still_invertible():
     assert scene.readouts["invertible"] == "yes" and scene.readouts["smallest det"] == "0.00"
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (dict(w1=0.0, w2=0.0), "w is zero, so the whole plane is moved by u tanh(b)"),
+        (dict(w1=0.0, w2=0.0, use=ch06.RIDGE), "w is zero, so the whole plane is moved by"),
+        (dict(u1=0.0, u2=0.0), "u is zero, so nothing moves"),
+        (dict(u1=0.0, u2=0.0, use=ch06.HAT), "u is zero, so nothing moves"),
+        (dict(u1=0.2, u2=-0.3), "it shears space along the line"),  # w.u = 0
+    ],
+)
+def test_a_layer_without_w_or_u_has_no_line_to_shear_along(values, said):
+    scene = ch06.layer().scene(**values)
+    assert said in scene.alt and scene.readouts["invertible"] == "yes"
+    moved, raw = item(scene, 0, "points"), ch06.POINTS.T
+    shift = np.array([moved["x"], moved["y"]]) - raw
+    assert ("plane" in said) == bool(shift.any() and np.allclose(shift, shift[:, :1], atol=1e-4))
+    assert ("nothing" in said) == (np.abs(shift).max() < 1e-4)
+
+
 # ---- chapter 5: one coordinate after the other --------------------------------------------------
 def drawn(z):
     """The figure's map z -> x in torch, by its printed rules."""
@@ -239,7 +258,11 @@ def test_bending_ends_in_the_moons_and_its_density_integrates_to_one():
     gauss = 0.5 * draws.square().sum(1).mean() + math.log(2 * math.pi)
     assert first.readouts["NLL of 400 draws, nats"] == f"{gauss:.3f}"
     assert first.readouts["mean logabsdet so far"] == "0.000"
+    least = f"{-float(moons().log_prob(draws).mean()):.3f}"  # of these draws, not of all
+    assert least < last.readouts["NLL of 400 draws, nats"]
     for scene in (first, last):
+        assert scene.readouts["true density, same draws"] == least
+        assert f"where the true density gives {float(least):.2f};" in scene.alt
         heat = item(scene, 1, "density of the flow")
         density = (np.array(heat["v"]) / 235) ** (1 / 0.7) * ch04.TOP
         mass = density.sum() * (2 * ch04.BOX / ch04.PIXELS) ** 2

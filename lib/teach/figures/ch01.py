@@ -103,8 +103,8 @@ def columns() -> Explorable:
     flag_y = np.array([0.15, 0.85, 0.85, 0.85, 0.5, 0.5])
 
     def scene(a: float, b: float, c: float, d: float) -> Scene:
-        det = a * d - b * c
-        flat = abs(det) < 0.02
+        det = round(a * d - b * c, 9) + 0.0  # the sliders make multiples of 0.0025
+        flat = det == 0
         series = 2 if flat else 0 if det > 0 else 1
         before = Panel((-2.6, 2.6), (-2.6, 2.6), title="unit square, area 1", xlabel="z1", ylabel="z2",
                        equal=True, aspect=1.0)  # fmt: skip
@@ -130,9 +130,9 @@ def columns() -> Explorable:
         )
         return Scene(
             [before, after],
-            f"Columns ({a:.2f}, {b:.2f}) and ({c:.2f}, {d:.2f}): signed area {det + 0.0:.3f}. {said}",
+            f"Columns ({a:.2f}, {b:.2f}) and ({c:.2f}, {d:.2f}): signed area {det:.4f}. {said}",
             {
-                "det A": f"{det + 0.0:.3f}", "area of the image": f"{abs(det):.3f}",
+                "det A": f"{det:.4f}", "area of the image": f"{abs(det):.4f}",
                 "density there": density, "orientation": word,
             },
         )  # fmt: skip
@@ -253,7 +253,7 @@ def by_hand() -> Explorable:
         fit, volume = float(np.mean(np.log(_gauss(z)))), float(np.mean(np.log(dz)))
         zs, dzs = g(grid)
         curve = _gauss(zs) * (dzs if logdet else 1.0)
-        wide = np.linspace(-60, 60, 4801)  # a very flat curve reaches far
+        wide = np.linspace(-120, 120, 9601)  # a very flat curve reaches far
         zw, dw = g(wide)
         area = _area(_gauss(zw) * (dw if logdet else 1.0), wide)
         score = fit + volume if logdet else fit

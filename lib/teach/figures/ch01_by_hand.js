@@ -9,7 +9,7 @@
   const mean = (list) => list.reduce((s, v) => s + v, 0) / list.length;
   const claim = (x) => { const [z, dz] = g(x); return gauss(z) * (logdet ? dz : 1); };
   const at = data.map(g), fit = mean(at.map(([z]) => -0.5 * z * z - 0.5 * Math.log(2 * Math.PI))), volume = mean(at.map(([, d]) => Math.log(d)));
-  const grid = even(-4, 4, 321), wide = even(-60, 60, 4801).map(claim), step = 120 / 4800;
+  const grid = even(-4, 4, 321), wide = even(-120, 120, 9601).map(claim), step = 240 / 9600;
   let area = 0;
   for (let i = 1; i < wide.length; i++) area += ((wide[i] + wide[i - 1]) / 2) * step;
   const low = -2.4, w = 5.6 / 14, counts = Array(14).fill(0);

@@ -1,5 +1,5 @@
 (p) => { // the twin of ch01.columns: same scene, computed in the browser
-  const { a, b, c, d } = p, det = a * d - b * c, flat = Math.abs(det) < 0.02, series = flat ? 2 : det > 0 ? 0 : 1;
+  const { a, b, c, d } = p, det = Math.round((a * d - b * c) * 1e9) / 1e9 + 0, flat = det === 0, series = flat ? 2 : det > 0 ? 0 : 1;
   const fx = [0.3, 0.3, 0.75, 0.3, 0.3, 0.6], fy = [0.15, 0.85, 0.85, 0.85, 0.5, 0.5];
   const word = flat ? "flat" : det > 0 ? "kept" : "flipped", f = (v, k) => (v + 0).toFixed(k);
   const density = flat ? "none: no density" : f(1 / Math.abs(det), 3);
@@ -28,7 +28,7 @@
         ],
       },
     ],
-    alt: `Columns (${f(a, 2)}, ${f(b, 2)}) and (${f(c, 2)}, ${f(d, 2)}): signed area ${f(det, 3)}. ${said}`,
-    readouts: { "det A": f(det, 3), "area of the image": f(Math.abs(det), 3), "density there": density, orientation: word },
+    alt: `Columns (${f(a, 2)}, ${f(b, 2)}) and (${f(c, 2)}, ${f(d, 2)}): signed area ${f(det, 4)}. ${said}`,
+    readouts: { "det A": f(det, 4), "area of the image": f(Math.abs(det), 4), "density there": density, orientation: word },
   };
 }

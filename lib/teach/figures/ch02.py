@@ -23,8 +23,8 @@ FLOOR = -9.0  # nats; where the bar of `gap` stands
 
 def gap() -> Explorable:
     """Move q = N(mean, scale^2) over a posterior; ELBO and gap share a bar of constant height."""
-    z = np.linspace(-12, 12, 1201)
-    dz, shown = z[1] - z[0], slice(400, 801, 2)
+    z = np.linspace(-16, 16, 1601)  # six of the widest scales beyond the last mean
+    dz, shown = z[1] - z[0], slice(600, 1001, 2)
 
     def scene(model: str, mean: float, scale: float) -> Scene:
         m = MODELS[model]

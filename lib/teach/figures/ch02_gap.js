@@ -1,11 +1,11 @@
 (p) => { // the twin of ch02.gap: same scene, computed in the browser
-  const FLOOR = -9, L2PI = Math.log(2 * Math.PI), n = 1201, dz = 24 / (n - 1);
+  const FLOOR = -9, L2PI = Math.log(2 * Math.PI), n = 1601, dz = 32 / (n - 1);
   const two = p.model === "two modes", sigma = two ? 0.6 : 0.7, xobs = two ? 2.0 : 1.4;
   const h = (z) => (two ? (z + 0.25) ** 2 : 1.2 * z + 0.3);
   const z = [], prior = [], fit = [], lq = [];
   let evidence = 0;
   for (let i = 0; i < n; i++) {
-    const v = -12 + i * dz;
+    const v = -16 + i * dz;
     z.push(v); prior.push(-0.5 * v * v - 0.5 * L2PI);
     fit.push(-0.5 * ((xobs - h(v)) / sigma) ** 2 - Math.log(sigma) - 0.5 * L2PI);
     lq.push(-0.5 * ((v - p.mean) / p.scale) ** 2 - Math.log(p.scale) - 0.5 * L2PI);
@@ -20,7 +20,7 @@
     share += within * Math.exp(prior[i] + fit[i] - logp) * dz;
   }
   const elbo = recon - klPrior, top = Math.max(elbo, FLOOR), zs = [], a = [], b = [], c = [];
-  for (let i = 400; i < 801; i += 2) { zs.push(z[i]); a.push(Math.exp(prior[i])); b.push(Math.exp(prior[i] + fit[i] - logp)); c.push(Math.exp(lq[i])); }
+  for (let i = 600; i < 1001; i += 2) { zs.push(z[i]); a.push(Math.exp(prior[i])); b.push(Math.exp(prior[i] + fit[i] - logp)); c.push(Math.exp(lq[i])); }
   const rect = [0.22, 0.78, 0.78, 0.22], f = (v, d) => v.toFixed(d);
   const peak = 1 / (p.scale * Math.sqrt(2 * Math.PI));
   const close = kl < 0.02 ? "q lies on the posterior." : `${f(100 * share, 0)}% of the posterior lies within two scales of q's mean.`;

@@ -167,7 +167,11 @@ def layer() -> Explorable:
             right.points(roots, [0.0] * 3, 1, "three s, one t", radius=4.5)
 
         smallest = min(1.0, 1 + m)
-        if folds:
+        if not length:
+            said = "Invertible; w is zero, so the whole plane is moved by u tanh(b) and keeps every area."
+        elif np.abs(u).max() < 0.005:
+            said = "Invertible; u is zero, so nothing moves."
+        elif folds:
             said = (
                 f"It folds over: three z reach every x with w.x between {where[0, 0]:.2f} and "
                 f"{where[0, 1]:.2f}, the hatched strip, so it has no inverse."

@@ -84,7 +84,9 @@
   }
   const smallest = Math.min(1, 1 + m), plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 0.8 };
   let said = "Invertible; it shears space along the line w.z + b = 0 and keeps every area.";
-  if (folds) said = `It folds over: three z reach every x with w.x between ${f(-high - b)} and ${f(high - b)}, the hatched strip, so it has no inverse.`;
+  if (!length) said = "Invertible; w is zero, so the whole plane is moved by u tanh(b) and keeps every area.";
+  else if (Math.max(Math.abs(u1), Math.abs(u2)) < 0.005) said = "Invertible; u is zero, so nothing moves.";
+  else if (folds) said = `It folds over: three z reach every x with w.x between ${f(-high - b)} and ${f(high - b)}, the hatched strip, so it has no inverse.`;
   else if (m > 0.005) said = `Invertible; it stretches space ${f(1 + m)} times across the line w.z + b = 0.`;
   else if (m < -0.005) said = `Invertible; it squeezes space to ${f(1 + m)} of its width at the line w.z + b = 0.`;
   const used = changed ? ` The layer uses u = (${f(u1)}, ${f(u2)}) with w.u = ${f(m)}.` : "";

@@ -71,11 +71,12 @@
   const compared = data.curves[4].map((part) => part[Math.round(-2 - 2 * p.tol)]);
   if (!adaptive) right.push(dots(4, [compared[0]], [compared[1]], 6, { name: "adaptive, at its tolerance" }));
   const panel = (xlim, ylim, title, xlabel, ylabel, grow, items) => ({ xlim, ylim, title, xlabel, ylabel, equal: false, axes: true, aspect: 1.1, grow, items });
+  const tenth = (v) => (Math.round(v * 10) / 10 + 0).toFixed(1);
   const how = adaptive
     ? `${p.method}, at a tolerance of 10 to the power ${p.tol.toFixed(1)}, takes ${steps} steps and rejects ${rejected}`
     : `${p.method} takes ${steps} steps of ${(END / Math.max(1, Math.round(END / p.h))).toFixed(3)}`;
-  const said = adaptive ? `They are between ${Math.min(...lengths).toFixed(3)} and ${Math.max(...lengths).toFixed(3)} long.` : `Dormand-Prince at a tolerance of 10 to the power ${p.tol.toFixed(1)} reaches 10 to the power ${compared[1].toFixed(1)}, its evaluations 10 to the power ${compared[0].toFixed(2)}.`;
-  const result = lost ? "The path leaves the picture: the step is too long for this field." : `The error at the end is 10 to the power ${error.toFixed(1)}.`;
+  const said = adaptive ? `They are between ${Math.min(...lengths).toFixed(3)} and ${Math.max(...lengths).toFixed(3)} long.` : `Dormand-Prince at a tolerance of 10 to the power ${p.tol.toFixed(1)} reaches 10 to the power ${tenth(compared[1])}, its evaluations 10 to the power ${compared[0].toFixed(2)}.`;
+  const result = lost ? "The path leaves the picture: the step is too long for this field." : `The error at the end is 10 to the power ${tenth(error)}.`;
   return {
     panels: [
       panel([-3.2, 3.2], [-5, 5], "the path in the plane", "z1", "z2", 1.2, left),
@@ -83,6 +84,6 @@
       panel([1, 4.2], [-8, 1.5], "error and its price", "log10 of the evaluations", "log10 of the error", 1, right),
     ],
     alt: `${how}, with ${evaluations} evaluations of the field. ${result} ${said}`,
-    readouts: { evaluations: `${evaluations}`, steps: `${steps}`, rejected: `${rejected}`, "log10 error": lost ? "lost" : error.toFixed(1) },
+    readouts: { evaluations: `${evaluations}`, steps: `${steps}`, rejected: `${rejected}`, "log10 error": lost ? "lost" : tenth(error) },
   };
 }

@@ -71,7 +71,7 @@ def time() -> Explorable:
             panel.line([t, t], list(ylim), -1, width=1, alpha=0.7)
             panels.append(panel)
         mean = float(divergence[k].mean())
-        what = "eight clumps" if t < 0.3 else "a ring of blurred spots" if t < 0.5 else "one round cloud"  # fmt: skip
+        what = "eight clumps" if t < 0.3 else "a ring of blurred spots" if t < 0.56 else "one round cloud"  # fmt: skip
         return Scene(
             panels,
             f"At t = {t:.2f} the density is {what}. Divergence at five points: mean {mean:.2f}; "

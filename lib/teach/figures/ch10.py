@@ -90,6 +90,8 @@ def score_field() -> Explorable:
 
 # ---- Langevin dynamics ----------------------------------------------------------------------------
 CHAINS, MOST, FAR, BINS = 400, 400, 8.0, 64
+# Long steps are chaotic: they make another picture of the last digit in which two languages differ.
+GRID = 2.0**16  # So every state is rounded to a multiple of 1 / GRID.
 WEIGHTS, STD = (0.2, 0.8), 0.5
 
 
@@ -126,6 +128,7 @@ def langevin_step() -> Explorable:
         x, trace = start.copy(), [start[100]]
         for k in range(n):
             moved = x + h * line_score(x, half) + math.sqrt(2 * h) * kicks()[k]
+            moved = np.floor(moved * GRID + 0.5) / GRID
             x = np.where(np.abs(x) > FAR, x, moved)  # who has flown off stays away
             trace.append(x[100])
         lost = float((np.abs(x) > FAR).mean())
@@ -147,7 +150,7 @@ def langevin_step() -> Explorable:
         )
         for m in (-half, half):
             right.line([0, MOST], [m, m], 1, dash=1, width=1)
-        right.line(np.arange(n + 1), np.clip(trace, -6, 6), 0, "a chain", width=1.3)
+        right.line(np.arange(n + 1), trace, 0, "a chain", width=1.3)
         limit = 2 * STD**2
         wide = f"{1 / math.sqrt(1 - h / limit):.2f}" if h < limit else "no law"
         said = (

@@ -1,5 +1,5 @@
 (() => { // the twin of ch10.langevin_step: same random numbers, same scene, computed in the browser
-  const CHAINS = 400, MOST = 400, FAR = 8, BINS = 64, W = [0.2, 0.8], STD = 0.5;
+  const CHAINS = 400, MOST = 400, FAR = 8, BINS = 64, GRID = 2 ** 16, W = [0.2, 0.8], STD = 0.5;
   const uniform = (i) => { // a hash of a counter, 32 bits
     let h = (i + 0x9e3779b9) >>> 0;
     h = Math.imul(h ^ (h >>> 16), 0x21f0aaad) >>> 0;
@@ -20,7 +20,9 @@
     const h = 10 ** p.log_step, n = Math.round(p.steps), half = p.gap / 2, root = Math.sqrt(2 * h);
     const x = new Float64Array(CHAINS).map((_, i) => ((i + 0.5) * 8) / CHAINS - 4), trace = [x[100]];
     for (let k = 0; k < n; k++) {
-      for (let i = 0; i < CHAINS; i++) if (Math.abs(x[i]) <= FAR) x[i] += h * score(x[i], half) + root * kicks[k * CHAINS + i];
+      for (let i = 0; i < CHAINS; i++) { // rounded, so that chaos has no last digit to work on
+        if (Math.abs(x[i]) <= FAR) x[i] = Math.floor((x[i] + h * score(x[i], half) + root * kicks[k * CHAINS + i]) * GRID + 0.5) / GRID;
+      }
       trace.push(x[100]);
     }
     const width = 16 / BINS, height = new Array(BINS).fill(0), centre = height.map((_, b) => (b + 0.5) * width - 8);
@@ -44,7 +46,7 @@
         ] },
         { xlim: [0, MOST], ylim: [-6, 6], title: "one of them", xlabel: "steps", ylabel: "x", equal: false, axes: true, aspect: 1.2, grow: 1, items: [
           level(-half), level(half),
-          { t: "line", s: 0, x: trace.map((_, i) => i), y: trace.map((v) => Math.max(-6, Math.min(6, v))), dash: 0, w: 1.3, name: "a chain" },
+          { t: "line", s: 0, x: trace.map((_, i) => i), y: trace, dash: 0, w: 1.3, name: "a chain" },
         ] },
       ],
       alt: `Step ${h.toFixed(4)}, ${n} steps, bumps ${p.gap.toFixed(1)} apart. ${said}`,

@@ -93,8 +93,8 @@ def noise() -> Explorable:
         left.heat(heat, (0, 1, -REACH, REACH), 0, top=0.8)
         times = 1 - np.arange(k + 1) / STEPS
         for j in range(SHOWN):
-            left.line(times, np.clip(states[: k + 1, j], -REACH, REACH), 1, dash=0, width=1.1)
-        left.points(np.full(SHOWN, t), np.clip(states[k, :SHOWN], -REACH, REACH), 1, radius=3)
+            left.line(times, states[: k + 1, j], 1, dash=0, width=1.1)
+        left.points(np.full(SHOWN, t), states[k, :SHOWN], 1, radius=3)
         height, _ = np.histogram(states[k], edges)
         height = height / (POINTS * width)
         p = line_law(t, centres)[0]
@@ -211,19 +211,22 @@ def steps() -> Explorable:
         left = Panel((-4.5, 4.5), (-4.5, 4.5), title="samples", xlabel="x1", ylabel="x2",
                      equal=True, aspect=1.0)  # fmt: skip
         left.heat(density, (-4.5, 4.5, -4.5, 4.5), 0)
-        left.points(*np.clip(x, -4.5, 4.5).T, 1, "samples", radius=1.8, alpha=0.8)
-        right = Panel((2, 6), (-1.5, 0.8), title="error against price", aspect=1.3, grow=1.2,
+        inside = (np.abs(x) < 4.5).all(1)  # the others become NaN: all frames have as many
+        left.points(*np.where(inside[:, None], x, np.nan).T, 1, "samples", radius=1.8, alpha=0.8)
+        right = Panel((2, 6), (-1.5, 1.8), title="error against price", aspect=1.3, grow=1.2,
                       xlabel="log2 of the evaluations", ylabel="log10 of the distance")  # fmt: skip
         for j, other in enumerate(("SDE, Euler-Maruyama", "DDIM", "DPM-Solver++(2M)")):
-            right.line(POWERS, [_log(runs[other, grid, m][1]) for m in COUNTS], j, other)
-        right.line(POWERS, [_log(runs[name, grid, m][1]) for m in COUNTS], -1, "your choice", width=1.2)  # fmt: skip
+            right.line(POWERS, [math.log10(runs[other, grid, m][1]) for m in COUNTS], j, other)
+        right.line(POWERS, [math.log10(runs[name, grid, m][1]) for m in COUNTS], -1, "your choice", width=1.2)  # fmt: skip
         for edge, label in zip(floor, ("two true samples", ""), strict=True):
-            right.line([2, 6], [_log(edge)] * 2, -1, label, dash=2, width=1.0)
-        right.points([power], [_log(off)], -1, radius=7)
+            right.line([2, 6], [math.log10(edge)] * 2, -1, label, dash=2, width=1.0)
+        right.points([power], [math.log10(off)], -1, radius=7)
+        outside = f" {(~inside).sum()} of the {DRAWN} drawn lie outside the picture."
         return Scene(
             [left, right],
             f"{name} with {n} evaluations of the denoiser, steps {grid}: the samples are at distance "
-            f"{off:.3f} from the data; two true samples are at {floor[0]:.3f} to {floor[1]:.3f}.",
+            f"{off:.3f} from the data; two true samples are at {floor[0]:.3f} to {floor[1]:.3f}."
+            + ("" if inside.all() else outside),
             {
                 "evaluations": f"{n}",
                 "distance": f"{off:.3f}",
@@ -240,8 +243,3 @@ def steps() -> Explorable:
             Choice("grid", "time steps", tuple(GRIDS), "equal in log-SNR"),
         ],
     )  # fmt: skip
-
-
-def _log(x: float) -> float:
-    """log10, kept within the picture."""
-    return min(0.8, max(-1.5, math.log10(x)))

@@ -50,11 +50,11 @@
       }
     }
     const seed = Math.round(p.seed), x = run(p.churn, seed, p.half), k = STEPS - Math.round(p.t * STEPS);
-    const cut = (v) => Math.min(REACH, Math.max(-REACH, v)), times = [], left = [], ends = [];
+    const times = [], left = [], ends = [];
     for (let i = 0; i <= k; i++) times.push(1 - i / STEPS);
     left.push({ t: "heat", s: 0, v: heat, shape: [56, 50], extent: [0, 1, -REACH, REACH] });
     for (let j = 0; j < SHOWN; j++) {
-      const y = times.map((_, i) => cut(x[i * POINTS + j]));
+      const y = times.map((_, i) => x[i * POINTS + j]);
       left.push({ t: "line", s: 1, x: times, y, dash: 0, w: 1.1 });
       ends.push(y[k]);
     }

@@ -155,7 +155,8 @@ def compare() -> Explorable:
         rho = f"{sign * spearman(px, py):.2f}".replace("-0.00", "0.00")
         rho = rho if len(keep) >= FEW else "–"
         first = _best(py, ay["better"])
-        who = "none" if first is None else shared["names"][keep[first]]
+        who = [shared["names"][keep[k]] for k in first]
+        who = (" and ".join(who) or "none") if len(who) < 3 else f"{len(who)} alike"
         return Scene(
             [panel],
             f"{len(keep)} models on {data}: {y} against {x}. Agreement of the two orders of merit: "
@@ -184,11 +185,12 @@ def compare() -> Explorable:
     )
 
 
-def _best(values: list[float], better: int) -> int | None:
-    """Where the best value is; None if there is none, or no better end."""
+def _best(values: list[float], better: int) -> list[int]:
+    """Where the best value is, every place of it; empty if there is none, or no better end."""
     if not values or better == 0:
-        return None
-    return values.index(min(values) if better < 0 else max(values))
+        return []
+    best = min(values) if better < 0 else max(values)
+    return [k for k, v in enumerate(values) if v == best]
 
 
 # the map: where each model stands, and what each arrow says

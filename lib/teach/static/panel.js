@@ -93,7 +93,10 @@
         if (c.lineWidth > 0 && it.w !== 0) c.stroke();
       } else if (it.t === "points") {
         const mark = MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length] || MARKERS[0], r = (it.r ?? 2) * (big ? 1.4 : 1);
-        for (let i = 0; i < n; i++) { c.beginPath(); mark(c, X(it.x[i]), Y(it.y[i]), r); c.fill(); }
+        for (let i = 0; i < n; i++) {
+          if (!Number.isFinite(it.x[i]) || !Number.isFinite(it.y[i])) continue; // X(null) is X(0)
+          c.beginPath(); mark(c, X(it.x[i]), Y(it.y[i]), r); c.fill();
+        }
       } else if (it.t === "bars") {
         for (let i = 0; i < n; i++) {
           const a = X(it.x[i] - it.width / 2), b = X(it.x[i] + it.width / 2), top = Y(it.y[i]), zero = Y(0);
