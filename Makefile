@@ -4,12 +4,14 @@ TORCH_INDEX ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+# another-python where PYTHON was given and is not the one that .venv was made with
+OTHER := $(shell [ "$(origin PYTHON)" = file ] || [ ! -e $(STAMP) ] || $(PYTHON) -c 'import sys; sys.exit(open("$(STAMP)").read() != sys.version)' 2>/dev/null || echo another-python)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with tests/sanitize.cfg
 export OMP_NUM_THREADS ?= 1
 export TQDM_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book offline pdf test colab lab demo class slides record results mutants bench gpu tidy lint publish-as clean
+.PHONY: help setup book offline pdf test colab lab demo class slides record results mutants bench gpu tidy lint publish-as clean another-python
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +19,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## a virtual environment in .venv with everything the book needs
 
-$(STAMP): requirements.txt tests/peers.txt pyproject.toml
+$(STAMP): requirements.txt tests/peers.txt pyproject.toml $(OTHER)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "There is no '$(PYTHON)' here: install Python 3.11, 3.12 or 3.13, or say where it is, as in 'make $(or $(MAKECMDGOALS),setup) PYTHON=/usr/bin/python3.12'."; exit 1; }
 	@$(PYTHON) book/tools/setup_env.py "$(VENV)" "$(STAMP)" "$(TORCH_INDEX)"
 

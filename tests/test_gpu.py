@@ -1,8 +1,11 @@
-"""The parts of tests/gpu.py that need no GPU: what it reads from pytest, what it keeps of older results."""
+"""The parts of tests/gpu.py that need no GPU: what it is asked, reads from pytest, keeps of older results."""
 
 import json
+import signal
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lib.train.catalogue import ENTRIES, GPU
 from tests import gpu
@@ -44,3 +47,26 @@ def test_every_recipe_for_a_gpu_is_found_where_rates_looks_for_it():
     for entry in ENTRIES.values():
         if entry.machine == GPU:
             assert callable(gpu.recipes(entry.module)[entry.own])
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "said"),
+    [
+        ([], 0, 0),  # as `make gpu` gives it
+        (["bench"], 0, 0),
+        (["tests", "limits"], 1, 1),
+        (["bench", "limits"], -signal.SIGSEGV, 1),
+    ],
+)
+def test_the_parts_asked_for_run_and_one_that_was_killed_counts(monkeypatch, parts, code, said):
+    ran = []
+    for name in ("tests", "chapters"):
+        monkeypatch.setattr(gpu, name, lambda jobs, name=name: ran.append(name) or 0)
+    monkeypatch.setattr(gpu, "rates", lambda: ran.append("rates") or 0)
+    start = lambda words, cwd: ran.append(words[2]) or SimpleNamespace(returncode=code)
+    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(run=start))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("sys.argv", ["gpu", *parts])
+    assert gpu.main() == said
+    modules = {"bench": "tests.benchmarks", "limits": "tests.benchmarks.limits"}
+    assert ran == [modules.get(part, part) for part in parts or gpu.PARTS]

@@ -6,7 +6,11 @@ const PORTION = 40;
 
 async function setInOrder() {
   const all = [...document.querySelectorAll(".bd-article .math")];
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  let name = location.hash.slice(1), moved = false;
+  try { name = decodeURIComponent(name); } catch { /* a lone % stands for itself */ }
+  for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"])
+    addEventListener(kind, () => { moved = true; }, { once: true, passive: true });
+  const target = document.getElementById(name);
   const middle = target ? target.getBoundingClientRect().top : 0;
   const near = new Set(all.filter((e) => {
     const box = e.getBoundingClientRect();
@@ -22,7 +26,7 @@ async function setInOrder() {
   }
   await MathJax.startup.defaultPageReady(); // whatever else there is
   performance.mark("formulas");
-  target?.scrollIntoView();
+  if (!moved) target?.scrollIntoView(); // formulas above it have grown
 }
 if (window.MathJax) MathJax.startup = { ...MathJax.startup, pageReady: setInOrder };
 

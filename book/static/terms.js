@@ -14,7 +14,9 @@ addEventListener("DOMContentLoaded", () => {
     let tapped = 0;
     link.addEventListener("pointerdown", (e) => { tapped = e.pointerType === "mouse" ? 0 : document.activeElement === link ? 2 : 1; });
     link.addEventListener("click", (e) => {
-      if (tapped !== 1) return;
+      const first = tapped === 1;
+      tapped = 0; // what comes without a pointer follows the link
+      if (!first) return;
       e.preventDefault();
       link.focus();
       place();

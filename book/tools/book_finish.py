@@ -74,8 +74,10 @@ def lighter(path: Path) -> Path:
     if path.suffix != ".png":
         return path
     if not target.is_file():
+        part = path.with_suffix(".part")  # what is broken off is not taken for a picture
         with Image.open(path) as picture:
-            picture.save(target, lossless=True, quality=60, method=4)
+            picture.save(part, "WEBP", lossless=True, quality=60, method=4)
+        part.replace(target)
     return min(path, target, key=lambda p: p.stat().st_size) if path.is_file() else target
 
 

@@ -7,8 +7,8 @@ _build/executed/NN_name/  the executed chapter (notebook.ipynb), what its checks
 _build/src/               what Sphinx reads: the sources, with executed chapters in place of theirs
 _build/html/              the pages
 
-A chapter is executed again when its code cells, any file of `lib` that it can reach, requirements.txt
-or the Python version changed. (Jupyter Book's own cache looks at the notebook alone.)
+A chapter is executed again when its code cells, any file of `lib` that it can reach, requirements.txt,
+the Python version, BOOK_MODE or BOOK_DEVICE changed. (Jupyter Book's own cache looks at the notebook alone.)
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import api
@@ -120,6 +122,21 @@ def store(executed: Path, job: Job, key: str) -> None:
     (fresh / "notebook.ipynb").write_text(dump(job.executed), encoding="utf8")
     (fresh / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf8")
     fresh.rename(executed / job.name)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Of those that execute chapters one at a time: each clears away what the others have begun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(
+        folder / ".lock", "w"
+    ) as lock:  # closed, also by a process that dies, it is free again
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another build is running; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run_chapters(paths: list[Path], again: bool = False) -> list[str]:
@@ -395,15 +412,13 @@ def pages(files: dict[str, bytes], everything: bool = False) -> int:
 
 
 def main(arguments: list[str]) -> int:
+    with alone(BUILD):
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     began = time.perf_counter()
     everything = "--all" in arguments
-    BUILD.mkdir(exist_ok=True)
-    lock = open(BUILD / ".lock", "w")  # noqa: SIM115 -- held until this process ends
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("another build is running; waiting for it", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
     paths = chapters()
     errors = run_chapters(paths, everything)
     if errors:

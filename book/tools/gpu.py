@@ -82,7 +82,8 @@ def shares(paths: list[Path]) -> str:
     found = results("limits.json")
     if found is None:
         return missing("make gpu PARTS=limits")
-    top, rows = found["limits"], found["rows"]
+    earlier = found.get("earlier", [])
+    rows = [r for run in (found, *earlier) for r in run["rows"]]
     head = ("work", "task", "ms", "TFLOP/s", "of the limit", "GB/s", "of a copy", "peak MB")
     lines = [
         (
@@ -93,12 +94,12 @@ def shares(paths: list[Path]) -> str:
         for r in rows
     ]
     parts = [
-        f"{machine(found)} The card's own limits, measured: a copy moves {top['bytes'] / 1e12:.2f} TB/s; products of matrices "
-        f"reach {top['float32'] / 1e12:.1f} TFLOP/s in float32, {top['tf32'] / 1e12:.0f} in TF32 and "
-        f'{top["bfloat16"] / 1e12:.0f} in bfloat16. Operations are those of products and convolutions, and "of the limit" is their rate over '
+        f"{machine(found)} {_measured(found['limits'])} "
+        'Operations are those of products and convolutions, and "of the limit" is their rate over '
         "the limit of the row's precision; bytes are what the calls read and "
         "write, one by one. Peak MB is the largest so far within one work, so it never falls from row to row.",
         "",
+        *(_kept(run) for run in earlier),
         table(head, lines),
         "",
         *_small(rows),
@@ -106,6 +107,21 @@ def shares(paths: list[Path]) -> str:
         *_unet(rows),
     ]
     return "\n".join(parts)
+
+
+def _measured(top: dict) -> str:
+    """A card's own limits."""
+    return (
+        f"The card's own limits, measured: a copy moves {top['bytes'] / 1e12:.2f} TB/s; products of matrices "
+        f"reach {top['float32'] / 1e12:.1f} TFLOP/s in float32, {top['tf32'] / 1e12:.0f} in TF32 and "
+        f"{top['bfloat16'] / 1e12:.0f} in bfloat16."
+    )
+
+
+def _kept(run: dict) -> str:
+    """Which rows are of an earlier run, and what has to be known of that."""
+    works = "; ".join(dict.fromkeys(r["work"] for r in run["rows"]))
+    return f"Of an earlier run ({works}): {machine(run)} {_measured(run['limits'])}\n"
 
 
 def _small(rows: list[dict]) -> list[str]:

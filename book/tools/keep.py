@@ -16,7 +16,7 @@ import time
 
 import nbval.plugin as nbval
 import pytest
-from build import EXECUTED, key_of, room, store
+from build import EXECUTED, alone, key_of, room, store
 from execute import PROBE, Job, environment, first_fault
 
 STARTED = nbval.RunningKernel
@@ -37,6 +37,15 @@ def start(name: str, cwd: str, **options):
 nbval.RunningKernel = start
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config):
+    """No build meanwhile: this process holds the lock, for its workers too."""
+    if hasattr(config, "workerinput"):
+        return (yield)
+    with alone(EXECUTED.parent):
+        return (yield)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item) -> None:
     """Before the first cell: the kernel inherits this process's variables."""
@@ -47,6 +56,9 @@ def pytest_runtest_setup(item) -> None:
         os.environ.clear()
         os.environ.update(fresh)
         item.parent.kept, item.parent.began = {}, time.perf_counter()
+        item.parent.key = key_of(
+            name, item.parent.nb
+        )  # of what it finds, whatever is saved meanwhile
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,7 +76,7 @@ def pytest_runtest_teardown(item, nextitem):
     job = None
     if isinstance(item, nbval.IPyNbCell) and (nextitem is None or nextitem.parent != item.parent):
         job = finished(item.parent)
-        store(EXECUTED, job, key_of(job.name, job.nb))
+        store(EXECUTED, job, item.parent.key)
     yield
     if job and job.error not in ("", UNFINISHED):
         pytest.fail(job.error, pytrace=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import platform
 import re
 from functools import lru_cache
@@ -189,6 +190,7 @@ def execution_key(nb: dict, chapter: str, root: Path = ROOT) -> str:
             h.update(len(part).to_bytes(8, "little") + part)
 
     add("3", platform.python_version(), (root / "requirements.txt").read_bytes())
+    add(*(os.environ.get(name, "") for name in ("BOOK_MODE", "BOOK_DEVICE")))
     for cell in nb["cells"]:
         if cell["cell_type"] == "code":
             add(without_seconds(source(cell)), "raises" if "raises-exception" in tags(cell) else "")

@@ -143,6 +143,19 @@ def setup_cell(ch: Chapter) -> list[str]:
 
 
 @rule
+def plain_python(ch: Chapter) -> list[str]:
+    """No magic and no shell, except in the setup cell: the other rules and the search for imports do not see past them."""
+    from IPython.core.inputtransformer2 import TransformerManager  # slow to import
+
+    python = TransformerManager().transform_cell
+    return [
+        f"cell {k}: a magic, a shell line or a question mark that only IPython knows"
+        for k, cell in ch.code[1:]
+        if python(source(cell)) != source(cell).strip("\n") + "\n"
+    ]
+
+
+@rule
 def headings(ch: Chapter) -> list[str]:
     """One title, in the first cell; no level left out."""
     out, level = [], 0
@@ -162,7 +175,7 @@ def headings(ch: Chapter) -> list[str]:
 def no_paths(ch: Chapter) -> list[str]:
     """Nothing that exists on one machine only."""
     out = []
-    for k, cell, tree in ch.trees:
+    for k, _, tree in ch.trees:
         for node in ast.walk(tree):
             text = _constant(node)
             if isinstance(text, str) and re.search(
@@ -170,9 +183,6 @@ def no_paths(ch: Chapter) -> list[str]:
                 text,
             ):
                 out.append(f"cell {k}: a path, {text[:50]!r}")
-        for line in source(cell).splitlines():
-            if re.match(r"\s*(%cd|%%bash|!cd)\b", line):
-                out.append(f"cell {k}: {line.strip()}")
     return out
 
 

@@ -49,8 +49,9 @@ def main():
     if os.path.exists(stamp):
         os.remove(stamp)
     python = os.path.join(venv, "bin", "python")
+    look = "import pip, sys; sys.exit(sys.argv[1] != sys.version)"
     whole = os.path.exists(python) and (
-        subprocess.call([python, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
+        subprocess.call([python, "-c", look, sys.version], stderr=subprocess.DEVNULL) == 0
     )
     if not whole:
         run(

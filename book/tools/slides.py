@@ -21,7 +21,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from build import EXECUTED, run_chapters
+from build import BUILD, EXECUTED, alone, run_chapters
 from deck import Deck, inline, markdown, plain
 from notebooks import ROOT, chapters, read, source, tags
 from sheets import sheets
@@ -123,10 +123,10 @@ def main(only: list[str]) -> int:
     if not paths:
         print(f"no chapter {only}; there are {', '.join(p.name[:2] for p in chapters())}")
         return 1
-    EXECUTED.mkdir(parents=True, exist_ok=True)
-    if run_chapters(chapters()):
-        return 1
-    write(paths)
+    with alone(BUILD):
+        if run_chapters(chapters()):
+            return 1
+        write(paths)
     print(f"the slides are at {(OUT / 'index.html').as_uri()}")
     return 0
 

@@ -34,6 +34,8 @@ def main() -> int:
     ask.add_argument("--rounds", type=int, help="for every benchmark")
     ask.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     ask = ask.parse_args()
+    if ask.rounds is not None and ask.rounds < 2:
+        sys.exit("--rounds: 2 or more, which the quartiles need")
     torch.set_default_device(ask.device)
     about = machine()
     if missing := [n for n, v in about["versions"].items() if v == "missing"]:
@@ -45,10 +47,13 @@ def main() -> int:
             for row in benchmark.rows(rounds=ask.rounds or (3 if ask.quick else rounds)):
                 print(row, flush=True)
                 rows.append(row.asdict())
-        except Exception:  # the others are still worth their time
+        except Exception:  # what the others print is still worth their time
             traceback.print_exc()
             failed.append(benchmark.__name__.rsplit(".", 1)[1])
         loads.append(os.getloadavg()[0])
+    if failed:  # a file without some of its rows would pass for a whole one
+        print("broken off, so nothing was written:", *failed)
+        return len(failed)
     about |= {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
@@ -64,9 +69,7 @@ def main() -> int:
     file.parent.mkdir(exist_ok=True)
     file.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', "utf8")
     print(f"{len(rows)} comparisons in {about['seconds']} s, written to book/results/{file.name}")
-    if failed:
-        print("broken off:", *failed)
-    return len(failed)
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ First the card's own limits, measured: large copies (bytes read and written) and
 Then for each piece of work the median time, the operations of its products and convolutions
 (`torch.utils.flop_counter`), and the bytes that its calls read and write, counted call by call as the
 eager code makes them: a compiled one moves fewer. A share is the rate over the measured limit of the
-same precision. Nothing here is an assertion.
+same precision. A run of some works keeps the rows of the others, under `earlier`. Nothing here is an
+assertion.
 """
 
 from __future__ import annotations
@@ -185,15 +186,18 @@ def main(only: list[str]) -> None:
     torch.manual_seed(0)
     card = limits()
     print(machine()["card"], {k: f"{v / 1e12:.3g} T/s" for k, v in card.items()}, flush=True)
-    about, file, rows = machine(), RESULTS / "limits.json", []
-    if file.is_file():  # other work on the same card stays
+    about, file, rows, earlier = machine(), RESULTS / "limits.json", [], []
+    if (
+        file.is_file()
+    ):  # other work on the same card stays, with the commit and limits it was held to
         old = json.loads(file.read_text("utf8"))
         if all(old[k] == about[k] for k in ("card", "versions")):
-            rows = old["rows"]
+            earlier = [old, *old.pop("earlier", [])]
     for name, pieces in works().items():
         if only and not any(word.lower() in name.lower() for word in only):
             continue
-        rows = [r for r in rows if r["work"] != name]
+        for past in earlier:
+            past["rows"] = [r for r in past["rows"] if r["work"] != name]
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         counted: dict[tuple[str, str], tuple[float, float]] = {}
@@ -220,10 +224,11 @@ def main(only: list[str]) -> None:
             )
             print(name, *list(rows[-1].values())[1:], sep=" | ", flush=True)
         today = {"date": datetime.date.today().isoformat(), "commit": commit()}
+        found = about | today | {"limits": card, "rows": rows}
+        if kept := [past for past in earlier if past["rows"]]:
+            found["earlier"] = kept
         file.parent.mkdir(exist_ok=True)
-        file.write_text(
-            json.dumps(about | today | {"limits": card, "rows": rows}, indent=1) + "\n", "utf8"
-        )
+        file.write_text(json.dumps(found, indent=1) + "\n", "utf8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,6 +209,20 @@ def test_a_lighter_picture_is_the_same_picture(tmp_path):
     html = finish('<img alt="a" src="_images/a.png">', tmp_path)
     assert "_images/a.webp" in html
     assert 'width="80" height="60"' in html and 'loading="lazy"' in html
+
+
+def test_a_picture_broken_off_is_made_again(tmp_path, monkeypatch):
+    png = tmp_path / "a.png"
+    Image.new("RGB", (40, 30)).save(png)
+
+    def broken(picture, file, *form, **options):
+        Path(file).touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Image.Image, "save", broken)
+        lighter(png)
+    assert Image.open(lighter(png)).size == (40, 30)
 
 
 def test_finishing_twice_is_finishing_once(built):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import subprocess
 import sys
+import threading
 
 import build
 import pytest
+import slides
 from notebooks import ROOT, chapters, read, tags
 from policy import IDENTITIES
 from tidy import clean
@@ -125,3 +128,41 @@ def test_the_status_says_once_what_all_chapters_share(tmp_path, monkeypatch):
         "2 | 12 | 3.2 s | a CPU |",
         "2 | 12 | 3.2 s | a GPU |",
     ]
+
+
+@pytest.mark.parametrize("tool", [build, slides], ids=lambda m: m.__name__)
+def test_what_executes_chapters_has_the_lock(tool, tmp_path, monkeypatch):
+    def take():
+        with open(tmp_path / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def executing(*_):
+        with pytest.raises(BlockingIOError):
+            take()
+        return ["an error, which ends it"]
+
+    for name, value in (
+        ("BUILD", tmp_path),
+        ("STAMP", tmp_path / "x"),
+        ("run_chapters", executing),
+    ):
+        monkeypatch.setattr(tool, name, value, raising=False)
+    assert tool.main([]) == 1
+    take()
+
+
+def test_the_second_build_says_that_it_waits_and_does(tmp_path, capsys):
+    order = []
+
+    def second():
+        with build.alone(tmp_path):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    with build.alone(tmp_path):
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().out == "another build is running; waiting for it\n"

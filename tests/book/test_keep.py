@@ -35,14 +35,14 @@ def notebook(*cells: str) -> dict:
     return {"cells": [text, *made], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 
-def nbval(folder: Path, **notebooks: dict) -> subprocess.CompletedProcess:
+def nbval(folder: Path, run: str = RUN, **notebooks: dict) -> subprocess.CompletedProcess:
     """Run nbval with the plugin over notebooks of these names; `folder / "executed"` gets what it keeps."""
     files = []
     for name, nb in notebooks.items():
         files.append(folder / f"{name}.ipynb")
         files[-1].write_text(json.dumps(nb), encoding="utf8")
     (folder / "executed").mkdir(exist_ok=True)
-    command = [sys.executable, "-c", RUN, str(folder / "executed"), *map(str, files)]
+    command = [sys.executable, "-c", run, str(folder / "executed"), *map(str, files)]
     return subprocess.run(command, cwd=folder, env=ENV, capture_output=True, text=True, check=False)
 
 
@@ -109,3 +109,31 @@ def test_half_a_chapter_is_not_stored(tmp_path):
     command = [sys.executable, "-c", RUN, str(tmp_path / "executed"), "-k", "0", "small.ipynb"]
     subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, check=False)
     assert not list((tmp_path / "executed").iterdir())
+
+
+def test_a_file_saved_meanwhile_does_not_make_the_old_outputs_new(tmp_path):
+    """The key is that of what the chapter found when it began."""
+    version = tmp_path / "version"
+    version.write_text("1")
+    run = f"import keep\nkeep.key_of = lambda name, nb: open({str(version)!r}).read()\n{RUN}"
+    ran = nbval(tmp_path, run, small=notebook(f"_ = open({str(version)!r}, 'w').write('2')"))
+    assert ran.returncode == 0 and version.read_text() == "2", ran.stdout + ran.stderr
+    kept = json.loads((tmp_path / "executed" / "small" / "run.json").read_text(encoding="utf8"))
+    assert kept["key"] == "1"
+
+
+TAKE = """
+import fcntl
+try:
+    fcntl.flock(open({lock!r}, "w"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    print("kept")
+"""
+
+
+def test_no_build_begins_meanwhile(tmp_path):
+    """It would clear away the rooms of the chapters that run."""
+    ran = nbval(tmp_path, small=notebook(TAKE.format(lock=str(tmp_path / ".lock"))))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    kept = json.loads((tmp_path / "executed" / "small" / "notebook.ipynb").read_text("utf8"))
+    assert ["".join(o["text"]) for o in kept["cells"][1]["outputs"]] == ["kept\n"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from notebooks import contents
+from notebooks import ROOT, contents
 
 PAGES = contents()
 CHAPTERS = [p for p in PAGES if p.startswith("chapters/")]
@@ -284,3 +284,67 @@ def test_search(site, browser):
         visit.page.wait_for_selector('#search-results a[href*="chapters/"]', timeout=10_000)
         visit.page.wait_for_load_state("networkidle")
         assert not visit.faults
+
+
+# ---------------------------------------------------------------- the scripts alone, on a page made by hand
+
+STATIC = ROOT / "book" / "static"
+FORMULAS = """<!doctype html><meta charset=utf8><script>
+const DOCUMENTATION_OPTIONS = {};
+let portions = 0, go;
+const held = new Promise((done) => (go = done));
+window.MathJax = {
+  typesetPromise: async (some) => { if (portions++) await held; for (const e of some) e.dataset.set = "yes"; },
+  startup: { defaultPageReady: async () => {} },
+};
+</script><article class="bd-article">FORMULAS<div style="height: 3000px"></div><p id="far off">here
+</article><script>SCRIPT</script>"""
+
+
+@pytest.fixture
+def formulas(browser, tmp_path):
+    """A page of formulas that are set when `go()` is called, except those in the window."""
+    file = tmp_path / "page.html"
+    script = (STATIC / "book.js").read_text(encoding="utf8")
+    formula = '<div class="math" style="height: 50px">x</div>'
+    html = FORMULAS.replace("FORMULAS", 100 * formula).replace("SCRIPT", script)
+    file.write_text(html, encoding="utf8")
+    page = browser.new_page()
+    yield page, file.as_uri()
+    page.close()
+
+
+@pytest.mark.parametrize("anchor", ["", "#far%20off", "#100%"])
+def test_formulas_are_set_whatever_the_address(formulas, anchor):
+    page, address = formulas
+    page.goto(address + anchor)
+    page.evaluate("go(), MathJax.startup.pageReady()")
+    assert not page.evaluate("document.querySelectorAll('.math:not([data-set])').length")
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_the_page_returns_to_its_anchor_unless_the_reader_has_moved_on(formulas, moved):
+    page, address = formulas
+    page.goto(address + "#far%20off")
+    page.evaluate("void (window.ready = MathJax.startup.pageReady())")
+    page.wait_for_function("portions > 1")
+    if moved:
+        page.keyboard.press("Home")
+    page.evaluate("scrollTo({ top: 0, behavior: 'instant' }), go(), ready")
+    assert (page.evaluate("scrollY") == 0) is moved
+
+
+TERM = """<!doctype html><meta charset=utf8><span class="term"><a href="#there">term</a>
+<span class="term-says">what it says</span></span><script>SCRIPT</script>"""
+
+
+def test_a_tap_shows_a_term_and_then_the_keyboard_follows_it(browser):
+    context = browser.new_context(has_touch=True)
+    page = context.new_page()
+    page.goto("about:blank")
+    page.set_content(TERM.replace("SCRIPT", (STATIC / "terms.js").read_text(encoding="utf8")))
+    page.tap("a")
+    assert page.evaluate("[location.hash, document.activeElement.tagName]") == ["", "A"]
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#there"
+    context.close()

@@ -197,6 +197,25 @@ def test_paths(tmp_path, text):
     assert RULES["no_paths"](_chapter(tmp_path, _py(text)))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%%time\nfrom lib.flows import planar",
+        "%timeit x",
+        "  !cd lib",
+        "x = !ls",
+        "x = %pwd",
+        "planar?",
+        "?planar",
+        "if x:\n    %cd lib",
+    ],
+)
+def test_plain_python(tmp_path, text):
+    first, fine = _py("!pip install x"), _py("# a comment?\n\nx = 5 % 3\nif x != 1:\n    'a\\n%b'")
+    assert not RULES["plain_python"](_chapter(tmp_path, first, fine))
+    _says(RULES["plain_python"](_chapter(tmp_path, first, _py(text))), "cell 2", "IPython")
+
+
 def test_exercises(tmp_path):
     good = "**Exercise 1.1** Do.\n\n<details><summary>Solution 1.1</summary>\n\nDone.\n\n</details>"
     stub = _py("check('1.1', None)", "exercise")

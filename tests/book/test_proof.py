@@ -217,6 +217,22 @@ def test_more_operations_with_tf32_are_said(monkeypatch):
     assert "adaptive solver" not in gpu.shares([])
 
 
+def test_rows_of_an_earlier_run_are_shown_with_its_limits(monkeypatch):
+    old, new = (
+        ABOUT
+        | {"limits": dict.fromkeys(("bytes", "float32", "tf32", "bfloat16"), speed)}
+        | {"commit": commit, "rows": [limit(work, "forward, float32", 1.0)]}
+        for commit, speed, work in (("a", 1e12, "flow"), ("b", 2e12, "net"))
+    )
+    give(monkeypatch, new | {"earlier": [old | {"notes": ["Hot."]}]})
+    text = gpu.shares([])
+    assert [r[0] for r in rows_of(text)] == ["net", "flow"]
+    said = (
+        "Of an earlier run (flow): A; torch 9; commit a, d. Hot. The card's own limits, measured: "
+    )
+    assert said + "a copy moves 1.00 TB/s" in text and "2.00 TB/s" in text.split("Of an")[0]
+
+
 def test_minutes_of_a_recipe_and_what_exceeds_ten(monkeypatch):
     rate = {"batch": 1, "precision": "p", "peak MB": 1}
     rates = {
@@ -290,9 +306,12 @@ def test_the_shares_that_were_stored_are_rates_over_limits():
     found = proof.results("limits.json")
     if found is None:
         pytest.skip("book/results/limits.json is missing; make gpu PARTS=limits writes it")
-    for r in found["rows"]:
-        precision = r["task"].split(", ")[1]
-        share = r["teraflops"] * 1e12 / found["limits"][precision]
-        assert r["of the limit"] == pytest.approx(share, rel=0.05, abs=1e-4)  # starts differ by 3%
-        moved = r["gigabytes a second"] * 1e9 / found["limits"]["bytes"]
-        assert r["of the copy"] == pytest.approx(moved, rel=0.05, abs=1e-4)
+    for run in (found, *found.get("earlier", [])):
+        for r in run["rows"]:
+            precision = r["task"].split(", ")[1]
+            share = r["teraflops"] * 1e12 / run["limits"][precision]
+            assert r["of the limit"] == pytest.approx(
+                share, rel=0.05, abs=1e-4
+            )  # starts differ by 3%
+            moved = r["gigabytes a second"] * 1e9 / run["limits"]["bytes"]
+            assert r["of the copy"] == pytest.approx(moved, rel=0.05, abs=1e-4)

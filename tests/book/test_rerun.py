@@ -103,6 +103,17 @@ def test_prose_does_not_execute_a_chapter_again(tree):
     assert execution_key(nb, "01_one", tree) != before
 
 
+@pytest.mark.parametrize(("name", "value"), [("BOOK_MODE", "full"), ("BOOK_DEVICE", "cuda")])
+def test_another_mode_or_device_executes_every_chapter_again(tree, monkeypatch, name, value):
+    monkeypatch.delenv(name, raising=False)
+    plain = _keys(tree)
+    monkeypatch.setenv(name, "")  # lib takes it for none
+    assert _keys(tree) == plain
+    monkeypatch.setenv(name, value)
+    other = _keys(tree)
+    assert all(other[chapter] != key for chapter, key in plain.items())
+
+
 @pytest.mark.parametrize("path", chapters(), ids=lambda p: p.stem)
 def test_what_a_chapter_really_imports_is_in_its_key(path):
     """The static reading misses nothing that the chapter's imports load."""
