@@ -128,9 +128,8 @@ def store(executed: Path, job: Job, key: str) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Of those that execute chapters one at a time: each clears away what the others have begun."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(
-        folder / ".lock", "w"
-    ) as lock:  # closed, also by a process that dies, it is free again
+    # closed, also by a process that dies, it is free again
+    with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -56,9 +56,8 @@ def pytest_runtest_setup(item) -> None:
         os.environ.clear()
         os.environ.update(fresh)
         item.parent.kept, item.parent.began = {}, time.perf_counter()
-        item.parent.key = key_of(
-            name, item.parent.nb
-        )  # of what it finds, whatever is saved meanwhile
+        # of what it finds, whatever is saved meanwhile
+        item.parent.key = key_of(name, item.parent.nb)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -187,9 +187,8 @@ def main(only: list[str]) -> None:
     card = limits()
     print(machine()["card"], {k: f"{v / 1e12:.3g} T/s" for k, v in card.items()}, flush=True)
     about, file, rows, earlier = machine(), RESULTS / "limits.json", [], []
-    if (
-        file.is_file()
-    ):  # other work on the same card stays, with the commit and limits it was held to
+    # other work on the same card stays, with the commit and limits it was held to
+    if file.is_file():
         old = json.loads(file.read_text("utf8"))
         if all(old[k] == about[k] for k in ("card", "versions")):
             earlier = [old, *old.pop("earlier", [])]
