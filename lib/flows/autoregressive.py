@@ -5,7 +5,7 @@ A triangular Jacobian of any strength, at the price of one slow direction. MAF (
 2016) is its `Inverse`, and has it the other way round.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ class Autoregressive(Transform):
     def from_base(self, z, context=None):
         self.check(z, context)
         if self.net.passes_pay(z):
-            return self.from_base_naive(z, context)
+            weights, k = self.net.weights(), self.net.outputs
+            return self._passes(z, lambda x: self.net.one_pass(x, context, weights).chunk(k, 1))
         columns, log_slopes = z.T.contiguous().unbind(0), []
 
         def step(i, params):
@@ -69,10 +70,16 @@ class Autoregressive(Transform):
     def from_base_naive(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What `from_base` computes, by D full passes: each one makes one more coordinate right."""
         self.check(z, context)
-        x, weights = torch.zeros_like(z), self.net.weights()
-        for _ in range(z.shape[1]):  # all units in each, also in training: one mask for all passes
-            out = self.net.one_pass(x, context, weights)
-            x, log_slope = self.each_from_base(z, out.chunk(self.net.outputs, 1))
+        training, self.net.training = self.net.training, False  # all units, as there
+        try:
+            return self._passes(z, lambda x: self.params(x, context))
+        finally:
+            self.net.training = training
+
+    def _passes(self, z: Tensor, params: Callable[[Tensor], Params]) -> tuple[Tensor, Tensor]:
+        x = torch.zeros_like(z)
+        for _ in range(z.shape[1]):
+            x, log_slope = self.each_from_base(z, params(x))
         return x, log_slope.sum(1)
 
 

@@ -189,3 +189,18 @@ def test_both_ways_of_sampling_agree_in_training_with_dropout(device):
             p.add_(0.2 * torch.randn_like(p))
     z = torch.randn(9, 6, device=device)
     torch.testing.assert_close(layer.from_base(z), layer.from_base_naive(z), rtol=1e-4, atol=1e-4)
+
+
+def test_the_naive_inverse_follows_a_subclass_with_parameters_of_its_own(device):
+    """Chapter 13 makes a coupling layer of a MAF in this way."""
+
+    class Shifted(MaskedAutoregressive):
+        def params(self, x, context):
+            raw, shift = super().params(x, context)
+            return raw, shift + 1.0
+
+    layer = Shifted(3, width=8).to(device)
+    z = torch.randn(4, 3, device=device)
+    x, logabsdet = layer.from_base_naive(z)
+    torch.testing.assert_close(layer.to_base(x), (z, -logabsdet))
+    assert (x - z - 1).abs().max() < 1e-6
