@@ -28,7 +28,12 @@ async function setInOrder() {
   performance.mark("formulas");
   if (!moved) target?.scrollIntoView(); // formulas above it have grown
 }
-if (window.MathJax) MathJax.startup = { ...MathJax.startup, pageReady: setInOrder };
+// A centred formula keeps the room of its number free on both sides. A phone has none to spare.
+const centred = matchMedia("(min-width: 600px)").matches;
+if (window.MathJax) {
+  MathJax.startup = { ...MathJax.startup, pageReady: setInOrder };
+  MathJax.chtml = { ...MathJax.chtml, displayAlign: centred ? "center" : "left" };
+}
 
 // A formula wider than its column is set smaller, down to a limit; what is still too wide scrolls, and looks like it.
 const SMALLEST = 0.62;

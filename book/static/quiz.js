@@ -9,6 +9,7 @@ addEventListener("DOMContentLoaded", () => {
     const again = document.createElement("button");
     again.type = "button";
     again.textContent = "Start again";
+    again.className = "quiz-again";
     again.hidden = true;
     quiz.after(tally, again);
     const tell = () => {

@@ -207,11 +207,12 @@ def test_on_a_phone_the_controls_stay_beside_their_picture(visit):
 
 
 @visits(CHAPTERS, PHONE)
-def test_on_a_phone_no_formula_scrolls(visit):
-    """Set smaller, down to the page's limit, it fits: break a longer one into lines."""
+def test_on_a_phone_no_formula_scrolls_or_is_too_small(visit):
+    """Set smaller, down to four fifths of the text, it fits: break a longer one into lines."""
     visit.page.wait_for_function("document.documentElement.dataset.fitted")
     wide = visit.page.evaluate(
-        """() => [...document.querySelectorAll("div.math")].filter((d) => d.scrollWidth > d.clientWidth + 4)
+        """() => [...document.querySelectorAll("div.math:has(mjx-container)")].filter((d) => d.scrollWidth > d.clientWidth + 4
+            || parseFloat(getComputedStyle(d.querySelector("mjx-container")).fontSize) < 0.8 * 16)
             .map((d) => d.textContent.trim().slice(0, 60))"""
     )
     assert not wide
