@@ -21,6 +21,7 @@ RC = {
     "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES),
     "axes.grid": False,
     "legend.frameon": False,
+    "legend.handlelength": 2.8,
     "lines.linewidth": 1.8,
     "image.cmap": "viridis",
 }

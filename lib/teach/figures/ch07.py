@@ -97,7 +97,8 @@ def solver() -> Explorable:
         left.line(*z.T, series, "the solver's path", width=2.2)
         if steps <= 300:
             left.points(*z.T, series, radius=3)
-        left.points([true[-1, 0]], [true[-1, 1]], -1, "true end", radius=5)
+        left.points([true[-1, 0]], [true[-1, 1]], -1, "true end", radius=6)
+        left.spec["items"][-1]["m"] = 3
         if not lost:
             left.points([z[-1, 0]], [z[-1, 1]], series, "its end", radius=6)
 
@@ -115,7 +116,8 @@ def solver() -> Explorable:
             right.line(xs, ys, j, list(NAMES.values())[j], width=1.6)
         error = off(z, true)
         if not lost:
-            right.points([math.log10(evaluations)], [error], -1, "this setting", radius=7)
+            right.points([math.log10(evaluations)], [error], -1, "this setting", radius=6)
+            right.spec["items"][-1]["m"] = 1
 
         if key == "dopri5":
             how = f"{method}, at a tolerance of 10 to the power {tol:.1f}, takes {steps} steps and rejects {rejected}"

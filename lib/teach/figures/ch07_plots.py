@@ -88,6 +88,8 @@ def adaptive(field: Callable, start: Tensor, trials: list[tuple[float, float, bo
     low.plot(*zip(*refused, strict=True), style.marker(2), color=style.colour(2), mfc="none", ms=5,
              label="refused")  # fmt: skip
     low.set(yscale="log", xlabel="time t", ylabel="step h")
+    low.set_yticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
+    low.minorticks_off()
     low.legend(fontsize=8.5, loc="lower right")
     plt.show()
 
@@ -139,7 +141,7 @@ def adjoint(t: Tensor, states: Tensor, adjoints: Tensor, marks: Tensor, grads: T
         ax.set(xlabel="time t", ylabel="state" if name == "z" else "adjoint")
     for j in (0, 1):
         axes[1].plot(marks, grads[:, j], style.marker(j), color=style.colour(j), ms=5,
-                     label="autograd" if j == 0 else None)  # fmt: skip
+                     label=f"a{j + 1}, autograd")  # fmt: skip
     axes[0].set_title("forward: state →")
     axes[1].set_title("← backward: adjoint")
     for ax in axes:

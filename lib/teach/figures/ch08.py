@@ -17,6 +17,12 @@ B, STEPS, SPAN, PIXELS = 2.5, 200, 5.0, 56
 POINTS, PATHS = 300, 5
 
 
+def _mark(panel: Panel, x, y, path: int, radius: float) -> None:
+    """Points of a path, in its colour, and for each of the five another shape."""
+    panel.points(x, y, path + 1, radius=radius)
+    panel.spec["items"][-1]["m"] = (path + 1) % 5
+
+
 def blurred(t):
     """Eight Gaussians, shrunk by alpha = exp(-B t^2) and blurred to keep alpha^2 + sigma^2 = 1."""
     alpha = torch.exp(-B * torch.as_tensor(t, dtype=torch.float64) ** 2)
@@ -56,8 +62,9 @@ def time() -> Explorable:
         left.points(*path[k].T, -1, "points on the flow", radius=1.6, alpha=0.6)
         for j in range(PATHS):
             trail = path[np.minimum(np.arange(0, STEPS + 1, 4), k), j]  # always as long
-            left.line(*trail.T, j + 1, width=1.8, dash=0)
-        left.points(*path[k, :PATHS].T, -1, "the five of the curves", radius=4.5)
+            left.line(*trail.T, j + 1, width=2.2, dash=0)
+        for j in range(PATHS):
+            _mark(left, *path[[k], j].T, j, 5.5)
         times = np.arange(0, STEPS + 1, 4) / STEPS
         panels = [left]
         for values, title, ylim in (
@@ -67,7 +74,9 @@ def time() -> Explorable:
             panel = Panel((0, 1), ylim, title=title, xlabel="time t", ylabel=title.split(" on")[0],
                           aspect=1.0)  # fmt: skip
             for j in range(PATHS):
-                panel.line(times, np.clip(values[::4, j], *ylim), j + 1, width=1.5)
+                shown = np.clip(values[::4, j], *ylim)
+                panel.line(times, shown, j + 1, f"path {j + 1}", width=2.2)
+                _mark(panel, times[4 + j :: 10], shown[4 + j :: 10], j, 4)
             panel.line([t, t], list(ylim), -1, width=1, alpha=0.7)
             panels.append(panel)
         mean = float(divergence[k].mean())
@@ -123,7 +132,7 @@ def probes() -> Explorable:
             0,
             "estimates",
         )
-        left.line([true, true], [0, 100], 1, "the trace", width=2)
+        left.line([true, true], [0, 100], -1, "the trace", dash=2, width=2)
         right = Panel((0, 8), (-2, 1.5), title="error against price", xlabel="log2 of the number of probes",
                       ylabel="log10 of the standard deviation", aspect=1.2)  # fmt: skip
         powers = np.arange(9)

@@ -75,17 +75,22 @@ def two_sums(counts: Sequence[int], by_det: Sequence[Tensor], by_trace: Sequence
 
 def squares(parts: dict[str, Tensor]) -> None:
     """The unit square under linear fields, with the paths of its corners."""
-    fig, axes = plt.subplots(1, len(parts), figsize=(2.5 * len(parts), 2.7))
+    fig, axes = plt.subplots(1, len(parts), figsize=(2.5 * len(parts), 2.9))
+    span = 1.6
     corners = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5]])
     for ax, (name, A) in zip(axes, parts.items(), strict=True):
         start = corners.to(A)
         path = solve(lambda t, x, A=A: x @ A.T, start, 0.0, 1.0, 40, path=True)
-        ax.fill(*start.T, color=style.colour(-1), alpha=0.25)
-        ax.fill(*path[-1].T, color=style.colour(0), alpha=0.35)
-        ax.plot(*path[-1].T, color=style.colour(0))
-        ax.plot(*path[:, :4].permute(2, 0, 1), color=style.colour(1), ls="--", lw=1)
-        _square(ax, 1.6)
+        ax.fill(*start.T, color=style.colour(-1), ls="-", alpha=0.25, label="before")
+        ax.fill(*path[-1].T, color=style.colour(0), ls="-", alpha=0.35, label="after")
+        ax.plot(*path[-1].T, color=style.colour(0), ls="-")
+        paths = ax.plot(*path[:, :4].permute(2, 0, 1), color=style.colour(1), ls="--", lw=1)
+        paths[0].set_label("paths of the corners")
+        span = max(span, 1.15 * path.abs().max().item())
         ax.set_title(f"{name}: area × {A.trace().exp():.2f}", fontsize=9)
+    for ax in axes:
+        _square(ax, span)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5)
     plt.show()
 
 
@@ -160,6 +165,8 @@ def digits(real: Tensor, drawn: Tensor) -> None:
         grid = framed.view(5, 8, 10, 10).permute(0, 2, 1, 3).reshape(50, 80)
         ax.imshow(grid, cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[], title=title)
+        for side in ax.spines.values():
+            side.set(visible=True, color="0.8")
     plt.show()
 
 

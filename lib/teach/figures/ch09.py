@@ -106,6 +106,7 @@ def one_digit() -> Explorable:
         for picture, title in ((noisy[k], "with noise"), (guess[k], "the network's guess")):
             panel = Panel((0, 8), (0, 8), title=title, equal=True, axes=False, aspect=1.0)
             panel.picture(np.clip((1 - picture) / 2, 0, 1), (0, 8, 0, 8))
+            panel.line([0, 8, 8, 0, 0], [0, 0, 8, 8, 0], -1, dash=0, width=2, alpha=0.4)
             panels.append(panel)
         right = Panel((0, 1), (0, 1.2), title="error of a pixel", xlabel="time t",
                       ylabel="root mean square", aspect=1.2, grow=1.2)  # fmt: skip

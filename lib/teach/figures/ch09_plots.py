@@ -22,11 +22,15 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
     ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
 
 
-def _grey(ax, image: Tensor) -> None:
-    ax.imshow(image, cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+def _framed(ax) -> None:
     ax.set(xticks=[], yticks=[])
     for side in ax.spines.values():
         side.set(visible=True, color="0.8")
+
+
+def _grey(ax, image: Tensor) -> None:
+    ax.imshow(image, cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+    _framed(ax)
 
 
 def strips(rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
@@ -43,7 +47,7 @@ def strips(rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) 
             image = picture.detach().cpu().float().reshape(picture.shape[-3:])
             if len(image) == 3:
                 ax.imshow((image.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1))
-                ax.set(xticks=[], yticks=[])
+                _framed(ax)
             else:
                 _grey(ax, image[0])
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
@@ -171,22 +175,17 @@ def trained(curve: list[tuple], here: Tensor, there: Tensor) -> None:
 def reach(
     counts: Sequence[int], found: dict[str, list], floor: float, shown: dict[str, Tensor]
 ) -> None:
-    """Distances to the data against the number of steps, and some samples."""
+    """Distances to the data against the number of steps, and some samples.
+
+    Samples have the colour and marker of the curve with their name; those of no curve are grey.
+    """
     fig, axes = plt.subplot_mosaic([["d", "0", "1"], ["d", "2", "3"]], figsize=(8.8, 4.0),
                                    width_ratios=(1.7, 1, 1))  # fmt: skip
+    looks = {name: {"marker": style.marker(j), "ms": 5} for j, name in enumerate(found)}
+    # the last two nearly coincide: an open marker lets the one below be seen
+    looks[list(looks)[-1]] |= {"mfc": "none", "ms": 8}
     for j, (name, values) in enumerate(found.items()):
-        # the last two nearly coincide: an open marker lets the one below be seen
-        face = "none" if j == len(found) - 1 else None
-        _line(
-            axes["d"],
-            counts,
-            values,
-            j,
-            name,
-            marker=style.marker(j),
-            mfc=face,
-            ms=8 if face else 5,
-        )
+        _line(axes["d"], counts, values, j, name, **looks[name])
     axes["d"].axhline(floor, color=style.INK, ls=":", lw=1)
     axes["d"].set(xscale="log", yscale="log", xlabel="steps", ylabel="sliced Wasserstein distance")
     axes["d"].set_xticks(list(counts), [str(c) for c in counts])
@@ -195,7 +194,10 @@ def reach(
     axes["d"].legend(fontsize=8.5)
     for k, (name, points) in enumerate(shown.items()):
         ax = axes[str(k)]
-        ax.plot(*points[:2_000].T, ".", ms=1.2, color=style.colour(k), rasterized=True)
+        colour = style.colour(list(found).index(name)) if name in found else "0.4"
+        ax.plot(*points[:2_000].T, ".", ms=1.2, color=colour, rasterized=True)
+        if name in found:
+            ax.plot(0.1, 0.9, color=colour, transform=ax.transAxes, **looks[name])
         ax.set(xlim=(-4.5, 4), ylim=(-3.5, 4), xticks=[], yticks=[], aspect="equal")
         ax.set_title(name, fontsize=9)
     plt.show()
