@@ -80,7 +80,7 @@ def test_the_smallest_slope_is_the_smallest_over_the_plane():
         z = torch.rand(20_000, 2, dtype=torch.float64) * 12 - 6
         with torch.no_grad():
             slope = planar((1.5, 1.0), (u1, -0.3), 0.3, False).from_base(z)[1].exp()
-        signed = float(figure.scene(u1=u1).readouts["smallest det"])
+        signed = float(figure.scene(u1=u1, u2=-0.3).readouts["smallest det"])
         if signed > 0:
             assert signed == pytest.approx(float(slope.min()), abs=0.01)
         else:

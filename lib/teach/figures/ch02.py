@@ -48,17 +48,14 @@ def gap() -> Explorable:
             -2.2 if mean > 0 else 2.2, 1.3, f"q goes up to {peak:.1f}" if peak > 1.4 else "", 1
         )
         top = max(elbo, FLOOR)
-        right = Panel(
-            (0, 1),
-            (FLOOR, 0),
-            title="one bar, two parts",
-            xlabel="for this one x",
-            ylabel="nats",
-            aspect=0.85,
-        )
+        right = Panel((-0.3, 1), (FLOOR - 0.4, 0.4), title="one bar, two parts, in nats", axes=False, aspect=0.85)  # fmt: skip
+        right.line([0, 0], [FLOOR, 0], -1, dash=0, width=1)  # the only axis: nothing goes across
+        for nats in range(-8, 1, 2):
+            right.line([-0.02, 0], [nats, nats], -1, dash=0, width=1)
+            right.text(-0.05, nats, f"{nats}".replace("-", "−"), align="right")
         rect = [0.22, 0.78, 0.78, 0.22]
-        right.poly(rect, [FLOOR, FLOOR, top, top], 1, "ELBO, above −9", fill=0.45)
-        right.poly(rect, [top, top, log_p, log_p], 3, "gap KL(q || posterior)", fill=0.12)
+        right.poly(rect, [FLOOR, FLOOR, top, top], 1, "ELBO, above −9", fill=0.4)
+        right.poly(rect, [top, top, log_p, log_p], 3, "gap KL(q || posterior)", fill=0.4)
         right.line([0, 1], [log_p, log_p], -1, "log p(x)", dash=1, width=1.5)
         right.text(0.5, FLOOR + 0.45, "ELBO" if elbo > FLOOR + 0.9 else "")
         right.text(

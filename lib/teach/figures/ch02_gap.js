@@ -32,9 +32,14 @@
         { t: "line", s: 1, x: zs, y: c, dash: 1, w: 2.5, name: "your q(z)" },
         { t: "text", s: 1, x: p.mean > 0 ? -2.2 : 2.2, y: 1.3, text: peak > 1.4 ? `q goes up to ${f(peak, 1)}` : "", align: "center", size: 1 },
       ] },
-      { xlim: [0, 1], ylim: [FLOOR, 0], title: "one bar, two parts", xlabel: "for this one x", ylabel: "nats", equal: false, axes: true, aspect: 0.85, grow: 1, items: [
-        { t: "poly", s: 1, x: rect, y: [FLOOR, FLOOR, top, top], fill: 0.45, w: 2, name: "ELBO, above \u22129" },
-        { t: "poly", s: 3, x: rect, y: [top, top, logp, logp], fill: 0.12, w: 2, name: "gap KL(q || posterior)" },
+      { xlim: [-0.3, 1], ylim: [FLOOR - 0.4, 0.4], title: "one bar, two parts, in nats", xlabel: "", ylabel: "", equal: false, axes: false, aspect: 0.85, grow: 1, items: [
+        { t: "line", s: -1, x: [0, 0], y: [FLOOR, 0], dash: 0, w: 1 },
+        ...[-8, -6, -4, -2, 0].flatMap((v) => [
+          { t: "line", s: -1, x: [-0.02, 0], y: [v, v], dash: 0, w: 1 },
+          { t: "text", s: -1, x: -0.05, y: v, text: String(v).replace("-", "\u2212"), align: "right", size: 1 },
+        ]),
+        { t: "poly", s: 1, x: rect, y: [FLOOR, FLOOR, top, top], fill: 0.4, w: 2, name: "ELBO, above \u22129" },
+        { t: "poly", s: 3, x: rect, y: [top, top, logp, logp], fill: 0.4, w: 2, name: "gap KL(q || posterior)" },
         { t: "line", s: -1, x: [0, 1], y: [logp, logp], dash: 1, w: 1.5, name: "log p(x)" },
         { t: "text", s: -1, x: 0.5, y: FLOOR + 0.45, text: elbo > FLOOR + 0.9 ? "ELBO" : "", align: "center", size: 1 },
         { t: "text", s: -1, x: 0.5, y: (top + logp) / 2, text: elbo < FLOOR ? "gap, on below" : logp - top > 0.6 ? "gap" : "", align: "center", size: 1 },

@@ -97,20 +97,22 @@ def mean_field(Lam, target, path) -> None:
     turn = torch.linspace(0, 2 * torch.pi, 200).to(Lam)
     circle = torch.stack([turn.cos(), turn.sin()])
     factor = torch.linalg.cholesky(Lam.inverse())
-    _, ax = plt.subplots(figsize=(5.2, 4.4))
+    _, ax = plt.subplots(figsize=(5.8, 4.6))
     for k, names in ((1, ("posterior", "best mean-field q")), (2, (None, None))):
         _line(ax, *(target[:, None] + k * factor @ circle), 0, names[0])
         _line(ax, *(target[:, None] + k * circle / Lam.diagonal().sqrt()[:, None]), 1, names[1])
     _line(ax, *path.T, 2, "coordinate ascent", marker=style.marker(2), ms=4, lw=1, ls="-")
     # half-widths along z1: of the slice through the centre, and of the shadow on the axis
     for y, half, name in (
-        (-1.75, Lam[0, 0] ** -0.5, "±1/√Λ₁₁, the slice"),
-        (-2.25, Lam.inverse()[0, 0] ** 0.5, "±√Σ₁₁, the shadow"),
+        (-1.7, Lam[0, 0] ** -0.5, r"$\pm 1/\sqrt{\Lambda_{11}}$, the slice"),
+        (-2.3, Lam.inverse()[0, 0] ** 0.5, r"$\pm\sqrt{\Sigma_{11}}$, the shadow"),
     ):
         ends = [float(target[0] - half), float(target[0] + half)]
         ax.plot(ends, [y, y], color=style.colour(-1), marker="|", lw=1.2, ls="-")
-        ax.annotate(name, (ends[1] + 0.08, y), fontsize=8, va="center")
-    ax.set(xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 3), ylim=(-2.6, 3.4))
+        ax.annotate(name, (ends[1] + 0.1, y), fontsize=11, va="center")
+    ax.set(
+        xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 4.2), ylim=(-2.7, 3.4)
+    )
     ax.legend(fontsize=8.5, loc="upper left")
     plt.show()
 
@@ -182,6 +184,7 @@ def latent(codes, labels, real, drawn) -> None:
     right.set_yticklabels(["test data", "model"], rotation=90, va="center")
     right.tick_params(length=0)
     right.grid(False)
+    right.spines[:].set_visible(False)
     plt.show()
 
 

@@ -69,7 +69,7 @@ def latent_plane() -> Explorable:
         near = int(away.argmin())
         log_prior = -0.5 * (z1**2 + z2**2) - math.log(2 * math.pi)
 
-        left = Panel((-3.5, 3.5), (-3.5, 3.5), title="latent plane: 150 test digits, at their means",
+        left = Panel((-3.5, 3.5), (-3.5, 3.5), title="150 test digits, at their means",
                      xlabel="z1", ylabel="z2", equal=True, aspect=1.05, grow=1.5)  # fmt: skip
         angle = np.linspace(0, 2 * np.pi, 61)
         for k, radius in enumerate((1, 2)):
@@ -175,7 +175,7 @@ def beta() -> Explorable:
     return explore(
         "Slide beta",
         scene,
-        [Slider("log2_beta", "beta = 2^(this number), and 0 at −5", -5, 3, -2, 1)],
+        [Slider("log2_beta", "beta", -5, 3, -2, 1, shown=tuple(names))],
         twin=HERE / "ch03_beta.js",
         data=data,
     )

@@ -32,11 +32,14 @@ def _picture(ax, image) -> None:
     else:
         ax.imshow(image.permute(1, 2, 0).clamp(0, 1))
     ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(visible=True, color="0.7", linewidth=0.6)
 
 
 def diagram() -> None:
     """A variational autoencoder: values (solid), the gradient's way back (dashed), the two terms."""
-    _, ax = plt.subplots(figsize=(9, 3.7))
+    fig, ax = plt.subplots(figsize=(9, 3.7))
+    ax.set(xlim=(-0.3, 9.9), ylim=(-0.2, 3.8))
+    ax.axis("off")
     ax.axvspan(4.75, 9.9, color=style.colour(0), alpha=0.1, lw=0)
     ax.text(7.3, 3.55, "generation: this half alone, z ~ N(0, I)", ha="center", fontsize=10)
     nodes = {
@@ -46,34 +49,41 @@ def diagram() -> None:
         "kl": (3.4, 0.3, "cost of the code\nKL(q ‖ prior)"),
         "rec": (9.0, 0.3, "reconstruction\nlog p(x | z)"),
     }  # fmt: skip
+    boxes = {}
     for name, (x, y, text) in nodes.items():
         term = name in ("kl", "rec")
         round_ = {"boxstyle": "round,pad=0.35", "fc": "white", "lw": 2 if term else 1.2}
         look = round_ | {"ec": style.colour(2) if term else "0.3"}
-        ax.text(x, y, text, ha="center", va="center", bbox=look, color="black", zorder=3)
+        word = ax.text(x, y, text, ha="center", va="center", bbox=look, color="black", zorder=3)
+        boxes[name] = word.get_bbox_patch()
+    fig.canvas.draw()  # now the boxes have their sizes
+    boxes = {
+        k: b.get_window_extent().transformed(ax.transData.inverted()) for k, b in boxes.items()
+    }
 
-    def arrow(a, b, back: bool = False, lift: float = 0.0) -> None:
-        (x0, y0, _), (x1, y1, _) = nodes[a], nodes[b]
-        end = 46 if b == "z" and not back and a != "eps" else 26
-        look = {"arrowstyle": "-|>", "shrinkA": 24, "shrinkB": end, "mutation_scale": 14}
+    def arrow(a, b, back: bool = False) -> None:
+        """From edge to edge, level or upright; the way back runs beside the way there."""
+        (x0, y0, _), (x1, y1, _), p, q = nodes[a], nodes[b], boxes[a], boxes[b]
+        beside, gap = (-0.12 if back else 0.12), 0.04
+        if min(p.y1, q.y1) > max(p.y0, q.y0):  # side by side
+            ends = (p.x1 + gap, q.x0 - gap) if x1 > x0 else (p.x0 - gap, q.x1 + gap)
+            tail, head = ((x, y0 + beside) for x in ends)
+        elif min(p.x1, q.x1) > max(p.x0, q.x0):
+            ends = (p.y1 + gap, q.y0 - gap) if y1 > y0 else (p.y0 - gap, q.y1 + gap)
+            tail, head = (((x0 if back else x1) + 2 * beside, y) for y in ends)
+        else:  # the noise, from above and the left
+            tail, head = (p.x1 + gap, y0 - 0.1), (x1, q.y1 + gap)
+        look = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
         look |= {"color": style.colour(1), "ls": "--", "lw": 2} if back else {"color": "0.4"}
-        ax.annotate("", (x1, y1 + lift), (x0, y0 + lift), arrowprops=look, zorder=2)
+        ax.annotate("", head, tail, arrowprops=look, zorder=2)
 
-    for a, b in (
-        pair.split()
-        for pair in ("x enc", "enc ms", "ms z", "eps z", "z dec", "dec px", "px rec", "ms kl")
-    ):
-        arrow(a, b)
-    for a, b in (pair.split() for pair in ("px dec", "dec z", "z ms", "ms enc")):
-        arrow(a, b, back=True, lift=-0.42)
-    ax.annotate("", (8.75, 1.6), (8.75, 0.75), arrowprops={
-        "arrowstyle": "-|>", "color": style.colour(1), "ls": "--", "lw": 2})  # fmt: skip
-    ax.annotate("", (3.1, 1.5), (3.1, 0.75), arrowprops={
-        "arrowstyle": "-|>", "color": style.colour(1), "ls": "--", "lw": 2})  # fmt: skip
-    ax.text(5.6, 1.05, "gradient", color=style.colour(1), ha="center")
+    there = ("x enc", "enc ms", "ms z", "eps z", "z dec", "dec px", "px rec", "ms kl")
+    for pair in there:
+        arrow(*pair.split())
+    for pair in ("rec px", "px dec", "dec z", "z ms", "ms enc", "kl ms"):
+        arrow(*pair.split(), back=True)
+    ax.text(4.45, 1.4, "gradient", color=style.colour(1), ha="center")
     ax.text(4.0, 2.75, "no gradient", fontsize=9, va="center", ha="right")
-    ax.set(xlim=(-0.3, 9.9), ylim=(-0.2, 3.8))
-    ax.axis("off")
     plt.show()
 
 
@@ -184,10 +194,11 @@ def manifold(decoded, codes, labels) -> None:
     sheet = framed.permute(0, 2, 1, 3).reshape(10 * n, 10 * n)
     left.imshow(sheet, cmap="gray_r", vmin=0, vmax=16)
     left.set(xticks=[], yticks=[], xlabel="z1, prior quantiles 2 to 98 %", ylabel="z2")
+    left.spines[:].set_visible(False)
     left.set_title("decoded plane")
     for digit in range(10):
         j = labels == digit
-        right.scatter(*codes[j].T, s=42, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
+        right.scatter(*codes[j].T, s=42, color=style.colour(digit), marker=f"${digit}$", lw=0.3)
     right.set(xlabel="z1", ylabel="z2", title="codes of the validation part", aspect="equal")
     plt.show()
 
@@ -198,8 +209,9 @@ def units(kl: dict) -> None:
     for j, (name, values) in enumerate(kl.items()):
         values = values.sort(descending=True).values
         k = range(1, len(values) + 1)
-        _line(ax, k, values, j, name, marker=style.marker(j), ms=4.5)
-    ax.set(xlabel="latent dimension, sorted", ylabel="mean KL (nats)", ylim=(-0.05, None))
+        look = {"marker": style.marker(j), "ms": 9 - 2.5 * j, "mfc": "none"}  # none covers another
+        _line(ax, k, values, j, name, clip_on=False, **look)
+    ax.set(xlabel="latent dimension, sorted", ylabel="mean KL (nats)", ylim=(0, None))
     ax.set_xticks([1, 5, 10, 15, 20])
     ax.legend()
     plt.show()
@@ -216,6 +228,6 @@ def principal(values, plane, labels) -> None:
     left.legend()
     for digit in range(10):
         j = labels == digit
-        right.scatter(*plane[j].T, s=42, color=plt.cm.tab10(digit), marker=f"${digit}$", lw=0.3)
+        right.scatter(*plane[j].T, s=42, color=style.colour(digit), marker=f"${digit}$", lw=0.3)
     right.set(xlabel="first component", ylabel="second component")
     plt.show()

@@ -147,6 +147,7 @@ def rows(images: dict, size: float = 0.62) -> None:
             picture = torch.as_tensor(row[k]).detach().float().reshape(8, 8)
             ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
+            ax.spines[:].set(visible=True, color="0.7", linewidth=0.6)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
     plt.show()
 
@@ -165,10 +166,10 @@ def venn() -> None:
         ax.text(*at, name, color=style.colour(j), fontsize=11.5)
     ax.text(-1.75, 0, "rotations", ha="center", va="center", fontsize=11)
     ax.text(1.8, 0, "$z_i^2$ in each\ncoordinate", ha="center", va="center", fontsize=11)
-    for y, width, height in ((0, 1.75, 1.7), (-0.15, 1.4, 0.95)):
+    for y, width, height in ((0, 2.0, 1.9), (-0.15, 1.4, 0.95)):
         look = {"facecolor": "none", "edgecolor": style.INK, "lw": 1}
         ax.add_patch(Ellipse((0, y), width, height, **look))
-    ax.text(0, 0.5, "autoregressive", ha="center", va="center", fontsize=10)
+    ax.text(0, 0.5, "autoregressive", ha="center", va="center", fontsize=9.5)
     ax.text(0, -0.15, "coupling", ha="center", va="center", fontsize=11)
     ax.set(xlim=(-2.7, 2.8), ylim=(-1.5, 1.75))
     ax.axis("off")
@@ -189,6 +190,6 @@ def stuck(data, drawn) -> None:
     _, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), sharex=True, sharey=True)
     for ax, name, points in zip(axes, ("data", "draws"), (data, drawn), strict=True):
         ax.plot(*torch.as_tensor(points).T, ".", ms=2, color=style.colour(0))
-        ax.set(title=name, xlabel="$x_1$", xlim=(-4, 4), ylim=(-4, 4))
+        ax.set(title=name, xlabel="$x_1$", xlim=(-4, 4), ylim=(-4, 4), xticks=[-3, 0, 3])
     axes[0].set_ylabel("$x_2$")
     plt.show()

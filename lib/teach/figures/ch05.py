@@ -80,11 +80,11 @@ def sampling() -> Explorable:
         slots.line([0.4, 3.6], [0, 0], -1, dash=0, width=1, alpha=0.4)
         for i in range(3):
             if i < k:
-                slots.bars([i + 0.9], [x[i]], 0.5, 0, "x, fixed" if i == 0 else None)
-                slots.text(i + 0.9, x[i] + (0.35 if x[i] >= 0 else -0.35), _num(x[i]), 0)
+                slots.bars([i + 0.8], [x[i]], 0.5, 0, "x, fixed" if i == 0 else None)
+                slots.text(i + 0.8, x[i] + (0.35 if x[i] >= 0 else -0.35), _num(x[i]), 0)
             else:
-                slots.text(i + 0.9, 0.45, "?", -1, size=1.4)
-        slots.points([1.32, 2.32, 3.32], z, 2, "z, the noise", radius=4)
+                slots.text(i + 0.8, 0.45, "?", -1, size=1.4)
+        slots.points([1.3, 2.3, 3.3], z, 2, "z, the noise", radius=4)
 
         low = 0 if k < 2 else 1  # the plane of x1, x2, or of x2, x3 where x1 is fixed
         s, ls = conditioner(*((pix1, pix2) if low == 0 else (x[0], pix1)))
@@ -235,7 +235,7 @@ def masks() -> Explorable:
                 if on:
                     table.text(c + 0.5, y - 0.5, str(paths[drawn[r], drawn[c]]), -1)
         row = D - drawn.index(chosen)
-        table.line([0, D, D, 0, 0], [row - 1, row - 1, row, row, row - 1], 1, "the chosen output", dash=0, width=3)  # fmt: skip
+        table.line([0, D, D, 0, 0], [row - 1, row - 1, row, row, row - 1], -1, "the chosen output", dash=0, width=3)  # fmt: skip
 
         kept_count, all_count = sum(int(m.sum()) for m in kept), sum(m.size for m in kept)
         listed = ", ".join(f"x{i + 1}" for i in seen) or "no input"

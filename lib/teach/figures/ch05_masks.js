@@ -38,7 +38,7 @@
     }
   }
   const row = D - drawn.indexOf(chosen), sum = (a) => a.reduce((x, y) => x + y, 0);
-  table.push({ t: "line", s: 1, x: [0, D, D, 0, 0], y: [row - 1, row - 1, row, row, row - 1], dash: 0, w: 3, name: "the chosen output" });
+  table.push({ t: "line", s: -1, x: [0, D, D, 0, 0], y: [row - 1, row - 1, row, row, row - 1], dash: 0, w: 3, name: "the chosen output" });
   const listed = drawn.filter((i) => reach[0][i]).map((i) => `x${i + 1}`).join(", ") || "no input", order = drawn.map((i) => `x${i + 1}`);
   const count = `${sum(kept.map((mask) => sum(mask.map((r) => r.filter(Boolean).length))))} of ${sum(kept.map((mask) => mask.length * mask[0].length))}`;
   const narrow = drawn.some((to, r) => drawn.slice(0, r).some((of) => paths[to][of] === 0));

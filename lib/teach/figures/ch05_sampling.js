@@ -26,10 +26,10 @@
   }
   else left.push(line(3, grid, curve(0), 3, 1.8, { name: "the first conditional" }));
   for (let i = 0; i < 3; i++) {
-    if (i < k) slots.push({ t: "bars", s: 0, x: [i + 0.9], y: [x[i]], width: 0.5, fill: 0.35, ...(i ? {} : { name: "x, fixed" }) }, text(i + 0.9, x[i] + (x[i] >= 0 ? 0.35 : -0.35), num(x[i]), 0));
-    else slots.push(text(i + 0.9, 0.45, "?", -1, 1.4));
+    if (i < k) slots.push({ t: "bars", s: 0, x: [i + 0.8], y: [x[i]], width: 0.5, fill: 0.35, ...(i ? {} : { name: "x, fixed" }) }, text(i + 0.8, x[i] + (x[i] >= 0 ? 0.35 : -0.35), num(x[i]), 0));
+    else slots.push(text(i + 0.8, 0.45, "?", -1, 1.4));
   }
-  slots.push({ t: "points", s: 2, x: [1.32, 2.32, 3.32], y: z, r: 4, m: 2, name: "z, the noise" });
+  slots.push({ t: "points", s: 2, x: [1.3, 2.3, 3.3], y: z, r: 4, m: 2, name: "z, the noise" });
   const low = k < 2 ? 0 : 1, [a, b] = low ? ["x2", "x3"] : ["x1", "x2"], v = [], centre = (i) => LOW + ((i + 0.5) * (HIGH - LOW)) / N;
   const columns = Array.from({ length: N }, (_, j) => {
     const c = centre(j), [s, l] = low ? rules(x[0], c) : rules(c, 0);

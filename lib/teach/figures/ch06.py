@@ -204,7 +204,7 @@ def layer() -> Explorable:
             Slider("w1", "w, x1", -2.5, 2.5, 1.5, 0.1),
             Slider("w2", "w, x2", -2.5, 2.5, 1.0, 0.1),
             Slider("u1", "u, x1", -2.5, 2.5, 1.4, 0.1),
-            Slider("u2", "u, x2", -2.5, 2.5, -0.3, 0.1),
+            Slider("u2", "u, x2", -2.5, 2.5, -1.5, 0.1),
             Slider("b", "b", -3, 3, 0.3, 0.1),
             Choice("use", "the layer uses", USES, PLAIN),
         ],

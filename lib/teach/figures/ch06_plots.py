@@ -118,6 +118,7 @@ def bases(flow: PlanarFlow, counts: tuple[int, ...]) -> None:
                 log_prob = Flow(first(flow, n), 2, base=base).log_prob
             _density(ax, log_prob, span=4.5, n=180, top=0.16 if base is None else 0.14)
             _axes(ax, 4.5)
+            ax.label_outer()
             ax.set_title(
                 f"{name} base, {n} layers" if n != 1 else f"{name} base, 1 layer", fontsize=9
             )
@@ -206,12 +207,14 @@ def relatives() -> None:
         lines.r2.copy_(torch.tensor([[1.4, 0.8], [0.0, 1.2]]))
         lines.b.copy_(torch.tensor([0.5, -0.3]))
     panels = {"radial, away": away, "radial, inwards": inwards, "Sylvester, M = 2": lines}
-    fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.3))
+    fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.1))
     for ax, (name, layer) in zip(axes, panels.items(), strict=True):
         base, top = (Uniform(-2.0, 2.0), 0.16) if layer is lines else (None, None)
-        _density(ax, Flow(layer, 2, base=base).log_prob, top=top)
+        seen = _density(ax, Flow(layer, 2, base=base).log_prob, top=top)
+        fig.colorbar(seen, ax=ax, shrink=0.75)  # each panel has its own scale
         _bent_grid(ax, lambda z, layer=layer: layer.from_base(z)[0], color="white", alpha=0.3)
         _axes(ax)
+        ax.label_outer()
         ax.set_title(name)
     plt.show()
 
@@ -227,12 +230,15 @@ def posteriors(rows: list[tuple], labels: tuple[str, ...]) -> None:
     for line, (image, (a, b), logs, gaps) in zip(axes, rows, strict=True):
         line[0].imshow(image, cmap="gray_r")
         line[0].set(xticks=[], yticks=[])
-        top = logs[0].exp().max()
+        line[0].spines[:].set(visible=True, color="0.7", linewidth=0.6)
+        top = logs[0].div(2).exp().max()
         for ax, log_p, label, gap in zip(line[1:], logs, labels, gaps, strict=True):
-            ax.pcolormesh(a, b, log_p.exp().T, vmin=0, vmax=top, rasterized=True)
+            roots = log_p.div(2).exp().T  # of the densities: shows a small side heap
+            ax.pcolormesh(a, b, roots, vmin=0, vmax=top, rasterized=True)
             ax.set_title(label if gap is None else f"{label}, gap {gap:.2f}", fontsize=9)
-            ax.set(xlabel="z1", ylabel="z2")
+            ax.set(xlabel="z1" if line is axes[-1] else "", ylabel="z2" if ax is line[1] else "")
             ax.locator_params(nbins=4)
+    fig.supxlabel("colour: square root of the density", fontsize=9)
     plt.show()
 
 
