@@ -148,8 +148,8 @@ def langevin_step() -> Explorable:
         right = Panel(
             (0, MOST), (-6, 6), title="one of them", xlabel="steps", ylabel="x", aspect=1.2
         )
-        for m in (-half, half):
-            right.line([0, MOST], [m, m], 1, dash=1, width=1)
+        for m, name in ((-half, "tops of the bumps"), (half, "")):
+            right.line([0, MOST], [m, m], -1, name, dash=2, width=1)
         right.line(np.arange(n + 1), trace, 0, "a chain", width=1.3)
         limit = 2 * STD**2
         wide = f"{1 / math.sqrt(1 - h / limit):.2f}" if h < limit else "no law"
@@ -251,7 +251,7 @@ def guidance_weight() -> Explorable:
                       ylabel="mean of x2", aspect=1.0)  # fmt: skip
         right.line(curves["w"], curves["sampled"], 1, "mean of the samples", width=2.2)
         right.line(curves["w"], curves["tilted"], 0, "mean of the law", width=2.2)
-        right.line([w, w], [0, 6], -1, dash=1, width=1)
+        right.line([w, w], [0, 6], -1, "the slider's w", dash=2, width=1)
         what = "no condition" if w == 0 else "the conditional law, up to the sampler's error" if w == 1 else "more than the condition" if w > 1 else "part of the condition"  # fmt: skip
         return Scene(
             [left, right],

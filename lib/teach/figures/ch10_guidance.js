@@ -43,7 +43,7 @@
         { xlim: [0, 8], ylim: [0, 6], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x2", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: 1, x: data.w, y: data.sampled, dash: 1, w: 2.2, name: "mean of the samples" },
           { t: "line", s: 0, x: data.w, y: data.tilted, dash: 0, w: 2.2, name: "mean of the law" },
-          { t: "line", s: -1, x: [w, w], y: [0, 6], dash: 1, w: 1 },
+          { t: "line", s: -1, x: [w, w], y: [0, 6], dash: 2, w: 1, name: "the slider's w" },
         ] },
       ],
       alt: `Weight ${w.toFixed(2)} towards ${p.kind}: ${what}. The samples lie ${out.toFixed(2)} out on average, with spread ${sd.toFixed(2)}; the law p(x) p(y|x)^w has its mean at ${promised.toFixed(2)}, spread ${meant.toFixed(2)}.`,

@@ -37,7 +37,7 @@
     const truth = (density.slice(0, 120).reduce((a, b) => a + b, 0) + density[120] / 2) / 20;
     const limit = 2 * STD ** 2, wide = h < limit ? (1 / Math.sqrt(1 - h / limit)).toFixed(2) : "no law";
     const said = lost > 0.02 ? `${(100 * lost).toFixed(0)} percent of the chains have flown off: the step is too long.` : `The share on the left is ${share.toFixed(3)}, the truth ${truth.toFixed(3)}.`;
-    const level = (m) => ({ t: "line", s: 1, x: [0, MOST], y: [m, m], dash: 1, w: 1 });
+    const level = (m, name) => ({ t: "line", s: -1, x: [0, MOST], y: [m, m], dash: 2, w: 1, ...name });
     return {
       panels: [
         { xlim: [-6, 6], ylim: [0, 1], title: "400 chains after these steps", xlabel: "x", ylabel: "density", equal: false, axes: true, aspect: 1.2, grow: 1, items: [
@@ -45,7 +45,7 @@
           { t: "line", s: 1, x: grid, y: density, dash: 1, w: 2.2, name: "truth" },
         ] },
         { xlim: [0, MOST], ylim: [-6, 6], title: "one of them", xlabel: "steps", ylabel: "x", equal: false, axes: true, aspect: 1.2, grow: 1, items: [
-          level(-half), level(half),
+          level(-half, { name: "tops of the bumps" }), level(half),
           { t: "line", s: 0, x: trace.map((_, i) => i), y: trace, dash: 0, w: 1.3, name: "a chain" },
         ] },
       ],

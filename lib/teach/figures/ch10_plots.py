@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
@@ -204,6 +205,7 @@ def both_ways(
         ax.pcolormesh(t, y, torch.stack(p, 1) ** 0.6, cmap="Blues", vmin=0, rasterized=True)
         ax.plot(s, x, color=style.colour(1), ls="-", lw=0.7)
         ax.set(xlabel="time t (0 data, 1 noise)", ylim=(-3, 3))
+        ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         ax.set_title(title, fontsize=10)
     axes[0].set_ylabel("x")
     plt.show()
@@ -266,7 +268,9 @@ def clouds(
             x = x * (0.97 * span / x.abs().amax(1, keepdim=True)).clamp(max=1)
         ax.plot(*x.T, ".", ms=1.4, color=style.colour(0))
         _square(ax, span, ax is axes[0])
-        ax.set_title(name, fontsize=9.5)
+        tick = round(0.75 * span)  # inside, so that the labels of two panels do not meet
+        ax.set(xticks=[-tick, 0, tick], yticks=[-tick, 0, tick])
+        ax.set_title(re.sub(r"e\+0?(\d+)", r" × 10$^{\1}$", name), fontsize=9.5)
     plt.show()
 
 

@@ -215,9 +215,11 @@ def steps() -> Explorable:
         left.points(*np.where(inside[:, None], x, np.nan).T, 1, "samples", radius=1.8, alpha=0.8)
         right = Panel((2, 6), (-1.5, 1.8), title="error against price", aspect=1.3, grow=1.2,
                       xlabel="log2 of the evaluations", ylabel="log10 of the distance")  # fmt: skip
+        mine = [math.log10(runs[name, grid, m][1]) for m in COUNTS]
+        # wide and pale, so that a reference line of the same sampler is seen on it
+        right.line(POWERS, mine, -1, "your choice", dash=0, width=7, alpha=0.3)
         for j, other in enumerate(("SDE, Euler-Maruyama", "DDIM", "DPM-Solver++(2M)")):
             right.line(POWERS, [math.log10(runs[other, grid, m][1]) for m in COUNTS], j, other)
-        right.line(POWERS, [math.log10(runs[name, grid, m][1]) for m in COUNTS], -1, "your choice", width=1.2)  # fmt: skip
         for edge, label in zip(floor, ("two true samples", ""), strict=True):
             right.line([2, 6], [math.log10(edge)] * 2, -1, label, dash=2, width=1.0)
         right.points([power], [math.log10(off)], -1, radius=7)

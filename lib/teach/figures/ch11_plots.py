@@ -118,7 +118,7 @@ def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], fl
         ax.minorticks_off()
         ax.set_title(f"steps {grid}", fontsize=10)
     axes[0].set_ylabel("sliced Wasserstein distance")
-    axes[1].legend(fontsize=7.5)
+    axes[0].legend(fontsize=7.5)
     plt.show()
 
 

@@ -42,9 +42,8 @@ def strip(pictures: dict[str, Tensor], size: float = 1.5) -> None:
 def rows(pictures: dict[str, Tensor], size: float = 0.72, titles: Sequence[str] = ()) -> None:
     """Rows of pictures (N, 3, H, W) in [0, 1], with a name each."""
     n = max(len(x) for x in pictures.values())
-    fig, axes = plt.subplots(
-        len(pictures), n, figsize=(size * n + 1.6, size * len(pictures) + 0.25), squeeze=False
-    )
+    height = size * len(pictures) + 0.25 + 0.14 * max((t.count("\n") for t in titles), default=0)
+    fig, axes = plt.subplots(len(pictures), n, figsize=(size * n + 1.6, height), squeeze=False)
     for line, (name, x) in zip(axes, pictures.items(), strict=True):
         for ax in line:
             ax.set_axis_off()
@@ -93,17 +92,19 @@ def codebooks(z: Tensor, books: dict[str, Tensor], chosen: dict[str, Tensor]) ->
         used = torch.zeros(len(book), dtype=torch.bool)
         used[chosen[name]] = True
         ax.plot(*z[:1500].T, ".", ms=1.5, color=style.colour(0), alpha=0.35)
+        ax.plot([], [], ".", ms=4, color=style.colour(0), label="vectors")
         ax.plot(*book[used].T, "s", ms=4, color=style.colour(1), label="chosen")
         ax.plot(*book[~used].T, "o", ms=4, mfc="none", color=style.colour(-1), label="dead")
         ax.set(aspect="equal", xlabel="z1", ylabel="z2" if ax is axes[0] else "", title=name)
         ax.title.set_size(10)
-    axes[1].legend(fontsize=8, loc="center left")
+    axes[0].legend(fontsize=8, loc="center", bbox_to_anchor=z.mean(0).tolist(), borderpad=0,
+                   bbox_transform=axes[0].transData, handlelength=0.6, handletextpad=0.5)  # fmt: skip
     plt.show()
 
 
 def rates(found, kinds: Sequence[str], shown: Sequence[int]) -> None:
     """Error against rate of `Rates`, and pictures decoded by some of its models."""
-    fig = plt.figure(figsize=(9.6, 3.9))
+    fig = plt.figure(figsize=(9.6, 5.0))
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
     ax = left.subplots()
     split = next(i for i, name in enumerate(kinds) if name.startswith("VQ"))
@@ -122,6 +123,7 @@ def rates(found, kinds: Sequence[str], shown: Sequence[int]) -> None:
         for ax, one in zip(line, pictures, strict=True):
             _picture(ax, one.double() / 255)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    fig.get_layout_engine().set(w_pad=0.06, h_pad=0.02, wspace=0, hspace=0)
     plt.show()
 
 
@@ -132,7 +134,7 @@ def scales(log_snr: dict[float, Sequence[float]], scale: Tensor, curves: dict[in
     for j, (c, y) in enumerate(log_snr.items()):
         _line(axes[0], t, y, j, f"scale {c:g}")
     axes[0].axhspan(-4, 4, color=style.colour(-1), alpha=0.12, lw=0)
-    axes[0].text(0.98, 3, "signal and noise alike", ha="right", fontsize=8)
+    axes[0].text(0.99, 3.8, "signal and\nnoise alike", ha="right", va="top", fontsize=8)
     axes[0].set(xlabel="time t", ylabel="log signal-to-noise ratio")
     axes[0].legend(fontsize=8.5)
     for j, (n, y) in enumerate(curves.items()):
@@ -159,7 +161,7 @@ def in_and_off(clouds: dict[str, tuple[Tensor, Tensor]]) -> None:
     plt.show()
 
 
-def wrapped(text: str, width: int = 22) -> str:
+def wrapped(text: str, width: int = 16) -> str:
     """A caption in short lines, for a title."""
     return "\n".join(textwrap.wrap(text, width))
 
@@ -191,18 +193,22 @@ def obedience(curves: dict[str, list[dict]]) -> None:
     axes[1].axhline(1, color=style.colour(-1), lw=0.7, ls=":")
     axes[0].set(xlabel="guidance weight w", ylabel="attributes right", ylim=(0, 1.02))
     axes[1].set(xlabel="guidance weight w", ylabel="spread, 1 is the data's", ylim=(0, 2.6))
-    axes[1].legend(fontsize=9)
+    axes[0].legend(fontsize=9, loc="lower right")
     plt.show()
 
 
 def artefacts(spectra: dict, cell: Tensor, real: Tensor, trip: Tensor, far: Tensor) -> None:
-    """Spectra; errors by place in a cell (4, 4); pictures, round trips and their difference; far."""
+    """Spectra over the first; errors by place in a cell (4, 4); pictures, round trips and their difference; far."""
     fig = plt.figure(figsize=(9.6, 3.3))
     parts = fig.subfigures(1, 3, width_ratios=(1.25, 0.85, 1.3))
     ax = parts[0].subplots()
-    for j, (name, y) in enumerate(spectra.items()):
-        _line(ax, np.arange(1, len(y)), y[1:], j, name)
-    ax.set(xscale="log", yscale="log", xlabel="spatial frequency, cycles", ylabel="power")
+    real_power, *others = spectra.values()
+    for j, (name, y) in enumerate(zip(list(spectra)[1:], others, strict=True)):
+        _line(ax, np.arange(1, len(y)), y[1:] / real_power[1:], j, name)
+    ax.axhline(1, color=style.colour(-1), lw=0.9, ls=":")
+    ax.set(xscale="log", xlabel="spatial frequency, cycles", ylabel="power over that of the real")
+    ax.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    ax.minorticks_off()
     ax.legend(fontsize=8)
     ax = parts[1].subplots()
     image = ax.imshow(1e5 * cell.numpy(), cmap="viridis", vmin=0)

@@ -130,7 +130,7 @@ def compare() -> Explorable:
         here = shared["data"][data]
         ax, ay = here["axes"][x], here["axes"][y]
         (x0, x1), (y0, y1) = _limits(ax["at"]), _limits(ay["at"])
-        panel = Panel((x0, x1), (y0, y1), xlabel=ax["label"], ylabel=ay["label"], aspect=1.7)
+        panel = Panel((x0, x1), (y0, y1), xlabel=ax["label"], ylabel=ay["label"], aspect=1.25)
         keep = [i for i, f in enumerate(shared["family"]) if shown[f"f{f}"]]
         for f, family in enumerate(FAMILIES):
             mine = [i for i in keep if shared["family"][i] == f]
@@ -196,11 +196,11 @@ def _best(values: list[float], better: int) -> list[int]:
 # the map: where each model stands, and what each arrow says
 
 NODES = {
-    "Gaussian": (0.9, 4.6, 0), "IAF": (3.0, 4.6, 2), "MAF": (2.0, 3.5, 2), "RealNVP": (0.8, 2.5, 2),
-    "VAE": (4.2, 4.6, 1), "any flow": (4.2, 2.6, 2), "latent diffusion": (6.2, 3.2, 4),
-    "hierarchical VAE": (7.0, 4.6, 1), "DDPM": (9.3, 3.8, 4), "score SDE": (9.0, 2.3, 4),
-    "planar": (0.7, 0.5, 2), "residual flow": (2.3, 1.4, 3), "continuous flow": (4.6, 0.5, 3),
-    "probability flow": (6.8, 1.4, 4), "DDIM": (9.3, 0.5, 4),
+    "Gaussian": (1.05, 4.7, 0), "IAF": (3.1, 4.7, 2), "MAF": (2.1, 3.6, 2), "RealNVP": (0.95, 2.5, 2),
+    "VAE": (4.6, 4.7, 1), "any flow": (4.0, 2.8, 2), "latent diffusion": (6.4, 3.7, 4),
+    "hierarchical VAE": (7.7, 4.7, 1), "DDPM": (9.3, 3.6, 4), "score SDE": (8.8, 2.4, 4),
+    "planar": (0.8, 0.4, 2), "residual flow": (2.3, 1.5, 3), "continuous flow": (4.6, 0.4, 3),
+    "probability flow": (7.0, 1.4, 4), "DDIM": (9.3, 0.4, 4),
 }  # fmt: skip
 ARROWS = (
     ("Gaussian", "MAF", "13.6", "is a MAF with linear conditionals: a Cholesky factor is triangular"),
@@ -218,19 +218,23 @@ ARROWS = (
 )  # fmt: skip
 
 
+ASPECT = 1.3  # high enough that on a phone, where a letter is 0.2 units wide, nothing meets
+TALL = 2 / ASPECT  # what a unit upwards is in units to the right
+
+
 def ends(a: str, b: str) -> tuple[float, float, float, float]:
     """Start and shift of the arrow from a to b, clear of both words."""
     (xa, ya, _), (xb, yb, _) = NODES[a], NODES[b]
     dx, dy = xb - xa, yb - ya
-    gap = lambda word: 1.0 / max(abs(dx) / (0.06 * len(word) + 0.12), abs(dy) / 0.3)
+    gap = lambda word: 1.0 / max(abs(dx) / (0.1 * len(word) + 0.15), abs(dy) / 0.26)
     s, e = gap(a), 1 - gap(b)
     return xa + s * dx, ya + s * dy, (e - s) * dx, (e - s) * dy
 
 
 def beside(x: float, y: float, u: float, v: float) -> tuple[float, float]:
     """Where the number of an arrow goes: at its middle, to its left."""
-    far = 0.2 / math.hypot(u, v)
-    return x + 0.5 * u - far * v, y + 0.5 * v + far * u
+    far = 0.3 / math.hypot(u, TALL * v)
+    return x + 0.5 * u - far * TALL * v, y + 0.5 * v + far * u / TALL
 
 
 def family_map() -> Explorable:
@@ -242,7 +246,7 @@ def family_map() -> Explorable:
 
     def scene(arrow: float) -> Scene:
         chosen = round(arrow) - 1
-        panel = Panel((0, 10), (0, 5), axes=False, aspect=2.0)
+        panel = Panel((0, 10), (0, 5), axes=False, aspect=ASPECT)
         for k, (x, y, u, v, *_) in enumerate(arrows):
             if k != chosen:
                 panel.arrows([x], [y], [u], [v], -1, width=1.2)

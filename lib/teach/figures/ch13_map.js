@@ -10,7 +10,7 @@
   for (const [word, nx, ny, family] of data.nodes)
     items.push({ t: "text", s: family, x: nx, y: ny, text: word, align: "center", size: word === from || word === to ? 1.25 : 1 });
   return {
-    panels: [{ xlim: [0, 10], ylim: [0, 5], title: "", xlabel: "", ylabel: "", equal: false, axes: false, aspect: 2, grow: 1, items }],
+    panels: [{ xlim: [0, 10], ylim: [0, 5], title: "", xlabel: "", ylabel: "", equal: false, axes: false, aspect: 1.3, grow: 1, items }],
     alt: `The map of the book's models, arrow ${chosen + 1} of ${data.arrows.length} in bold: ${from} ${says}. The check is equation (${eq}).`,
     readouts: { from, to, equation: eq, it: says },
   };

@@ -18,6 +18,15 @@ def _family(model: str) -> int:
     return FAMILIES.index(MODELS[model].family)
 
 
+def _families(fig) -> None:
+    """The legend of the families, below all panels."""
+    marks = [
+        plt.Line2D([], [], marker=style.marker(f), color=style.colour(f), ls="none", label=name)
+        for f, name in enumerate(FAMILIES)
+    ]
+    fig.legend(handles=marks, loc="outside lower center", ncols=5, fontsize=8.5)
+
+
 def ladder(results: Results) -> None:
     """The cost of a test example, from best to worst, on both data sets; open marks are bounds."""
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 4.6))
@@ -38,17 +47,13 @@ def ladder(results: Results) -> None:
         ax.set(xlabel=UNITS[data], xscale="log" if data == "plane" else "linear")
         ax.set_title({"digits": "digits", "plane": "eight Gaussians"}[data], fontsize=10)
         ax.grid(axis="x", alpha=0.3)
-    marks = [
-        plt.Line2D([], [], marker=style.marker(f), color=style.colour(f), ls="none", label=name)
-        for f, name in enumerate(FAMILIES)
-    ]
-    fig.legend(handles=marks, loc="outside lower center", ncols=5, fontsize=8.5)
+    _families(fig)
     plt.show()
 
 
 def qualities(results: Results, data: str, metrics: Sequence[str]) -> None:
     """Several measures of the same samples side by side; the band is what real examples score."""
-    fig, axes = plt.subplots(1, len(metrics), figsize=(9.6, 4.2), sharey=True)
+    fig, axes = plt.subplots(1, len(metrics), figsize=(9.6, 4.5), sharey=True)
     cells, real = table(results, data), reference(results, data)
     names = best(cells, metrics[0])[::-1]
     for ax, metric in zip(axes, metrics, strict=True):
@@ -60,6 +65,7 @@ def qualities(results: Results, data: str, metrics: Sequence[str]) -> None:
         ax.set(xlabel=ch13.label(metric, data))
         ax.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(names)), [MODELS[m].title for m in names], fontsize=8.5)
+    _families(fig)
     plt.show()
 
 
@@ -73,6 +79,7 @@ def samples(drawn: dict, real) -> None:
         ax.set_xticks([])
         ax.set_yticks([])
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        ax.spines[:].set_visible(False)
     plt.show()
 
 
@@ -103,19 +110,20 @@ def trust(
 
 def published(rows: Sequence[tuple]) -> None:
     """Bits per dimension of papers, (model, year, bits, family, "=" or "≤", ...), over the years."""
-    fig, ax = plt.subplots(figsize=(9.6, 3.6))
+    fig, ax = plt.subplots(figsize=(9.6, 4.4))
     for family in dict.fromkeys(r[3] for r in rows):
         f = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
         colour = style.colour(f)
         ax.plot([], [], style.marker(f), ms=6, color=colour, ls="none", label=family)
         for name, year, bits, _, sign, *_ in (r for r in rows if r[3] == family):
-            ax.plot(year, bits, style.marker(f), ms=6, color=colour, ls="none",
+            near = [r[2] - bits for r in rows if r[1] == year and 0 < r[2] - bits < 0.15]
+            at = year + (0.1 if near and min(near) < 0.05 else 0)  # else one mark hides the other
+            ax.plot(at, bits, style.marker(f), ms=6, color=colour, ls="none",
                     mfc=colour if sign == "=" else "white")  # fmt: skip
-            near = [r[2] for r in rows if r[1] == year and 0 < r[2] - bits < 0.15]
-            ax.annotate(name, (year, bits), (5, -8 if near else 2), textcoords="offset points",
-                        fontsize=7.5, color=colour)  # fmt: skip
+            ax.annotate(name, (at, bits), (5, -9 if near else 2), textcoords="offset points",
+                        fontsize=9, color=colour)  # fmt: skip
     ax.set(
-        xlim=(2015.7, 2023.9), xlabel="year of publication", ylabel="bits per dimension, CIFAR-10"
+        xlim=(2015.7, 2024.2), xlabel="year of publication", ylabel="bits per dimension, CIFAR-10"
     )
     ax.legend(fontsize=8.5)
     plt.show()
