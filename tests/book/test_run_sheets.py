@@ -54,6 +54,8 @@ def test_the_figure_shows_what_the_sheet_says(path, entry):
                 if controls[name].kind == "toggle"
                 else now[name]
             )
+            if shown := getattr(controls[name], "shown", None):  # what stands beside the slider
+                said = shown[controls[name].stops().index(now[name])]
             said = str(int(said) if isinstance(said, float) and said.is_integer() else said).lower()
             assert said in words, f"{step['do']!r} does not name {name} = {said}"
         alt = figure.scene(**step["set"]).alt
