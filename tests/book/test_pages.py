@@ -1,9 +1,16 @@
-"""The rendered pages in a browser: nothing missing, nothing from elsewhere, figures that answer."""
+"""The rendered pages in a browser: nothing missing, nothing from elsewhere, figures that answer, for every reader."""
 
 from __future__ import annotations
 
+import functools
+import gzip
+from pathlib import Path
+
 import pytest
+from book_quiz import read_quiz
 from notebooks import ROOT, contents
+
+from tests.book.axe import VISIBLE, violations
 
 PAGES = contents()
 CHAPTERS = [p for p in PAGES if p.startswith("chapters/")]
@@ -86,8 +93,10 @@ MOVE = """async ([figure, k]) => {
 class Visit:
     """A page opened with every other host blocked, and what went wrong on it."""
 
-    def __init__(self, browser, address: str, size: tuple[int, int], base: str):
+    def __init__(self, browser, base: str, name: str, size: tuple[int, int]):
         self.faults: list[str] = []
+        self.got: set[str] = set()  # addresses that it has asked for
+        self.name, self.size = name, size
         width, height = size
         self.context = browser.new_context(viewport={"width": width, "height": height})
         self.context.route("**/*", self._gate(base))
@@ -95,11 +104,8 @@ class Visit:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda e: self.faults.append(f"error: {e}"))
         self.page.on("requestfailed", lambda r: self.faults.append(f"failed: {r.url} {r.failure}"))
-        self.page.on(
-            "response",
-            lambda r: self.faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None,
-        )
-        self.page.goto(address)
+        self.page.on("response", self._response)
+        self.page.goto(f"{base}{name}")
         self.unready = self.page.evaluate(READY)
 
     def _gate(self, base: str):
@@ -111,6 +117,11 @@ class Visit:
                 route.abort()
 
         return gate
+
+    def _response(self, response) -> None:
+        self.got.add(response.url)
+        if response.status >= 400:
+            self.faults.append(f"{response.status}: {response.url}")
 
     def _console(self, message) -> None:
         if message.type in ("error", "warning"):
@@ -130,7 +141,7 @@ class Visit:
 def visit(site, built, browser, request):
     name, size = request.param
     base = site if size == WIDE else built.as_uri() + "/"
-    with Visit(browser, f"{base}{name}.html", size, base) as visit:
+    with Visit(browser, base, f"{name}.html", size) as visit:
         yield visit
 
 
@@ -269,19 +280,97 @@ def test_print(visit):
                 .map((e) => e.getBoundingClientRect()).filter((r) => r.width > 40 && r.height > 8).length"""
         )
         assert boxes >= 2, "a figure or its sentence is not printed"
-    assert len(visit.page.pdf()) > 20_000
     visit.page.emulate_media(media="null")  # others look at this page on a screen
 
 
+# The questions of a quiz, and which of their options are open.
+STATE = """() => [...document.querySelectorAll("ol.quiz > li")].map(
+  (q) => [...q.querySelectorAll("details")].map((d) => d.open))"""
+
+
+@visits(CHAPTERS, WIDE)
+def test_the_keyboard_opens_an_option_of_the_quiz_and_the_page_counts(visit):
+    page, number = visit.page, Path(visit.name).stem[:2]
+    questions = read_quiz(ROOT / "book" / "quizzes" / f"{number}.yml")
+    assert page.evaluate(STATE) == [[False] * len(q["options"]) for q in questions]
+    place = [o["right"] for o in questions[0]["options"]].index(True)
+    page.locator("ol.quiz > li").nth(0).locator("summary").first.focus()
+    for _ in range(place):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.quiz-tally').textContent")
+    assert page.evaluate(STATE)[0].index(True) == place
+    assert page.locator("ol.quiz details[open] strong").first.text_content() == "Right."
+    told = page.locator(".quiz-tally").text_content()
+    assert told == f"1 of {len(questions)} questions answered, 1 right at the first try."
+    page.locator("ol.quiz ~ button").click()
+    assert not any(map(any, page.evaluate(STATE)))
+
+
+HEAVIEST = 2_000_000  # bytes, as a static host sends a page with all that it loads
+TEXT = (".html", ".js", ".css", ".svg", ".json")
+
+
+@functools.cache
+def sent(file: Path) -> int:
+    """Bytes: gzip for text, the rest as it is."""
+    return len(gzip.compress(file.read_bytes(), 6)) if file.suffix in TEXT else file.stat().st_size
+
+
+@visits([*PAGES, "search"], WIDE)
+def test_weight(site, built, visit):
+    """That a slow line can carry, with every figure in sight."""
+    for picture in visit.page.locator(".bd-article img[loading=lazy]").all():
+        picture.scroll_into_view_if_needed()
+    visit.page.wait_for_load_state("networkidle")
+    files = {built / address.removeprefix(site).split("?")[0] for address in visit.got}
+    sizes = {file: sent(file) for file in files if file.is_file()}
+    assert built / visit.name in sizes
+    assert sum(sizes.values()) <= HEAVIEST, sorted(sizes.items(), key=lambda x: -x[1])[:5]
+
+
+# A reader who turns back: on a narrow page the theme then offers a way to the top.
+BACK = """async () => {
+  const frames = () => new Promise((r) => requestAnimationFrame(() => setTimeout(r, 100)));
+  scrollTo(0, document.documentElement.scrollHeight);
+  await frames();
+  scrollBy(0, -300);
+  await frames();
+}"""
+
+
+# The last of a visit: axe is faster where most coloured words of code are plain text.
+@visits([*PAGES, "search"], WIDE, PHONE)
+def test_axe_finds_nothing(visit):
+    """Every rule on a light desktop; what can be seen again on a dark phone.
+
+    Lists and buttons around the text are the same on every page: two pages speak for a dark desktop and a light phone.
+    """
+    page, name = visit.page, visit.name.removesuffix(".html")
+    page.emulate_media(reduced_motion="reduce")
+    wide, found = visit.size == WIDE, {}
+    if wide:
+        found["all rules"] = violations(page, formulas=name == CHAPTERS[0])
+    speaks = name in (PAGES[0], CHAPTERS[0])
+    for scheme in ["dark"] * speaks if wide else ["light"] * speaks + ["dark"]:
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function("(s) => document.documentElement.dataset.theme === s", arg=scheme)
+        page.wait_for_timeout(400)  # marking what scrolls waits for the end of a change
+        page.evaluate(BACK)
+        if name in CHAPTERS and not wide:
+            assert page.is_visible("#pst-back-to-top")
+        found[scheme] = violations(page, VISIBLE)
+    assert found == dict.fromkeys(found, [])
+
+
 def test_search_from_a_folder_without_a_server(built, browser):
-    base = built.as_uri() + "/"
-    with Visit(browser, f"{base}search.html?q=variables", WIDE, base) as visit:
+    with Visit(browser, built.as_uri() + "/", "search.html?q=variables", WIDE) as visit:
         visit.page.wait_for_selector("#search-results li a", timeout=10_000)
         assert not visit.faults
 
 
 def test_search(site, browser):
-    with Visit(browser, f"{site}search.html?q=variables", WIDE, site) as visit:
+    with Visit(browser, site, "search.html?q=variables", WIDE) as visit:
         visit.page.wait_for_selector('#search-results a[href*="chapters/"]', timeout=10_000)
         visit.page.wait_for_load_state("networkidle")
         assert not visit.faults
