@@ -127,7 +127,8 @@ class Laws:
         f, z, c = self.make(name, self.smallest(name, 2), device=device, batch=3)
         x = (z if direction == "from_base" else f.from_base(z, c)[0]).detach().requires_grad_()
         run = getattr(f, direction)
-        assert torch.autograd.gradgradcheck(lambda v: run(v, c), x, atol=1e-5, rtol=1e-4)
+        how = dict(atol=1e-5, rtol=1e-4, fast_mode=True)  # along random directions
+        assert torch.autograd.gradgradcheck(lambda v: run(v, c), x, **how)
 
     def test_examples_do_not_mix_and_any_batch_works(self, name, device):
         f, z, c = self.make(name, device=device)

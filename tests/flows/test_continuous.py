@@ -87,7 +87,7 @@ def jacobians(f, x):
 class TestContinuousIsATransform(Laws):
     """At a tolerance near the precision, a continuous flow holds what every transform must hold."""
 
-    HOW = dict(rtol=1e-10, atol=1e-10)
+    HOW = dict(rtol=1e-11, atol=1e-11)
     SOME = dict(loud=0.4, sizes=(2, 6), vmap=False, onto=False)  # its density is looked at below
     CASES = {
         "three layers": Case(lambda D, how=HOW: Continuous(FieldNet(D, 8, 3), **how), **SOME),

@@ -31,8 +31,7 @@ def _picture(ax, image) -> None:
         ax.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
     else:
         ax.imshow(image.permute(1, 2, 0).clamp(0, 1))
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set(visible=True, color="0.7", linewidth=0.6)
+    style.frame(ax)
 
 
 def diagram() -> None:

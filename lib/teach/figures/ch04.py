@@ -142,12 +142,12 @@ def bend_moons() -> Explorable:
             [left, right],
             f"After {k:.1f} of {LAYERS} layers. {said} The density so far gives draws of the moons {nll:.2f} nats "
             f"on average, where the true density gives {true_nll:.2f}; the mean log-determinant so far, over points of the base, is "
-            f"{round(volume, 2) + 0.0:.2f}.",
+            f"{volume:z.2f}.",
             {
                 "layers": f"{k:.1f} of {LAYERS}",
                 "NLL of 400 draws, nats": f"{nll:.3f}",
                 "true density, same draws": f"{true_nll:.3f}",
-                "mean logabsdet so far": f"{round(volume, 3) + 0.0:.3f}",
+                "mean logabsdet so far": f"{volume:z.3f}",
             },
         )
 

@@ -146,8 +146,7 @@ def rows(images: dict, size: float = 0.62) -> None:
         for k, ax in enumerate(line):
             picture = torch.as_tensor(row[k]).detach().float().reshape(8, 8)
             ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set(visible=True, color="0.7", linewidth=0.6)
+            style.frame(ax)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
     plt.show()
 

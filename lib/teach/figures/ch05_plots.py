@@ -29,8 +29,7 @@ def _rows(images: dict[str, Tensor], size: float = 0.62, **look):
             own = look.get(name.split()[0], {"cmap": "gray_r", "vmin": 0, "vmax": 1})
             ax.imshow(image.detach().reshape(8, 8), **own)
         for ax in line:
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set(visible=True, color="0.7", linewidth=0.6)
+            style.frame(ax)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9.5)
     return figure, axes
 

@@ -229,8 +229,7 @@ def posteriors(rows: list[tuple], labels: tuple[str, ...]) -> None:
     )
     for line, (image, (a, b), logs, gaps) in zip(axes, rows, strict=True):
         line[0].imshow(image, cmap="gray_r")
-        line[0].set(xticks=[], yticks=[])
-        line[0].spines[:].set(visible=True, color="0.7", linewidth=0.6)
+        style.frame(line[0])
         top = logs[0].div(2).exp().max()
         for ax, log_p, label, gap in zip(line[1:], logs, labels, gaps, strict=True):
             roots = log_p.div(2).exp().T  # of the densities: shows a small side heap

@@ -74,11 +74,6 @@ def off(states: np.ndarray, true: np.ndarray) -> float:
     return math.log10(max(1e-12, float(np.hypot(*(states[-1] - true[-1])))))
 
 
-def _tenth(v: float) -> str:
-    """One decimal, and no sign before zero."""
-    return f"{round(v, 1) + 0.0:.1f}"
-
-
 def solver() -> Explorable:
     """Choose a solver, its step or its tolerance: the path, the steps, and what the error cost."""
     true, curves = background()
@@ -130,12 +125,12 @@ def solver() -> Explorable:
             right.points([spent], [reached], 4, "adaptive, at its tolerance", radius=6)
             said = (
                 f"Dormand-Prince at a tolerance of 10 to the power {tol:.1f} reaches 10 to the power "
-                f"{_tenth(reached)}, its evaluations 10 to the power {spent:.2f}."
+                f"{reached:z.1f}, its evaluations 10 to the power {spent:.2f}."
             )
         if lost:
             result = "The path leaves the picture: the step is too long for this field."
         else:
-            result = f"The error at the end is 10 to the power {_tenth(error)}."
+            result = f"The error at the end is 10 to the power {error:z.1f}."
         return Scene(
             [left, middle, right],
             f"{how}, with {evaluations} evaluations of the field. {result} {said}",
@@ -143,7 +138,7 @@ def solver() -> Explorable:
                 "evaluations": f"{evaluations}",
                 "steps": f"{steps}",
                 "rejected": f"{rejected}",
-                "log10 error": "lost" if lost else _tenth(error),
+                "log10 error": "lost" if lost else f"{error:z.1f}",
             },
         )
 
