@@ -142,15 +142,23 @@ def last_step_log_prob(x: Tensor, x_hat: Tensor, std: float, levels: int | None 
         raise ValueError(f"std must be above 0, got {std}")
     if levels is None:
         return sum_dims(-0.5 * (((x - x_hat) / std).square() + LOG_2PI) - math.log(std))
-    k, half = _level_of(x, levels), 1 / (levels - 1)
-    low, high = (x - half - x_hat) / std, (x + half - x_hat) / std
+    k, half = level_of(x, levels), 1 / (levels - 1)
+    edge = lambda j: (j * half - 1 - x_hat) / std  # from k: in float32 neighbours then share it
+    low, high = edge(2 * k - 1), edge(2 * k + 1)
     inner = log_normal_interval(low, high, 2 * half / std)
     first, last = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
     return sum_dims(torch.where(k == 0, first, torch.where(k == levels - 1, last, inner)))
 
 
-def _level_of(x: Tensor, levels: int) -> Tensor:
-    """k, where x is 2 k / (n - 1) - 1; an error where it is not."""
+def level_of(x: Tensor, levels: int) -> Tensor:
+    """The whole number k of each value x = 2 k / (n - 1) - 1, as floats: (...) -> (...).
+
+    Raises:
+        ValueError: x holds other numbers than these levels.
+
+    >>> level_of(torch.tensor([-1.0, 0.0, 1.0]), 3)
+    tensor([0., 1., 2.])
+    """
     half = 1 / (check_count(levels, "levels", 2) - 1)
     k = ((x + 1) / (2 * half)).round()
     if ((k * 2 * half - 1 - x).abs() > 1e-3 * half).any() or (x.abs() > 1 + 1e-6).any():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
-from lib.diffusion.elbo import _level_of, last_step_log_prob
+from lib.diffusion.elbo import last_step_log_prob, level_of
 from lib.diffusion.samplers import ode_field
 from lib.diffusion.schedule import Schedule
 from lib.flows.continuous import draw_probes, ode_log_prob
@@ -85,7 +85,7 @@ def flow_bits(
     >>> flow_bits(ExactDenoiser(two_gaussians(), VP()), x, levels=3, solver="rk4").shape
     torch.Size([2])
     """
-    _level_of(x, levels)  # of other numbers the result would say nothing
+    level_of(x, levels)  # of other numbers the result would say nothing
     if decode_at is not None:
         how["t0"] = decode_at
     noised = _uniform if decode_at is None else _gaussian

@@ -389,7 +389,7 @@ def test_bounds(batch, name, T, variance):
         wrong_kind(of, batch.like(scale=1.0).draw(2))
 
 
-@covers(elbo.last_step_log_prob)
+@covers(elbo.last_step_log_prob, elbo.level_of)
 @given(
     batches(HUGE), st.sampled_from([2, 5, 17, 256]), st.sampled_from([0.1, 1.0, 1e-3, 30.0, 1e-6])
 )
@@ -397,6 +397,7 @@ def test_levels_decoded(batch, n, std):
     """Probabilities of all levels sum to one, finite logs wherever x_hat and std put them."""
     k = batch.integers(n, 3)
     x, x_hat = 2 * k.to(batch.dtype) / (n - 1) - 1, batch.draw(3, salt=1)
+    assert (elbo.level_of(x, n) == k).all()
     log = apart(lambda x, m: elbo.last_step_log_prob(x, m, std, n), x, x_hat, low=True)
     # in float32 the square of 1e20 deviations is no number: there -inf is the rounded answer
     wide = elbo.last_step_log_prob(x.double(), x_hat.double(), std, n)

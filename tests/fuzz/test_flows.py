@@ -178,9 +178,9 @@ CASES = {
         slack=20,
     ),
     "continuous-images": Case(
-        lambda D: Continuous(ConvField(D, 3, 1), **solver),
+        lambda D: Continuous(ConvField(D, 3, 1), solver="rk4", steps=3),
         (ConvField,),
-        shape=lambda D: (D, 3, 2),  # an exact divergence takes a pass for each number
+        shape=lambda D: (D, 4, 2),  # an exact divergence takes a pass for each number
         sizes=(1, 1),
         slack=500,
     ),
