@@ -127,11 +127,10 @@ class Run:
         self.opt.zero_grad()
         with self.workers.noise(self.settings["seed"], self.step, self.device):
             losses = self.backward(x, context, n)
-        if self.settings["clip"] is None:
-            grads = [p.grad for p in self.params if p.grad is not None]
-            norm = torch.stack(torch._foreach_norm(grads)).norm()
-        else:
-            norm = nn.utils.clip_grad_norm_(self.params, self.settings["clip"])
+        grads = [p.grad for p in self.params if p.grad is not None]
+        norm = torch.stack(torch._foreach_norm(grads)).norm()
+        if self.settings["clip"] is not None:  # as clip_grad_norm_, in a third of its time
+            torch._foreach_mul_(grads, (self.settings["clip"] / (norm + 1e-6)).clamp(max=1.0))
         mean = self.agree(losses, n)
         loss, grad_norm = torch.stack([mean, norm]).tolist()  # one wait for a GPU
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):

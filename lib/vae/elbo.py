@@ -46,6 +46,8 @@ def normal_log_prob(x: Tensor, mean: Tensor | float, log_std: Tensor | float) ->
 
 def _like(x: Tensor, value: Tensor | float, name: str) -> Tensor:
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    if value.ndim == 0 or value.shape == x.shape:  # the usual cases, without broadcast_shapes
+        return value
     try:
         fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
     except RuntimeError:

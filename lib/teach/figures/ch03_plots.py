@@ -22,16 +22,17 @@ def _points(ax, x, y, j: int, label: str | None = None, **more) -> None:
     ax.plot(x, y, **{**look, **more})
 
 
-def _picture(ax, image) -> None:
-    """One image, (64,), (1, H, W) or (3, H, W), without axes: grey ones are ink on paper."""
+def _picture(ax, image, x: float, y: float, side: float) -> None:
+    """One image, (64,), (1, H, W) or (3, H, W), framed, with its upper left corner at (x, y)."""
     image = torch.as_tensor(image).detach().float()
+    where = {"extent": (x, x + side, y + side, y)}
     if image.numel() == 64:
-        ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
+        ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16, **where)  # ink on paper
     elif image.shape[0] == 1:
-        ax.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+        ax.imshow(image[0], cmap="gray_r", vmin=0, vmax=1, **where)
     else:
-        ax.imshow(image.permute(1, 2, 0).clamp(0, 1))
-    style.frame(ax)
+        ax.imshow(image.permute(1, 2, 0).clamp(0, 1), **where)
+    ax.add_patch(plt.Rectangle((x, y), side, side, fill=False, ec="0.7", lw=0.6))
 
 
 def diagram() -> None:
@@ -87,22 +88,21 @@ def diagram() -> None:
 
 
 def rows(images: dict, size: float = 0.62, heads: dict | None = None) -> None:
-    """Rows of images, each with its name at the left; `heads` maps a column to a heading above."""
-    n = max(len(row) for row in images.values())
-    fig, axes = plt.subplots(
-        len(images), n, figsize=(size * n + 1.4, size * len(images) + 0.1), squeeze=False
-    )
-    for line, (name, row) in zip(axes, images.items(), strict=True):
-        for k, ax in enumerate(line):
-            if k < len(row) and row[k].abs().sum() > 0:  # an image of zeros leaves a gap
-                _picture(ax, row[k])
-            else:
-                ax.axis("off")
-        line[0].text(
-            -0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=12
-        )
-    for k, text in (heads or {}).items():
-        axes[0, k].set_title(text, fontsize=12)
+    """Rows of images, each with its name at the left; `heads` maps a column to a heading above.
+
+    All on one pair of axes, as a layout of many takes seconds.
+    """
+    n, side = max(len(row) for row in images.values()), 0.86
+    _, ax = plt.subplots(figsize=(size * n + 1.4, size * len(images) + 0.1))
+    for y, (name, row) in enumerate(images.items()):
+        ax.text(-0.15, y + side / 2, name, ha="right", va="center", fontsize=12)
+        for x, image in enumerate(row):
+            if image.abs().sum() > 0:  # an image of zeros leaves a gap
+                _picture(ax, image, x, y, side)
+    for x, text in (heads or {}).items():
+        ax.text(x + side / 2, -0.15, text, ha="center", va="bottom", fontsize=12)
+    ax.set(xlim=(-0.02, n - 0.98 + side), ylim=(len(images) - 0.98 + side, -0.02))
+    ax.axis("off")
     plt.show()
 
 
@@ -192,7 +192,7 @@ def manifold(decoded, codes, labels) -> None:
     framed = torch.nn.functional.pad(decoded, (1, 1, 1, 1))  # white between the tiles
     sheet = framed.permute(0, 2, 1, 3).reshape(10 * n, 10 * n)
     left.imshow(sheet, cmap="gray_r", vmin=0, vmax=16)
-    left.set(xticks=[], yticks=[], xlabel="z1, prior quantiles 2 to 98 %", ylabel="z2")
+    left.set(xticks=[], yticks=[], xlabel="z1, prior quantiles 4 to 96 %", ylabel="z2")
     left.spines[:].set_visible(False)
     left.set_title("decoded plane")
     for digit in range(10):
