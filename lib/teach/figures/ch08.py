@@ -13,7 +13,7 @@ from ...flows.divergence import draw_probes, exact_divergence
 from ...ode import solve
 from ..explorable import Choice, Explorable, Panel, Scene, Slider, explore
 
-B, STEPS, SPAN, PIXELS = 2.5, 200, 5.0, 56
+B, STEPS, SPAN, PIXELS = 2.5, 100, 5.0, 56
 POINTS, PATHS = 300, 5
 
 
@@ -61,11 +61,11 @@ def time() -> Explorable:
         left.heat(p, (-SPAN, SPAN, -SPAN, SPAN), 0)
         left.points(*path[k].T, -1, "points on the flow", radius=1.6, alpha=0.6)
         for j in range(PATHS):
-            trail = path[np.minimum(np.arange(0, STEPS + 1, 4), k), j]  # always as long
+            trail = path[np.minimum(np.arange(0, STEPS + 1, 2), k), j]  # always as long
             left.line(*trail.T, j + 1, width=2.2, dash=0)
         for j in range(PATHS):
             _mark(left, *path[[k], j].T, j, 5.5)
-        times = np.arange(0, STEPS + 1, 4) / STEPS
+        times = np.arange(0, STEPS + 1, 2) / STEPS
         panels = [left]
         for values, title, ylim in (
             (divergence, "divergence on five paths", (-9, 7)),
@@ -74,7 +74,7 @@ def time() -> Explorable:
             panel = Panel((0, 1), ylim, title=title, xlabel="time t", ylabel=title.split(" on")[0],
                           aspect=1.0)  # fmt: skip
             for j in range(PATHS):
-                shown = np.clip(values[::4, j], *ylim)
+                shown = np.clip(values[::2, j], *ylim)
                 panel.line(times, shown, j + 1, f"path {j + 1}", width=2.2)
                 _mark(panel, times[4 + j :: 10], shown[4 + j :: 10], j, 4)
             panel.line([t, t], list(ylim), -1, width=1, alpha=0.7)

@@ -36,7 +36,7 @@ def through_time(log_p: Callable, times: Sequence[float], path: Tensor) -> None:
     """Densities at several times, and points on their way: path (T, B, 2) from time 0 to 1."""
     fig, axes = plt.subplots(1, len(times), figsize=(2.15 * len(times), 2.5), sharey=True)
     for ax, t in zip(axes, times, strict=True):
-        _density(ax, lambda x, t=t: log_p(t, x), 4.0)
+        _density(ax, lambda x, t=t: log_p(t, x), 4.0, n=52)
         k = round(t * (len(path) - 1))
         ax.plot(*path[: k + 1].permute(2, 0, 1).numpy(), color="white", ls="-", lw=0.9, alpha=0.8)
         ax.plot(*path[k].T, "o", ms=4, color="white", mec="black", mew=0.8)
@@ -117,7 +117,7 @@ def tolerance(exponents: Sequence[int], off: list, trip: list, price: list) -> N
     left.legend(fontsize=9)
     _line(right, x, price, 2, marker=style.marker(2))
     right.set(xscale="log", yscale="log", xlabel="tolerance", ylabel="evaluations")
-    right.set_yticks([30, 50, 100, 200, 400], ["30", "50", "100", "200", "400"])
+    right.set_yticks([30, 50, 100, 200, 300], ["30", "50", "100", "200", "300"])
     right.minorticks_off()
     for ax in (left, right):
         ax.invert_xaxis()
