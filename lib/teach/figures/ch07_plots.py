@@ -212,11 +212,11 @@ def no_way_back(stiff: Callable, start: Tensor, chaos: Callable, origin: Tensor)
 
 
 def classifier(counts: list[tuple[int, int]], tests: dict[str, dict[int, float]]) -> None:
-    """Evaluations per training step (mean over 20), and distance with other solvers at test time."""
+    """Evaluations per training step (mean over 10), and distance with other solvers at test time."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.3))
-    mean = torch.tensor(counts, dtype=torch.float64).unfold(0, 20, 1).mean(-1)
+    mean = torch.tensor(counts, dtype=torch.float64).unfold(0, 10, 1).mean(-1)
     for j, name in enumerate(("forward", "backward, adjoint")):
-        _line(left, range(20, len(counts) + 1), mean[:, j], j, name)
+        _line(left, range(10, len(counts) + 1), mean[:, j], j, name)
     left.set(xlabel="training step", ylabel="evaluations", ylim=(0, None))
     left.legend()
     for j, (name, off) in enumerate(tests.items()):
