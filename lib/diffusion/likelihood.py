@@ -34,8 +34,9 @@ def flow_log_prob(
 ) -> tuple[Tensor, Tensor]:
     """log p(x) in nats, (B,), of "noise at t = 1, probability flow down to t0", and the code of x.
 
-    That model's density is exact up to the solver's tolerance. For x of the data it stands for the
-    density blurred by sigma(t0). Song et al. (2021), section 4.3, with t0 = 1e-5.
+    That model's density is exact up to the solver's error, at single points a hundred times the
+    tolerance and more. For x of the data it stands for the density blurred by sigma(t0). Song et al.
+    (2021), section 4.3, with t0 = 1e-5.
 
     Args:
         how: trace, probes, solver, rtol, atol ... of `lib.flows.continuous.Integrator`.

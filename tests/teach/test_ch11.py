@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.metrics import sliced_wasserstein
 from lib.teach.figures import ch11
 from tests.teach.answers import Answers
 
@@ -195,3 +196,10 @@ def test_draws_are_fresh_for_each_seed_and_shared_by_the_samplers():
     key = ("DDIM", "equal in t")
     assert one[key].shape == (2,) and one[key][0] != one[key][1]
     torch.testing.assert_close(one[key][1:], again[key], rtol=0, atol=0)
+
+
+def test_the_distance_is_the_library_s():
+    x, y = torch.randn(2, 200, 2, generator=torch.Generator().manual_seed(0))
+    mine = ch11._distance(ch11._profile(x), ch11._profile(y))
+    known = sliced_wasserstein(x, y, generator=torch.Generator().manual_seed(1))
+    assert mine == pytest.approx(known.item(), rel=1e-5)
