@@ -280,6 +280,7 @@ def test_print(visit):
                 .map((e) => e.getBoundingClientRect()).filter((r) => r.width > 40 && r.height > 8).length"""
         )
         assert boxes >= 2, "a figure or its sentence is not printed"
+    assert len(visit.page.pdf()) > 20_000
     visit.page.emulate_media(media="null")  # others look at this page on a screen
 
 
@@ -339,7 +340,7 @@ BACK = """async () => {
 }"""
 
 
-# The last of a visit: axe is faster where most coloured words of code are plain text.
+# The last of a visit: most coloured words of code are plain text afterwards.
 @visits([*PAGES, "search"], WIDE, PHONE)
 def test_axe_finds_nothing(visit):
     """Every rule on a light desktop; what can be seen again on a dark phone.
