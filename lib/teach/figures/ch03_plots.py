@@ -32,7 +32,7 @@ def _picture(ax, image, x: float, y: float, side: float) -> None:
         ax.imshow(image[0], cmap="gray_r", vmin=0, vmax=1, **where)
     else:
         ax.imshow(image.permute(1, 2, 0).clamp(0, 1), **where)
-    ax.add_patch(plt.Rectangle((x, y), side, side, fill=False, ec="0.7", lw=0.6))
+    ax.add_patch(plt.Rectangle((x, y), side, side, fill=False, ec=style.FRAME, lw=0.6))
 
 
 def diagram() -> None:
@@ -208,7 +208,7 @@ def units(kl: dict) -> None:
     for j, (name, values) in enumerate(kl.items()):
         values = values.sort(descending=True).values
         k = range(1, len(values) + 1)
-        look = {"marker": style.marker(j), "ms": 9 - 2.5 * j, "mfc": "none"}  # none covers another
+        look = {"marker": style.marker(j), "ms": 9 - 2 * j, "mfc": "none"}  # none covers another
         _line(ax, k, values, j, name, clip_on=False, **look)
     ax.set(xlabel="latent dimension, sorted", ylabel="mean KL (nats)", ylim=(0, None))
     ax.set_xticks([1, 5, 10, 15, 20])
