@@ -142,7 +142,7 @@ class Course:
         """The cell at the end of a chapter: time, needs, uses."""
         read_, work = self.minutes(n)
         lines = [
-            f"- **Time** {read_} minutes to read and {work} for the exercises, by [the book's rule](../book/paths.md#minutes)."
+            f"- **Time** about {5 * round(read_ / 5)} minutes to read and {work} for the exercises, by [the book's rule](../book/paths.md#minutes)."
         ]
         about = self.about[n]
         needs = [f"{self.link(m, '')} for {why}" for m, why in about["needs"].items()]

@@ -112,11 +112,10 @@ class Panel:
         xs, ys = (np.concatenate([lift(a), lift(a.T)]) for a in (x, y))
         return self.line(xs, ys, series, name, dash=0, width=width, alpha=alpha)
 
-    def points(self, x, y, series=0, name=None, *, radius=2.0, alpha=None) -> Panel:
-        """Points with the marker of their series."""
-        return self._add(
-            "points", series, name, x=_list(x), y=_list(y), r=radius, a=alpha, m=max(series, 0) % 4
-        )
+    def points(self, x, y, series=0, name=None, *, radius=2.0, alpha=None, marker=None) -> Panel:
+        """Points with the marker of their series, or marker number `marker` (0 is a disc)."""
+        m = max(series, 0) % 4 if marker is None else marker
+        return self._add("points", series, name, x=_list(x), y=_list(y), r=radius, a=alpha, m=m)
 
     def poly(self, x, y, series=0, name=None, *, fill=0.25, width=2.0) -> Panel:
         """A closed polygon."""
@@ -220,10 +219,9 @@ def _draw(ax, spec: dict[str, Any], sheets: dict[str, Sheet]) -> None:
                 alpha=a, label=name, ls="none", mew=0,
             )  # fmt: skip
         elif kind == "poly":
-            ax.fill(arr(it["x"]), arr(it["y"]), color=c, alpha=it["fill"], label=name)
-            ax.plot(
-                np.append(arr(it["x"]), it["x"][0]), np.append(arr(it["y"]), it["y"][0]),
-                color=c, lw=it["w"] * 0.8, ls="-",
+            ax.fill(
+                arr(it["x"]), arr(it["y"]), fc=(c, it["fill"]), ec=c, lw=it["w"] * 0.8, ls="-",
+                label=name,
             )  # fmt: skip
         elif kind == "bars":
             ax.bar(

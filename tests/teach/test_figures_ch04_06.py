@@ -289,7 +289,7 @@ def test_the_steps_are_those_of_the_flow_and_each_pixel_is_changed(levels):
         gone = [s["gone"] for s in steps if s["gone"]]
         assert gone == [p.flatten().int().tolist() for p in parts[:-1]]
         assert steps[-1]["numbers"].tolist() == parts[-1][0].int().tolist()
-    scene = ch04.masks().scene(levels=levels, step=20)
+    scene = ch04.masks().scene(levels=levels, way=1)
     least, most = (int(v) for v in scene.readouts["changed so far"].split()[:3:2])
     assert 2 <= least <= most
     assert scene.readouts["step"] == f"{len(steps)} of {len(steps)}"

@@ -157,7 +157,7 @@ def training(curve, best: float) -> None:
     _line(left, step, bound, 1, "ELBO")
     left.set(xlabel="update", ylabel="nats per image, validation", ylim=(-20, 32))
     left.legend()
-    _line(right, step, log_p - bound, 3)
+    _line(right, step, log_p - bound, 3, ls="-")
     right.set(xlabel="update", ylabel="gap (nats per image)", yscale="log")
     ticks = [
         t

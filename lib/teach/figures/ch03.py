@@ -80,9 +80,12 @@ def latent_plane() -> Explorable:
         left.line(
             [z1, means[near, 0]], [z2, means[near, 1]], 1, "to the nearest test digit", dash=0
         )
-        left.points([z1], [z2], 1, "your z, drag it", radius=5)
+        left.points(
+            [z1], [z2], 1, "your z, drag it", radius=5, marker=0
+        )  # under its handle, a disc
         right = Panel((0, 1), (0, 1), title="decoded there", equal=True, axes=False, aspect=0.9)
-        right.picture(levels / TOP, (0, 1, 0, 1))
+        right.picture(1 - levels / TOP, (0, 1, 0, 1))  # ink on paper
+        right.line([0, 1, 1, 0, 0], [0, 0, 1, 1, 0], -1, dash=0, width=2, alpha=0.4)
         mean = float(levels.mean())
         return Scene(
             [left, right],
@@ -155,7 +158,7 @@ def beta() -> Explorable:
             base = 2.8 - 1.4 * row
             right.text(2.5, base + 1.2, title)
             for i, picture in enumerate(pictures.numpy()):
-                right.picture(picture / 255, (i + 0.04, i + 0.96, base + 0.04, base + 0.96))
+                right.picture(1 - picture / 255, (i + 0.04, i + 0.96, base + 0.04, base + 0.96))
         said = (
             "the five reconstructions are the same blur: the posterior has collapsed"
             if spread[k] < 0.01

@@ -1,7 +1,7 @@
 (p, data) => { // the twin of ch03.beta: nine measured models, and their pictures as bytes
   const { betas, names, rate, distortion, active, spread, shift } = data;
   const k = Math.round(p.log2_beta) + 5, b = betas[k], r = rate[k], d = distortion[k];
-  const bytes = (text) => Array.from(atob(text), (c) => c.charCodeAt(0));
+  const bytes = (text) => Array.from(atob(text), (c) => 255 - c.charCodeAt(0)); // ink on paper
   const ends = [-200, 200], slope = (s) => ends.map((x) => d - s * (x - r));
   const rows = [
     ["five test digits", bytes(data.digits)],

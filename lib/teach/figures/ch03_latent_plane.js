@@ -49,12 +49,15 @@
             circle(1, { name: "prior, 1 and 2 standard deviations" }), circle(2),
             ...x.map((v, i) => ({ t: "text", s: Number(labels[i]) % 6, x: v, y: y[i], text: labels[i], align: "center", size: 0.85 })),
             { t: "line", s: 1, x: [z1, x[near]], y: [z2, y[near]], dash: 0, w: 2, name: "to the nearest test digit" },
-            { t: "points", s: 1, x: [z1], y: [z2], r: 5, m: 1, name: "your z, drag it" },
+            { t: "points", s: 1, x: [z1], y: [z2], r: 5, m: 0, name: "your z, drag it" },
           ],
         },
         {
           xlim: [0, 1], ylim: [0, 1], title: "decoded there", xlabel: "", ylabel: "", equal: true, axes: false, aspect: 0.9, grow: 1,
-          items: [{ t: "heat", s: 0, v: levels.map((v) => Math.round((Math.min(Math.max(v, 0), TOP) / TOP) * 255)), shape: [8, 8], extent: [0, 1, 0, 1], gray: 1 }],
+          items: [
+            { t: "heat", s: 0, v: levels.map((v) => Math.round((1 - Math.min(Math.max(v, 0), TOP) / TOP) * 255)), shape: [8, 8], extent: [0, 1, 0, 1], gray: 1 },
+            { t: "line", s: -1, x: [0, 1, 1, 0, 0], y: [0, 0, 1, 1, 0], dash: 0, w: 2, a: 0.4 },
+          ],
         },
       ],
       alt: `The decoder's picture at z = (${z1.toFixed(2)}, ${z2.toFixed(2)}), with mean grey level ${mean} of 16. The nearest of the 150 test digits marked in the plane is a ${digit}, ${far} away. The prior's log density there is ${prior} nats.`,

@@ -215,9 +215,9 @@ def masks() -> Explorable:
         "leave": "half of the channels leave for the base",
     }
 
-    def scene(levels: float, step: float) -> Scene:
+    def scene(levels: float, way: float) -> Scene:
         every = steps(round(levels))
-        n = min(round(step), len(every))
+        n = math.floor(way * len(every) + 0.5)
         now = every[n - 1] if n else {"kind": "start", "changed": None, "gone": [], "level": 1,
                                       "numbers": np.arange(64).reshape(1, 8, 8)}  # fmt: skip
         count, left = np.zeros(64, int), []
@@ -240,7 +240,7 @@ def masks() -> Explorable:
 
         second = Panel((-0.02, 1.02), (-0.02, 1.02), title="who passes, who is changed", **frame)
         for kind, rows, series, name, fill in (
-            ("pass", ~changed & ~leaving, -1, None, 0.0),
+            ("pass", ~changed & ~leaving, -1, "passes", 0.0),
             ("changed", changed, 1, "scaled and shifted", 0.35),
             ("leave", leaving, 3, "leaves for the base, z", 0.2),
         ):
@@ -294,7 +294,15 @@ def masks() -> Explorable:
         scene,
         [
             Slider("levels", "levels", 1, 3, 2, 1),
-            Slider("step", "step", 0, 20, 12, 1),
+            Slider(
+                "way",
+                "part of the way",
+                0,
+                1,
+                1,
+                0.05,
+                shown=tuple(f"{5 * k}\u00a0%" for k in range(21)),
+            ),
         ],
         twin=HERE / "ch04_masks.js",
         data=picture.tolist(),

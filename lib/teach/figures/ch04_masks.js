@@ -17,7 +17,7 @@
     add("leave", level, null, at.slice(0, at.length / 2));
     at = at.slice(at.length / 2); C /= 2;
   }
-  const n = Math.min(Math.round(p.step), every.length), now = n ? every[n - 1] : { kind: "start", level: 1, at: range(64), C: 1, H: 8, changed: null, gone: [] };
+  const n = Math.floor(p.way * every.length + 0.5), now = n ? every[n - 1] : { kind: "start", level: 1, at: range(64), C: 1, H: 8, changed: null, gone: [] };
   const count = new Array(64).fill(0), left = [];
   for (const s of every.slice(0, n)) { left.push(...s.gone); if (s.changed) s.at.forEach((pixel, i) => { if (s.changed[i]) count[pixel] += 1; }); }
   const place = (channels, size) => {
@@ -36,7 +36,7 @@
   });
   const second = [], third = [];
   for (const [rows, s, name, fill, text] of [
-    [changed.map((v, i) => !v && !leaving[i]), -1, "", 0, ""], [changed, 1, "scaled and shifted", 0.35, "\u00b1"], [leaving, 3, "leaves for the base, z", 0.2, "z"],
+    [changed.map((v, i) => !v && !leaving[i]), -1, "passes", 0, ""], [changed, 1, "scaled and shifted", 0.35, "\u00b1"], [leaving, 3, "leaves for the base, z", 0.2, "z"],
   ]) {
     let title = name;
     rows.forEach((on, i) => { if (on) { second.push(box(cells[i], s, fill, title)); title = ""; if (text) second.push(word(cells[i], text)); } });

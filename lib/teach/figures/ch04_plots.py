@@ -91,7 +91,7 @@ def moons(truth, flow, points) -> None:
     """True density, the flow's, its draws, and where it sends the data; `points` (N, 2)."""
     x, y = torch.linspace(-3.7, 3.7, 171), torch.linspace(-2.8, 3.2, 141)
     grid = torch.cartesian_prod(x, y)
-    _, axes = plt.subplots(1, 4, figsize=(11.6, 3.0), gridspec_kw={"wspace": 0.28})
+    axes = plt.subplots(2, 2, figsize=(7.6, 6.2))[1].ravel()
     densities = [m.log_prob(grid).exp().view(len(x), len(y)).T for m in (truth, flow)]
     top = densities[0].max()
     for ax, name, p in zip(axes, ("truth", "flow"), densities, strict=False):
@@ -99,15 +99,18 @@ def moons(truth, flow, points) -> None:
         ax.set(title=name, xlabel="$x_1$", ylabel="$x_2$")
     drawn = flow.sample(len(points))
     axes[2].plot(*drawn.T, ".", ms=1.5, color=style.colour(0))
-    axes[2].set(title="draws", xlabel="$x_1$", xlim=(-3.7, 3.7), ylim=(-2.8, 3.2))
+    axes[2].set(title="draws", xlabel="$x_1$", ylabel="$x_2$", xlim=(-3.7, 3.7), ylim=(-2.8, 3.2))
     z = flow.transform.to_base(points)[0]
     upper = _upper(points)
     for j, part in enumerate((upper, ~upper)):
         look = {"ls": "none", "marker": ("." if j else "x"), "color": style.colour(j)}
         name = "lower moon" if j else "upper moon"
         axes[3].plot(*z[part].T, ms=2, mew=0.5, label=name, **look)
-    axes[3].set(title="data sent to the base", xlabel="$z_1$", xlim=(-4, 4), ylim=(-4, 5.6))
-    axes[3].legend(fontsize=8, markerscale=3, loc="upper right")
+    axes[3].set(title="data sent to the base", xlabel="$z_1$", ylabel="$z_2$")
+    axes[3].set(xlim=(-6, 6), ylim=(-4, 5.7))
+    axes[3].legend(markerscale=3, loc="upper right")
+    for ax in axes:
+        ax.set_aspect("equal")
     plt.show()
 
 
