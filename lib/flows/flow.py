@@ -95,13 +95,19 @@ class Flow(nn.Module):
         `noise`, (n, *shape), is a draw from the base to start from; else it is drawn, with
         `generator` if given.
         """
-        return self.sample_with_log_prob(n, context, noise=noise, generator=generator)[0]
+        return self.transform.x_from_base(self._start(n, context, noise, generator), context)
 
     def sample_with_log_prob(self, n, context=None, *, noise=None, generator=None):
         """n samples and their log-density, (n, *shape), (n,), both differentiable.
 
         Reparameterised, and needs only `from_base`: a flow can be fitted by the reverse KL.
         """
+        noise = self._start(n, context, noise, generator)
+        x, logabsdet = self.transform.from_base(noise, context)
+        return x, self.base.log_prob(noise) - logabsdet
+
+    def _start(self, n, context, noise, generator) -> Tensor:
+        """n points of the base, given or drawn."""
         check_count(n)
         p = next(self.parameters(), torch.empty(0))
         if noise is None:
@@ -110,5 +116,4 @@ class Flow(nn.Module):
         elif len(noise) != n:
             raise ValueError(f"asked for {n} samples, got noise of shape {tuple(noise.shape)}")
         check_input(self, noise, context)
-        x, logabsdet = self.transform.from_base(noise, context)
-        return x, self.base.log_prob(noise) - logabsdet
+        return noise

@@ -39,6 +39,10 @@ class Transform(nn.Module):
             f"(densities), or solve to_base(x) = z for x numerically"
         )
 
+    def x_from_base(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The x of `from_base` alone, for a sample: cheaper where the log-determinant costs extra."""
+        return self.from_base(z, context)[0]
+
     def forward(self, *args, **kwargs):
         raise TypeError(
             f"a transform has two directions: call {type(self).__name__}.to_base or .from_base"
@@ -152,6 +156,12 @@ class Compose(Transform):
             z, step = t.from_base(z, context if t.takes_context else None)
             logabsdet = logabsdet + step
         return z, logabsdet
+
+    def x_from_base(self, z, context=None):
+        self.check(z, context)
+        for t in reversed(self.transforms):
+            z = t.x_from_base(z, context if t.takes_context else None)
+        return z
 
 
 class Inverse(Transform):
