@@ -92,6 +92,7 @@ def reverse_laws(
         _line(ax, y, p, 0, "exact")
         _line(ax, y, q, 1, "Gaussian step")
         ax.set(xlabel="$x_s$", title=f"from t = {t:g} to s = {s:g}", ylim=(0, None), yticks=[])
+    axes[0].set_ylim(top=1.3 * axes[0].get_ylim()[1])  # room for the legend
     axes[0].legend(fontsize=8)
     plt.show()
 

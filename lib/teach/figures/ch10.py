@@ -57,8 +57,7 @@ def score_field() -> Explorable:
         middle = Panel((-BOX, BOX), (-3, 3), title="along the dashed line", xlabel="x1",
                        ylabel="score times width of a bump", aspect=1.0)  # fmt: skip
         middle.line([-BOX, BOX], [0, 0], -1, dash=1, width=1, alpha=0.5)
-        shown = torch.where((width * s1).abs() <= 3, width * s1, math.nan)  # no edge for a value
-        middle.line(line, shown, 1, "first component of the score", width=2.2)
+        middle.line(line, width * s1, 1, "first component of the score", width=2.2)
         q = blurred.log_prob(cut).exp()
         middle.line(line, 2.8 * q / q.max() - 3, 0, "density, scaled", dash=0, width=1.5)
         inner = q[80:161]
@@ -180,6 +179,7 @@ def langevin_step() -> Explorable:
 # ---- guidance -------------------------------------------------------------------------------------
 NAMES = ("left", "right", "top")
 GUIDED = ((1 / 3, 1 / 3, 1 / 3), ((-1.2, -0.6), (1.2, -0.6), (0.0, 1.4)), 0.8)
+WORDS = ((-3.7, 1.2), (3.7, 1.2), (2.4, 3.2))  # the names, beside the points
 SPAN, POINTS = 5.0, 250
 
 
@@ -236,12 +236,12 @@ def guidance_weight() -> Explorable:
     def scene(w: float, kind: str) -> Scene:
         k = NAMES.index(kind)
         x, q = guided_samples(w, k), tilted(w, k, pixels)
-        left = Panel((-SPAN, SPAN), (-SPAN, SPAN), title="samples, and the law p(x) p(y|x)^w",
+        left = Panel((-SPAN, SPAN), (-SPAN, SPAN), title="samples, and the law p(x) p(y|x)ʷ",
                      xlabel="x1", ylabel="x2", equal=True, aspect=1.0)  # fmt: skip
-        left.heat(q.view(PIXELS, PIXELS), (-SPAN, SPAN, -SPAN, SPAN), 0, top=1.0)
+        left.heat(q.view(PIXELS, PIXELS), (-SPAN, SPAN, -SPAN, SPAN), 0, "the law", top=1.0)
         left.points(*x.T, 1, "guided samples", radius=1.8)
-        for m, name in zip(GUIDED[1], NAMES, strict=True):
-            left.text(m[0], m[1], name, -1)
+        for at, name in zip(WORDS, NAMES, strict=True):
+            left.text(*at, name, -1)
         centre = torch.tensor(GUIDED[1][k], dtype=torch.float64)
         unit = centre / centre.norm()
         along, q = pixels @ unit, q / q.sum()
@@ -256,7 +256,7 @@ def guidance_weight() -> Explorable:
         return Scene(
             [left, right],
             f"Weight {w:.2f} towards {kind}: {what}. The samples lie {out:.2f} out on average, with "
-            f"spread {sd:.2f}; the law p(x) p(y|x)^w has its mean at {promised:.2f}, spread {meant:.2f}.",
+            f"spread {sd:.2f}; the law p(x) p(y|x)ʷ has its mean at {promised:.2f}, spread {meant:.2f}.",
             {"w": f"{w:.2f}", "mean, samples": f"{out:.2f}", "mean of the law": f"{promised:.2f}",
              "spread, samples": f"{sd:.2f}", "spread of the law": f"{meant:.2f}"},
         )  # fmt: skip

@@ -25,7 +25,6 @@
     const dip = inner.some((q, i) => i > 0 && i < 80 && q < inner[i - 1] && q < inner[i + 1]);
     const slope = ((cut[121][1] - cut[119][1]) / (line[121] - line[119])) * v;
     const where = valley < 0.05 ? "the bumps are apart, and the arrows between them flip" : dip ? "the bumps begin to touch" : "the line has no valley: one hill, and all arrows point to one place";
-    const shown = (s) => (Math.abs(s) <= 3 ? s : null); // no edge for a value: the pen is lifted
     return {
       panels: [
         { xlim: [-BOX, BOX], ylim: [-BOX, BOX], title: "blurred density and its score", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1, items: [
@@ -35,7 +34,7 @@
         ] },
         { xlim: [-BOX, BOX], ylim: [-3, 3], title: "along the dashed line", xlabel: "x1", ylabel: "score times width of a bump", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: -1, x: [-BOX, BOX], y: [0, 0], dash: 1, w: 1, a: 0.5 },
-          { t: "line", s: 1, x: line, y: cut.map((c) => shown(width * c[1])), dash: 1, w: 2.2, name: "first component of the score" },
+          { t: "line", s: 1, x: line, y: cut.map((c) => width * c[1]), dash: 1, w: 2.2, name: "first component of the score" },
           { t: "line", s: 0, x: line, y: cut.map((c) => (2.8 * c[0]) / most - 3), dash: 0, w: 1.5, name: "density, scaled" },
         ] },
       ],

@@ -51,7 +51,9 @@ def opening(mixture: GaussianMixture, before: Tensor, after: Tensor) -> None:
     _arrows(left, mixture.score, 4)
     right.plot(*before.T, ".", ms=2.5, color="#777777", label="start")
     right.plot(*after.T, "o", ms=2.5, color=style.colour(1), label="after 200 steps")
-    right.legend(fontsize=8.5, loc="lower right", frameon=True, framealpha=0.9)
+    right.legend(
+        fontsize=8.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, markerscale=2.5
+    )
     plt.show()
 
 
@@ -70,6 +72,7 @@ def fields(mixture: GaussianMixture, scores: dict[str, tuple[Callable, Callable]
         ax.contour(line, line, p, levels=[0.004, 0.06], colors=style.colour(0), linewidths=1.0)
         _arrows(ax, score, 5, 13)
         _square(ax, 5, ax in axes[:, 0])
+        ax.label_outer()  # the upper panels have the numbers of the lower ones
         ax.set_title(name, fontsize=10)
     bar = fig.colorbar(mesh, ax=axes, shrink=0.5, ticks=[0, 0.5, 1])
     bar.set_label("relative error (1: or more)", fontsize=8.5)
@@ -231,7 +234,8 @@ def _samples(
         line = torch.linspace(-span, span, 120, dtype=torch.float64)
         p = mixture.log_prob(torch.cartesian_prod(line, line)).exp().view(120, 120).T
         top = float(p.max())
-        ax.contour(line, line, p, levels=[0.03 * top, 0.3 * top], colors=style.INK, linewidths=0.8)
+        ax.contour(line, line, p, levels=[0.03 * top, 0.3 * top], colors=style.INK,
+                   linewidths=0.8, zorder=3)  # fmt: skip
     ax.plot(*x.T, ".", ms=1.4, color=style.colour(0))
     _square(ax, span, left)
 
@@ -262,7 +266,8 @@ def clouds(
     for ax, (name, x), log_p in zip(axes, panels.items(), truths, strict=True):
         p = log_p(at).view(120, 120).T
         p = (p - p.max()).exp()
-        ax.contour(line, line, p, levels=[0.03, 0.3], colors=style.colour(1), linewidths=1.2)
+        ax.contour(line, line, p, levels=[0.03, 0.3], colors=style.colour(1), linewidths=1.2,
+                   zorder=3)  # fmt: skip
         x = x[:2000]
         if keep:
             x = x * (0.97 * span / x.abs().amax(1, keepdim=True)).clamp(max=1)
@@ -290,15 +295,16 @@ def ordered(
         ax = axes[f"{w:g}"]
         x = pictures[w][: 10 * columns].view(columns, 10, 8, 8).clamp(-1, 1)
         framed = torch.nn.functional.pad(x, (1, 1, 1, 1), value=-1)
-        ax.imshow(framed.permute(1, 2, 0, 3).reshape(100, 10 * columns), cmap="gray", vmin=-1)
+        ax.imshow(framed.permute(1, 2, 0, 3).reshape(100, 10 * columns), cmap="gray_r", vmin=-1)
         ax.set_title(f"w = {w:g}", fontsize=10)
         ax.set_yticks([10 * k + 5 for k in range(10)], [str(k) for k in range(10)], fontsize=8)
         ax.set_xticks([])
+        ax.spines[:].set(visible=True, color="0.8")
     axes[f"{weights[0]:g}"].set_ylabel("asked for")
     ax = axes["shares"]
     for j, name in enumerate(("read as asked", "precision", "recall")):
         shares = [m[j] for m in measured.values()]
         _line(ax, list(measured), shares, j, name, marker=style.marker(j))
     ax.set(xlabel="guidance weight w", ylabel="share", ylim=(0, 1.05))
-    ax.legend(fontsize=8.5)
+    ax.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0.1, 0))
     plt.show()
