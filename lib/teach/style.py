@@ -42,10 +42,13 @@ def marker(series: int) -> str:
     return MARKERS[max(series, 0) % len(MARKERS)]
 
 
+FRAME = "0.7"  # where a white picture ends on white paper
+
+
 def frame(ax) -> None:
     """A picture's axes: no ticks, and a thin line where a white picture ends."""
     ax.set(xticks=[], yticks=[])
-    ax.spines[:].set(visible=True, color="0.7", linewidth=0.6)
+    ax.spines[:].set(visible=True, color=FRAME, linewidth=0.6)
 
 
 def apply() -> None:
