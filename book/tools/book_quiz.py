@@ -88,7 +88,8 @@ class Quiz(SphinxDirective):
         summary += nodes.inline("", f"{letter})", classes=["quiz-letter"])
         summary += nodes.Text(" ")
         for paragraph in self.parsed(option["text"], path):
-            summary += paragraph.children
+            # only text in a text element gets curly quotes
+            summary += nodes.inline("", "", *paragraph.children)
         details += summary
         why = self.parsed(option["why"], path)
         why[0].insert(0, [nodes.strong("", verdict), nodes.Text(" ")])

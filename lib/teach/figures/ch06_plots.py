@@ -227,7 +227,7 @@ def posteriors(rows: list[tuple], labels: tuple[str, ...]) -> None:
     fig, axes = plt.subplots(
         len(rows), 1 + len(labels), figsize=(2.4 * (1 + len(labels)), 2.25 * len(rows))
     )
-    for line, (image, (a, b), logs, gaps) in zip(axes, rows, strict=True):
+    for j, (line, (image, (a, b), logs, gaps)) in enumerate(zip(axes, rows, strict=True), 1):
         line[0].imshow(image, cmap="gray_r")
         style.frame(line[0])
         top = logs[0].div(2).exp().max()
@@ -235,7 +235,7 @@ def posteriors(rows: list[tuple], labels: tuple[str, ...]) -> None:
             roots = log_p.div(2).exp().T  # of the densities: shows a small side heap
             ax.pcolormesh(a, b, roots, vmin=0, vmax=top, rasterized=True)
             ax.set_title(label if gap is None else f"{label}, gap {gap:.2f}", fontsize=9)
-            ax.set(xlabel="z1" if line is axes[-1] else "", ylabel="z2" if ax is line[1] else "")
+            ax.set(xlabel="z1" if j == len(rows) else "", ylabel="z2" if ax is line[1] else "")
             ax.locator_params(nbins=4)
     fig.supxlabel("colour: square root of the density", fontsize=9)
     plt.show()

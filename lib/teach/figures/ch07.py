@@ -92,13 +92,13 @@ def solver() -> Explorable:
                      aspect=1.1, grow=1.2)  # fmt: skip
         left.arrows(*arrows.T, *v.T, -1, width=0.8)
         left.line(*true.T, -1, "exact", dash=0, width=1.2, alpha=0.7)
-        left.line(*z.T, series, "the solver's path", width=2.2)
+        left.line(*z.T, series, method, width=2.2)
         if steps <= 300:
             left.points(*z.T, series, radius=3)
         left.points([true[-1, 0]], [true[-1, 1]], -1, "true end", radius=6)
         left.spec["items"][-1]["m"] = 3
         if not lost:
-            left.points([z[-1, 0]], [z[-1, 1]], series, "its end", radius=6)
+            left.points([z[-1, 0]], [z[-1, 1]], series, "the solver's end", radius=6)
 
         middle = Panel((0, END), (-2.5, 0.5), title="length of the steps", xlabel="time t",
                        ylabel="log10 of the step", aspect=1.1)  # fmt: skip
@@ -111,7 +111,8 @@ def solver() -> Explorable:
                       xlabel="log10 of the evaluations", ylabel="log10 of the error",
                       aspect=1.1)  # fmt: skip
         for j, (xs, ys) in enumerate(curves):
-            right.line(xs, ys, j, list(NAMES.values())[j], width=1.6)
+            more = {"dash": 0, "width": 5, "alpha": 0.5} if j == 1 else {"width": 1.6}
+            right.line(xs, ys, j, list(NAMES.values())[j], **more)  # Heun's lies on midpoint's
         error = off(z, true)
         if not lost:
             right.points([math.log10(evaluations)], [error], -1, "this setting", radius=6)

@@ -59,14 +59,14 @@
   }
   const line = (s, xs, ys, w, more) => ({ t: "line", s, x: xs, y: ys, dash: Math.max(s, 0) % 6, w, ...more });
   const dots = (s, xs, ys, r, more) => ({ t: "points", s, x: xs, y: ys, r, m: Math.max(s, 0) % 4, ...more });
-  const left = [{ t: "arrows", s: -1, x: ax, y: ay, u: au, v: av, w: 0.8 }, line(-1, tx, ty, 1.2, { a: 0.7, name: "exact" }), line(series, x, y, 2.2, { name: "the solver's path" })];
+  const left = [{ t: "arrows", s: -1, x: ax, y: ay, u: au, v: av, w: 0.8 }, line(-1, tx, ty, 1.2, { a: 0.7, name: "exact" }), line(series, x, y, 2.2, { name: p.method })];
   if (steps <= 300) left.push(dots(series, x, y, 3));
   left.push(dots(-1, [ends[0]], [ends[1]], 6, { m: 3, name: "true end" }));
-  if (!lost) left.push(dots(series, [z[0]], [z[1]], 6, { name: "its end" }));
+  if (!lost) left.push(dots(series, [z[0]], [z[1]], 6, { name: "the solver's end" }));
   const lengths = times.slice(1).map((t, i) => t - times[i]), logs = lengths.map(Math.log10), at = times.slice(0, -1);
   const middle = adaptive ? [dots(series, at, logs, 3)] : [];
   middle.push(line(series, at, logs, 1.5));
-  const right = data.curves.map(([xs, ys], j) => line(j, xs, ys, 1.6, { name: NAMES[j] }));
+  const right = data.curves.map(([xs, ys], j) => line(j, xs, ys, j === 1 ? 5 : 1.6, { name: NAMES[j], ...(j === 1 && { dash: 0, a: 0.5 }) })); // Heun's line lies on midpoint's
   if (!lost) right.push(dots(-1, [Math.log10(evaluations)], [error], 6, { m: 1, name: "this setting" }));
   const compared = data.curves[4].map((part) => part[Math.round(-2 - 2 * p.tol)]);
   if (!adaptive) right.push(dots(4, [compared[0]], [compared[1]], 6, { name: "adaptive, at its tolerance" }));

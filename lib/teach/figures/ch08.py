@@ -133,7 +133,7 @@ def probes() -> Explorable:
             "estimates",
         )
         left.line([true, true], [0, 100], -1, "the trace", dash=2, width=2)
-        right = Panel((0, 8), (-2, 1.5), title="error against price", xlabel="log2 of the number of probes",
+        right = Panel((0, 8), (-2, 1.5), title="error against price", xlabel="log2 of probes",
                       ylabel="log10 of the standard deviation", aspect=1.2)  # fmt: skip
         powers = np.arange(9)
         for j, k in enumerate(("Gaussian", "signs")):
@@ -154,7 +154,7 @@ def probes() -> Explorable:
         scene,
         [
             Choice("kind", "probes", ("Gaussian", "signs"), "Gaussian"),
-            Slider("power", "log2 of the number of probes", 0, 8, 0, 1, play=True),
+            Slider("power", "log2 of probes", 0, 8, 0, 1, play=True),
             Slider("mix", "off-diagonal part", 0, 2, 1, 0.5),
         ],
     )

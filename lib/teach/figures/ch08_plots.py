@@ -41,6 +41,7 @@ def through_time(log_p: Callable, times: Sequence[float], path: Tensor) -> None:
         ax.plot(*path[: k + 1].permute(2, 0, 1).numpy(), color="white", ls="-", lw=0.9, alpha=0.8)
         ax.plot(*path[k].T, "o", ms=4, color="white", mec="black", mew=0.8)
         _square(ax, 4.0)
+        ax.set_xticks((-2, 0, 2))  # a tick at the end runs into the next panel's
         ax.set_title(f"t = {t:g}", fontsize=10)
     for ax in axes[1:]:
         ax.set_ylabel("")
@@ -69,7 +70,7 @@ def two_sums(counts: Sequence[int], by_det: Sequence[Tensor], by_trace: Sequence
     for j, (y, name) in enumerate(((by_det, "sum of log|det|"), (by_trace, "sum of h tr J"))):
         _line(ax, counts, y, j, name, marker=style.marker(j))
     ax.set(xscale="log", yscale="log", xlabel="number of layers N", ylabel="error, nats")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=9, loc="lower left")  # in sight where the figure scrolls
     plt.show()
 
 
