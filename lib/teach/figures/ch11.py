@@ -84,6 +84,7 @@ def noise() -> Explorable:
     heat = line_law(grid_t[None], grid_x[:, None])[0]
     edges = np.linspace(-REACH, REACH, BINS + 1)
     centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    fine = np.linspace(-REACH, REACH, 4 * BINS + 1)  # at t = 0 it meets both modes
 
     def scene(t: float, churn: float, seed: float, half: bool) -> Scene:
         states, k = run(churn, round(seed), half), STEPS - round(t * STEPS)
@@ -100,7 +101,7 @@ def noise() -> Explorable:
         right = Panel((-REACH, REACH), (0, 1.3), title="all 400 points, now", xlabel="x",
                       ylabel="density", aspect=1.2)  # fmt: skip
         right.bars(centres, np.minimum(height, 1.3), width, 1, "points")
-        right.line(centres, p, 0, "exact p_t", width=2.4)
+        right.line(fine, line_law(t, fine)[0], 0, "exact p_t", width=2.4)
         off = 0.5 * float(np.abs(height - p).sum() * width)
         sd = float(states[k].std())
         a2 = float(_alpha2(t))
@@ -121,7 +122,7 @@ def noise() -> Explorable:
         scene,
         [
             Slider("t", "time (0 data, 1 noise)", 0, 1, 0.0, 0.02, play=True),
-            Slider("churn", "fresh noise (0 ODE, 1 SDE)", 0, 1.6, 0.0, 0.1),
+            Slider("churn", "noise (0 ODE, 1 SDE)", 0, 1.6, 0.0, 0.1),
             Slider("seed", "which noise", 1, 20, 1, 1),
             Toggle("half", "with the factor 1/2", True),
         ],

@@ -66,6 +66,7 @@
       if (b >= 0 && b < BINS) height[b] += 1 / (POINTS * width);
       sum += v; square += v * v;
     }
+    const fine = Array.from({ length: 4 * BINS + 1 }, (_, i) => -REACH + (i * width) / 4);
     const density = centres.map((c) => law(p.t, c, out)[0]), sd = Math.sqrt(square / POINTS - (sum / POINTS) ** 2);
     const off = 0.5 * width * height.reduce((s, v, i) => s + Math.abs(v - density[i]), 0);
     const a2 = alpha2(p.t), mean = W[0] * M[0] + W[1] * M[1], second = W[0] * M[0] ** 2 + W[1] * M[1] ** 2;
@@ -78,7 +79,7 @@
         panel([0, 1], [-REACH, REACH], "paths from noise, at the right, to data", "time t", "x", 1.4, 1.3, left),
         panel([-REACH, REACH], [0, 1.3], "all 400 points, now", "x", "density", 1.2, 1, [
           { t: "bars", s: 1, x: centres, y: height.map((v) => Math.min(v, 1.3)), width, fill: 0.35, name: "points" },
-          { t: "line", s: 0, x: centres, y: density, dash: 0, w: 2.4, name: "exact p_t" },
+          { t: "line", s: 0, x: fine, y: fine.map((v) => law(p.t, v, out)[0]), dash: 0, w: 2.4, name: "exact p_t" },
         ]),
       ],
       alt: `At t = ${p.t.toFixed(2)}, with ${what}: the points have standard deviation ${sd.toFixed(2)}, exact is ${exact.toFixed(2)}; ${off.toFixed(2)} of the histogram is misplaced.${lost}`,

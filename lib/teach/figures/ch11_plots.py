@@ -64,10 +64,14 @@ def clouds(runs: dict[str, dict[float, Tensor]], log_p: Callable) -> None:
 def learned(log_p: Callable, model: Callable, samples: Tensor) -> None:
     """The truth, the learned flow's density, its samples."""
     fig, axes = plt.subplots(1, 3, figsize=(8.6, 2.9))
-    line, pixels = _grid(3.6, 48)
-    for ax, f, title in zip(axes, (log_p, model), ("truth", "the learned flow"), strict=False):
-        p = f(pixels).exp().view(48, 48).T
-        ax.pcolormesh(line, line, p**0.6, cmap="Blues", vmin=0, vmax=0.75, rasterized=True)
+    for ax, f, n, title in (
+        (axes[0], log_p, 160, "truth"),
+        (axes[1], model, 48, "the learned flow"),
+    ):
+        line, pixels = _grid(3.6, n)
+        p, edge = f(pixels).exp().view(n, n).T, 3.6 + (line[1] - line[0]).item() / 2
+        ax.imshow(p**0.6, cmap="Blues", vmin=0, vmax=0.75, origin="lower",
+                  extent=(-edge, edge, -edge, edge), interpolation="bilinear")  # fmt: skip
         _square(ax, 3.6, title)
     axes[2].plot(*samples.T, ".", ms=1.6, color=style.colour(1))
     _square(axes[2], 3.6, "its samples, 20 steps")
@@ -76,14 +80,14 @@ def learned(log_p: Callable, model: Callable, samples: Tensor) -> None:
 
 def codes(x: Tensor, labels: Tensor, found: dict[str, Tensor]) -> None:
     """Data and its codes by several fields; a line joins each code to that of the first field."""
-    fig, axes = plt.subplots(1, 1 + len(found), figsize=(2.6 * (1 + len(found)), 2.8))
+    _, axes = plt.subplots(2, 2, figsize=(6.6, 6.6))  # large enough for the short lines
     first = next(iter(found.values()))
-    for ax, (name, z) in zip(axes, {"data": x, **found}.items(), strict=True):
+    for ax, (name, z) in zip(axes.flat, {"data": x, **found}.items(), strict=True):
         for k in range(int(labels.max()) + 1):
             ax.plot(*z[labels == k].T, style.marker(k), ms=3, color=style.colour(k), alpha=0.8)
         if name != "data" and z is not first:
             ends = torch.stack([first, z, torch.full_like(z, torch.nan)], 1).flatten(0, 1)
-            ax.plot(*ends.T, color="black", lw=1)
+            ax.plot(*ends.T, color="black", ls="-", lw=0.9, zorder=1)
         _square(ax, 3.6, name)
     plt.show()
 
@@ -108,7 +112,7 @@ def orders(counts: Sequence[int], paths: dict[str, list], laws: dict[str, list])
 
 def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], floor: tuple[float, float]) -> None:  # fmt: skip
     """Distance from the data against evaluations, one panel for each time grid; floor is a band."""
-    fig, axes = plt.subplots(1, len(curves), figsize=(9.2, 3.6), sharey=True)
+    fig, axes = plt.subplots(1, len(curves), figsize=(9.2, 4.2), sharey=True)
     for ax, (grid, series) in zip(axes, curves.items(), strict=True):
         for j, (name, y) in enumerate(series.items()):
             _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
@@ -118,7 +122,8 @@ def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], fl
         ax.minorticks_off()
         ax.set_title(f"steps {grid}", fontsize=10)
     axes[0].set_ylabel("sliced Wasserstein distance")
-    axes[0].legend(fontsize=7.5)
+    names = axes[0].get_legend_handles_labels()
+    fig.legend(*names, loc="outside lower left", ncols=4, fontsize=9.5)
     plt.show()
 
 
@@ -141,7 +146,7 @@ def images(rows: dict[str, Tensor], size: float = 0.62, low: float = -1.0) -> No
 
 def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float) -> None:
     """A distance of generated digits against evaluations."""
-    _, ax = plt.subplots(figsize=(5.6, 3.4))
+    _, ax = plt.subplots(figsize=(5.6, 4.0))
     for j, (name, y) in enumerate(series.items()):
         _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
     ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="test digits")
@@ -150,7 +155,7 @@ def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float
     ax.set_xticks(list(counts), [str(n) for n in counts])
     ax.set_yticks([1, 3, 10, 30, 100, 300], ["1", "3", "10", "30", "100", "300"])
     ax.minorticks_off()
-    ax.legend(fontsize=8)
+    ax.figure.legend(loc="outside lower left", ncols=2, fontsize=9)
     plt.show()
 
 

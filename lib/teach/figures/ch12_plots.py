@@ -59,7 +59,8 @@ def rows(pictures: dict[str, Tensor], size: float = 0.72, titles: Sequence[str] 
 
 def what_a_bit_buys(quantisers, spectrum: Tensor, level: float, curve, trained: Tensor) -> None:
     """quantisers (n, 3): log2 K, entropy, distortion; curve: bits and distortion; trained (m, 2)."""
-    _, axes = plt.subplots(1, 3, figsize=(9.6, 3.2))
+    fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.2))
+    fig.get_layout_engine().set(wspace=0.08)
     bits = np.linspace(0, 4.2, 50)
     _line(axes[0], bits, 2 ** (-2 * bits), 0, "Shannon's bound", ls="-")
     q = np.asarray(quantisers)
@@ -215,7 +216,7 @@ def artefacts(spectra: dict, cell: Tensor, real: Tensor, trip: Tensor, far: Tens
     ax.set(xticks=range(4), yticks=range(4), xlabel="column in a cell", ylabel="row in a cell")
     ax.set_title("error × 10⁵", fontsize=10)
     parts[1].colorbar(image, ax=ax, shrink=0.7)
-    lines = {"real": real, "trip": trip, "10 × |gap|": 10 * (trip - real).abs(), "far": far[:3]}
+    lines = {"real": real, "trip": trip, "10 ×\n|gap|": 10 * (trip - real).abs(), "far": far[:3]}
     grid = parts[2].subplots(len(lines), 3)
     for line, (name, pictures) in zip(grid, lines.items(), strict=True):
         for ax, one in zip(line, pictures, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,36 +90,41 @@ def spearman(x: list[float], y: list[float]) -> float:
     return cov / math.sqrt(va * vb) if n > 1 and va > 0 and vb > 0 else 0.0
 
 
-def placed(points: list[tuple[float, float]], words: list[str]) -> list[tuple[float, float, str]]:
+def placed(
+    points: list[tuple[float, float]],
+    words: list[str],
+    bars: Sequence[tuple[float, float, float, float]] = (),
+) -> list[tuple[float, float, str]]:
     """Where each label goes, in shares of the panel, and its alignment: on nothing else if it can.
 
-    On a wide page first; of the places that are equally good there, the best on a phone, where letters take
-    twice the share of the panel.
+    bars: left, right, bottom and top of what is to be seen besides the points. On a wide page first;
+    of the places that are equally good there, the best on a phone, where letters are twice as wide a
+    share of the panel. Three times over, since the first labels do not know the last ones.
     """
-    taken = {
-        k: [(x - 0.012 * k, x + 0.012 * k, y - 0.02 * k, y + 0.02 * k) for x, y in points]
+    marks = {
+        k: [(x - 0.012 * k, x + 0.012 * k, y - 0.01 - 0.01 * k, y + 0.01 + 0.01 * k) for x, y in points]
+        + [*bars]
         for k in SCALES
-    }
-    out = []
-    for (x, y), word in zip(points, words, strict=True):
-        best = None
+    }  # fmt: skip
+    out = {}
+    for i in [*range(len(words))] * 3:
+        (x, y), best = points[i], None
+        taken = {k: marks[k] + [out[j][4][k] for j in out if j != i] for k in SCALES}
         for dx, dy in PLACES:
             px, py = x + 0.016 * dx, y + (0.04 if dx else 0.055) * dy
             boxes, bad = {}, 0
             for k in SCALES:
-                wide = 0.0115 * k * len(word)
+                wide = 0.0115 * k * len(words[i])
                 left = px - wide * (1 - dx) / 2
-                a = boxes[k] = (left, left + wide, py - 0.025 * k, py + 0.025 * k)
+                a = boxes[k] = (left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k)
                 on = sum(
                     a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2] for b in taken[k]
                 )
                 bad = 100 * bad + on + 4 * (a[0] < 0 or a[1] > 1 or a[2] < 0 or a[3] > 1)
             if best is None or bad < best[0]:
                 best = (bad, px, py, ("right", "center", "left")[dx + 1], boxes)
-        for k in SCALES:
-            taken[k].append(best[4][k])
-        out.append(best[1:4])
-    return out
+        out[i] = best
+    return [best[1:4] for best in out.values()]
 
 
 def compare() -> Explorable:
@@ -142,12 +148,19 @@ def compare() -> Explorable:
                     panel.line([lx, hx, None, mx, mx], [my, my, None, ly, hy], f, dash=0, width=1.2)
             px, py = ([a["at"][i][0] for i in mine] for a in (ax, ay))
             panel.points(px, py, f, family, radius=4.5)
+            panel.spec["items"][-1]["m"] = f  # as in the chapter's other figures
         unit = [
             ((ax["at"][i][0] - x0) / (x1 - x0), (ay["at"][i][0] - y0) / (y1 - y0)) for i in keep
         ]
         bound = ax["cost"] or ay["cost"]
         words = [("≤ " if bound and here["bound"][i] else "") + shared["names"][i] for i in keep]
-        for (u, v, align), word, i in zip(placed(unit, words), words, keep, strict=True):
+        bars = []
+        for i, (u, v) in zip(keep, unit, strict=True):
+            (_, left, right), (_, low, high) = ax["at"][i], ay["at"][i]
+            bars.append(((left - x0) / (x1 - x0), (right - x0) / (x1 - x0), v, v))
+            bars.append((u, u, (low - y0) / (y1 - y0), (high - y0) / (y1 - y0)))
+        spots = placed(unit, words, bars if spread else ())
+        for (u, v, align), word, i in zip(spots, words, keep, strict=True):
             at, family = (x0 + u * (x1 - x0), y0 + v * (y1 - y0)), shared["family"][i]
             panel.text(*at, word, family, align=align, size=0.85)
         px, py = ([a["at"][i][0] for i in keep] for a in (ax, ay))
@@ -233,7 +246,7 @@ def ends(a: str, b: str) -> tuple[float, float, float, float]:
 
 def beside(x: float, y: float, u: float, v: float) -> tuple[float, float]:
     """Where the number of an arrow goes: at its middle, to its left."""
-    far = 0.3 / math.hypot(u, TALL * v)
+    far = 0.36 / math.hypot(u, TALL * v)
     return x + 0.5 * u - far * TALL * v, y + 0.5 * v + far * u / TALL
 
 

@@ -11,25 +11,28 @@
     a.forEach((p, i) => { cov += (p - mean) * (b[i] - mean); va += (p - mean) ** 2; vb += (b[i] - mean) ** 2; });
     return a.length > 1 && va > 0 && vb > 0 ? cov / Math.sqrt(va * vb) : 0;
   };
-  const placed = (points, words) => { // greedy: on nothing on a wide page; of such places, the best on a phone
-    const taken = SCALES.map((k) => points.map(([x, y]) => [x - 0.012 * k, x + 0.012 * k, y - 0.02 * k, y + 0.02 * k]));
-    return points.map(([x, y], i) => {
+  const placed = (points, words, bars) => { // on nothing on a wide page; of such places, the best on a phone
+    const marks = SCALES.map((k) => [...points.map(([x, y]) => [x - 0.012 * k, x + 0.012 * k, y - 0.01 - 0.01 * k, y + 0.01 + 0.01 * k]), ...bars]);
+    const out = [];
+    for (let n = 0; n < 3 * points.length; n++) { // the first labels do not know the last ones
+      const i = n % points.length, [x, y] = points[i];
+      const taken = marks.map((m, at) => [...m, ...out.filter((_, j) => j !== i).map((o) => o[4][at])]);
       let best = null;
       for (const [dx, dy] of PLACES) {
         const px = x + 0.016 * dx, py = y + (dx ? 0.04 : 0.055) * dy;
         let bad = 0;
         const boxes = SCALES.map((k, at) => {
           const wide = 0.0115 * k * [...words[i]].length, left = px - (wide * (1 - dx)) / 2;
-          const a = [left, left + wide, py - 0.025 * k, py + 0.025 * k];
+          const a = [left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k];
           const on = taken[at].filter((b) => a[0] < b[1] && a[1] > b[0] && a[2] < b[3] && a[3] > b[2]).length;
           bad = 100 * bad + on + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
           return a;
         });
         if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], boxes];
       }
-      best[4].forEach((box, at) => taken[at].push(box));
-      return best.slice(1, 4);
-    });
+      out[i] = best;
+    }
+    return out.map((o) => o.slice(1, 4));
   };
   const here = N.data[p.data], ax = here.axes[p.x], ay = here.axes[p.y];
   const [x0, x1] = limits(ax.at), [y0, y1] = limits(ay.at), items = [];
@@ -41,11 +44,15 @@
       const [mx, lx, hx] = ax.at[i], [my, ly, hy] = ay.at[i];
       items.push({ t: "line", s: f, x: [lx, hx, null, mx, mx], y: [my, my, null, ly, hy], dash: 0, w: 1.2 });
     }
-    items.push({ t: "points", s: f, x: mine.map((i) => ax.at[i][0]), y: mine.map((i) => ay.at[i][0]), r: 4.5, m: f % 4, name });
+    items.push({ t: "points", s: f, x: mine.map((i) => ax.at[i][0]), y: mine.map((i) => ay.at[i][0]), r: 4.5, m: f, name });
   });
   const unit = keep.map((i) => [(ax.at[i][0] - x0) / (x1 - x0), (ay.at[i][0] - y0) / (y1 - y0)]);
   const words = keep.map((i) => ((ax.cost || ay.cost) && here.bound[i] ? "\u2264 " : "") + N.names[i]);
-  placed(unit, words).forEach(([u, v, align], k) => items.push({
+  const bars = p.spread ? keep.flatMap((i, k) => {
+    const [, left, right] = ax.at[i], [, low, high] = ay.at[i], [u, v] = unit[k];
+    return [[(left - x0) / (x1 - x0), (right - x0) / (x1 - x0), v, v], [u, u, (low - y0) / (y1 - y0), (high - y0) / (y1 - y0)]];
+  }) : [];
+  placed(unit, words, bars).forEach(([u, v, align], k) => items.push({
     t: "text", s: N.family[keep[k]], x: x0 + u * (x1 - x0), y: y0 + v * (y1 - y0), text: words[k], align, size: 0.85,
   }));
   const px = keep.map((i) => ax.at[i][0]), py = keep.map((i) => ay.at[i][0]), sign = (ax.better || -1) * (ay.better || -1);
