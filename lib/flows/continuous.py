@@ -71,9 +71,7 @@ class Continuous(Transform):
     ) -> Moved:
         """From any time to any other, with what was integrated on the way."""
         self.check(x, context)
-        field, params = self.field, list(self.field.parameters())
-        if context is not None:
-            field, params = field.with_context(context), [*params, context]
+        field, params = self._given(context)
         moved = self.how.move(field, x, t0, t1, params, **kwargs)
         self.evaluations = moved.evaluations
         return moved
@@ -91,26 +89,29 @@ class Continuous(Transform):
         return moved.x, moved.divergence
 
     def x_from_base(self, z, context=None):
-        """The path alone: no divergence, and the solver's steps are only as short as the path asks.
+        """The path alone: no divergence, and steps only as short as the path asks for.
 
-        The last digits, within the tolerance, differ from `from_base`'s.
+        With an adaptive solver it differs from `from_base`'s x within the tolerance.
         """
         self.check(z, context)
-        if len(z) == 0:
-            return z
-        field, params = self.field, list(self.field.parameters())
-        if context is not None:
-            field, params = field.with_context(context), [*params, context]
+        field, params = self._given(context)
         counted = Counted(field)
-        x = self.how.solve(counted, z, 1.0, 0.0, params)
+        x = self.how.solve(counted, z, 1.0, 0.0, params) if len(z) else z
         self.evaluations = counted.evaluations
         return x
+
+    def _given(self, context: Tensor | None) -> tuple[nn.Module, list[Tensor]]:
+        """The field of (t, x), and what its gradients go to."""
+        params = list(self.field.parameters())
+        if context is None:
+            return self.field, params
+        return self.field.with_context(context), [*params, context]
 
     @torch.no_grad()
     def path(self, x: Tensor, times: Sequence[float], context: Tensor | None = None) -> Tensor:
         """The batch at each of these times, x being at the first: (B, ...) -> (T, B, ...), no trace."""
         self.check(x, context)
-        field = self.field if context is None else self.field.with_context(context)
+        field, _ = self._given(context)
         states = [x]
         for t0, t1 in pairwise(times):
             states.append(self.how._replace(adjoint=False).solve(field, states[-1], t0, t1, ()))

@@ -93,21 +93,22 @@ class Flow(nn.Module):
         """n samples, (n, *shape), without gradient; row i belongs to context row i.
 
         `noise`, (n, *shape), is a draw from the base to start from; else it is drawn, with
-        `generator` if given.
+        `generator` if given. A continuous flow follows the path alone: its samples differ from
+        those of `sample_with_log_prob` within the solver's tolerance, at a lower price.
         """
-        return self.transform.x_from_base(self._start(n, context, noise, generator), context)
+        return self.transform.x_from_base(self._noise(n, context, noise, generator), context)
 
     def sample_with_log_prob(self, n, context=None, *, noise=None, generator=None):
         """n samples and their log-density, (n, *shape), (n,), both differentiable.
 
         Reparameterised, and needs only `from_base`: a flow can be fitted by the reverse KL.
         """
-        noise = self._start(n, context, noise, generator)
+        noise = self._noise(n, context, noise, generator)
         x, logabsdet = self.transform.from_base(noise, context)
         return x, self.base.log_prob(noise) - logabsdet
 
-    def _start(self, n, context, noise, generator) -> Tensor:
-        """n points of the base, given or drawn."""
+    def _noise(self, n, context, noise, generator) -> Tensor:
+        """n points of the base, (n, *shape): those given, checked, or drawn."""
         check_count(n)
         p = next(self.parameters(), torch.empty(0))
         if noise is None:

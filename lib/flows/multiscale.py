@@ -123,6 +123,15 @@ class MultiScale(Transform):
             logabsdet = logabsdet + step
         return x, logabsdet
 
+    def x_from_base(self, z, context=None):
+        self.check(z, context)
+        *parts, x = self.split(z)
+        for level in reversed(self.levels):
+            if level is not self.levels[-1]:
+                x = torch.cat([parts.pop(), x], 1)
+            x = level.x_from_base(x, context if level.takes_context else None)
+        return x
+
     def start_parts(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """`lib.flows.linear.start` for each level."""
         parts = []

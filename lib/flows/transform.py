@@ -40,7 +40,10 @@ class Transform(nn.Module):
         )
 
     def x_from_base(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """The x of `from_base` alone, for a sample: cheaper where the log-determinant costs extra."""
+        """The x of `from_base` alone: (B, ...), (B, C) or None -> (B, ...), differentiable.
+
+        Overridden where the log-determinant costs extra, and where parts may be of that kind.
+        """
         return self.from_base(z, context)[0]
 
     def forward(self, *args, **kwargs):

@@ -113,7 +113,7 @@ class Panel:
         return self.line(xs, ys, series, name, dash=0, width=width, alpha=alpha)
 
     def points(self, x, y, series=0, name=None, *, radius=2.0, alpha=None, marker=None) -> Panel:
-        """Points with the marker of their series, or marker number `marker` (0 is a disc)."""
+        """Points with the marker of their series, or marker number `marker` (0 to 4: disc, square, triangle up, diamond, triangle down)."""
         m = max(series, 0) % 4 if marker is None else marker
         return self._add("points", series, name, x=_list(x), y=_list(y), r=radius, a=alpha, m=m)
 

@@ -10,6 +10,7 @@ COLOURS = ("#0072b2", "#c44e00", "#00795a", "#a8457f", "#7a5a00", "#3f3f9f")
 DASHES = ("-", (0, (6, 3)), (0, (1.5, 2)), (0, (7, 2, 1.5, 2)), (0, (3, 1.5)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#222222"
+FRAME = "0.7"  # where a white picture ends on white paper
 
 RC = {
     "figure.figsize": (6.4, 3.4),
@@ -40,9 +41,6 @@ def dash(series: int):
 def marker(series: int) -> str:
     """Marker of a series of points."""
     return MARKERS[max(series, 0) % len(MARKERS)]
-
-
-FRAME = "0.7"  # where a white picture ends on white paper
 
 
 def frame(ax) -> None:

@@ -284,5 +284,5 @@ class VAE(LatentModel):
         """The mean of p(x | z) at the centre of q(z | x): (B, ...) -> (B, ...)."""
         mean, _, context = self._encode(x)
         if self.posterior_flow is not None:
-            mean, _ = self.posterior_flow.from_base(mean, context)
+            mean = self.posterior_flow.x_from_base(mean, context)
         return self.likelihood.mean(self.decode(mean))

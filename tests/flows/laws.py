@@ -148,6 +148,22 @@ class Laws:
         order = torch.tensor([3, 0, 6, 2, 5, 1, 4], device=device)
         torch.testing.assert_close(at(order), (x[order], logabsdet[order]))
 
+    def test_x_alone(self, name, device):
+        """What a sample needs is the x of `from_base`, with its gradients."""
+        f, z, c = self.make(name, device=device)
+        leaves = [z.requires_grad_(), *f.parameters()]
+        leaves += [] if c is None else [c.requires_grad_()]
+        alone, x = f.x_from_base(z, c), f.from_base(z, c)[0]
+        torch.testing.assert_close(alone, x, rtol=1e-6, atol=1e-6)
+        got, want = (
+            torch.autograd.grad(y.sin().sum(), leaves, allow_unused=True) for y in (alone, x)
+        )
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(
+                torch.zeros(()) if a is None else a, torch.zeros(()) if b is None else b,
+                rtol=1e-5, atol=1e-5, check_device=False, check_dtype=False,
+            )  # fmt: skip
+
     def test_copies_and_state_dicts(self, name, device):
         f, z, c = self.make(name, device=device)
         want = f.from_base(z, c)  # a graph on the parameters must not stand in the way of a copy

@@ -137,7 +137,7 @@ def variance(dims, measured, predicted) -> None:
 
 
 def black_pixel(scale, plain, floor: float, n: int) -> None:
-    """What one black pixel earns as its Gaussian narrows; `plain` is its log-density at 0."""
+    """What one empty pixel earns as its Gaussian narrows; `plain` is its log-density at 0."""
     _, ax = plt.subplots()
     stopped = -scale.clamp_min(floor).log() - 0.5 * math.log(2 * math.pi)
     square = 1 / (12 * n**2)  # mean of (u / n - 1 / 2 n)^2

@@ -77,6 +77,9 @@ def off(states: np.ndarray, true: np.ndarray) -> float:
     return math.log10(max(1e-12, float(np.hypot(*(states[-1] - true[-1])))))
 
 
+MIDPOINT = {"dash": 0, "width": 5, "alpha": 0.5}  # Heun's errors lie on its own
+
+
 def solver() -> Explorable:
     """Choose a solver, its step or its tolerance: the path, the steps, and what the error cost."""
     true, curves = background()
@@ -92,11 +95,10 @@ def solver() -> Explorable:
                      aspect=1.1, grow=1.2)  # fmt: skip
         left.arrows(*arrows.T, *v.T, -1, width=0.8)
         left.line(*true.T, -1, "exact", dash=0, width=1.2, alpha=0.7)
-        left.line(*z.T, series, method, width=2.2)
+        left.line(*z.T, series, method, **(MIDPOINT if key == "midpoint" else {"width": 2.2}))
         if steps <= 300:
             left.points(*z.T, series, radius=3)
-        left.points([true[-1, 0]], [true[-1, 1]], -1, "true end", radius=6)
-        left.spec["items"][-1]["m"] = 3
+        left.points([true[-1, 0]], [true[-1, 1]], -1, "true end", radius=6, marker=3)
         if not lost:
             left.points([z[-1, 0]], [z[-1, 1]], series, "the solver's end", radius=6)
 
@@ -111,12 +113,11 @@ def solver() -> Explorable:
                       xlabel="log10 of the evaluations", ylabel="log10 of the error",
                       aspect=1.1)  # fmt: skip
         for j, (xs, ys) in enumerate(curves):
-            more = {"dash": 0, "width": 5, "alpha": 0.5} if j == 1 else {"width": 1.6}
-            right.line(xs, ys, j, list(NAMES.values())[j], **more)  # Heun's lies on midpoint's
+            other, name = list(NAMES.items())[j]
+            right.line(xs, ys, j, name, **(MIDPOINT if other == "midpoint" else {"width": 1.6}))
         error = off(z, true)
         if not lost:
-            right.points([math.log10(evaluations)], [error], -1, "this setting", radius=6)
-            right.spec["items"][-1]["m"] = 1
+            right.points([math.log10(evaluations)], [error], -1, "this setting", radius=6, marker=1)
 
         if key == "dopri5":
             how = f"{method}, at a tolerance of 10 to the power {tol:.1f}, takes {steps} steps and rejects {rejected}"

@@ -57,16 +57,17 @@
     const at = [-3 + 0.6 * i, -4.5 + 0.9 * j], w = v(at), q = 0.45 / (1 + Math.hypot(w[0], w[1]));
     ax.push(at[0]); ay.push(at[1]); au.push(q * w[0]); av.push(q * w[1]);
   }
+  const MIDPOINT = { dash: 0, a: 0.5 }; // Heun's errors lie on its own
   const line = (s, xs, ys, w, more) => ({ t: "line", s, x: xs, y: ys, dash: Math.max(s, 0) % 6, w, ...more });
   const dots = (s, xs, ys, r, more) => ({ t: "points", s, x: xs, y: ys, r, m: Math.max(s, 0) % 4, ...more });
-  const left = [{ t: "arrows", s: -1, x: ax, y: ay, u: au, v: av, w: 0.8 }, line(-1, tx, ty, 1.2, { a: 0.7, name: "exact" }), line(series, x, y, 2.2, { name: p.method })];
+  const left = [{ t: "arrows", s: -1, x: ax, y: ay, u: au, v: av, w: 0.8 }, line(-1, tx, ty, 1.2, { a: 0.7, name: "exact" }), line(series, x, y, series === 1 ? 5 : 2.2, { name: p.method, ...(series === 1 && MIDPOINT) })];
   if (steps <= 300) left.push(dots(series, x, y, 3));
   left.push(dots(-1, [ends[0]], [ends[1]], 6, { m: 3, name: "true end" }));
   if (!lost) left.push(dots(series, [z[0]], [z[1]], 6, { name: "the solver's end" }));
   const lengths = times.slice(1).map((t, i) => t - times[i]), logs = lengths.map(Math.log10), at = times.slice(0, -1);
   const middle = adaptive ? [dots(series, at, logs, 3)] : [];
   middle.push(line(series, at, logs, 1.5));
-  const right = data.curves.map(([xs, ys], j) => line(j, xs, ys, j === 1 ? 5 : 1.6, { name: NAMES[j], ...(j === 1 && { dash: 0, a: 0.5 }) })); // Heun's line lies on midpoint's
+  const right = data.curves.map(([xs, ys], j) => line(j, xs, ys, j === 1 ? 5 : 1.6, { name: NAMES[j], ...(j === 1 && MIDPOINT) }));
   if (!lost) right.push(dots(-1, [Math.log10(evaluations)], [error], 6, { m: 1, name: "this setting" }));
   const compared = data.curves[4].map((part) => part[Math.round(-2 - 2 * p.tol)]);
   if (!adaptive) right.push(dots(4, [compared[0]], [compared[1]], 6, { name: "adaptive, at its tolerance" }));

@@ -299,7 +299,7 @@ def ordered(
         ax.set_title(f"w = {w:g}", fontsize=10)
         ax.set_yticks([10 * k + 5 for k in range(10)], [str(k) for k in range(10)], fontsize=8)
         ax.set_xticks([])
-        ax.spines[:].set(visible=True, color="0.8")
+        ax.spines[:].set(visible=True, color=style.FRAME)
     axes[f"{weights[0]:g}"].set_ylabel("asked for")
     ax = axes["shares"]
     for j, name in enumerate(("read as asked", "precision", "recall")):

@@ -84,7 +84,7 @@ def noise() -> Explorable:
     heat = line_law(grid_t[None], grid_x[:, None])[0]
     edges = np.linspace(-REACH, REACH, BINS + 1)
     centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    fine = np.linspace(-REACH, REACH, 4 * BINS + 1)  # at t = 0 it meets both modes
+    fine = np.linspace(-REACH, REACH, 4 * BINS + 1)  # the centres miss the peaks at t = 0
 
     def scene(t: float, churn: float, seed: float, half: bool) -> Scene:
         states, k = run(churn, round(seed), half), STEPS - round(t * STEPS)

@@ -79,7 +79,7 @@ def learned(log_p: Callable, model: Callable, samples: Tensor) -> None:
 
 
 def codes(x: Tensor, labels: Tensor, found: dict[str, Tensor]) -> None:
-    """Data and its codes by several fields; a line joins each code to that of the first field."""
+    """Data and its codes by three fields; a line joins each code to that of the first field."""
     _, axes = plt.subplots(2, 2, figsize=(6.6, 6.6))  # large enough for the short lines
     first = next(iter(found.values()))
     for ax, (name, z) in zip(axes.flat, {"data": x, **found}.items(), strict=True):

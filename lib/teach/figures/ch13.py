@@ -147,8 +147,7 @@ def compare() -> Explorable:
                     (mx, lx, hx), (my, ly, hy) = ax["at"][i], ay["at"][i]
                     panel.line([lx, hx, None, mx, mx], [my, my, None, ly, hy], f, dash=0, width=1.2)
             px, py = ([a["at"][i][0] for i in mine] for a in (ax, ay))
-            panel.points(px, py, f, family, radius=4.5)
-            panel.spec["items"][-1]["m"] = f  # as in the chapter's other figures
+            panel.points(px, py, f, family, radius=4.5, marker=f)  # as in the other figures
         unit = [
             ((ax["at"][i][0] - x0) / (x1 - x0), (ay["at"][i][0] - y0) / (y1 - y0)) for i in keep
         ]

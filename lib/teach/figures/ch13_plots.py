@@ -61,10 +61,8 @@ def qualities(results: Results, data: str, metrics: Sequence[str]) -> None:
             c, f = cells[model][metric], _family(model)
             ax.plot([c.low, c.high], [k, k], color=style.colour(f), ls="-", lw=1.2)
             ax.plot(c.mean, k, style.marker(f), color=style.colour(f), ms=5.5, ls="none")
-        left, right = ax.get_xlim()
-        half = max(real[metric].high - real[metric].low, 0.02 * (right - left)) / 2  # to be seen
-        middle = (real[metric].high + real[metric].low) / 2
-        ax.axvspan(middle - half, middle + half, color="#666666", alpha=0.5, lw=0)
+        # the edge is for a band too narrow to be seen
+        ax.axvspan(real[metric].low, real[metric].high, color="#666666", alpha=0.5, lw=2.5)
         ax.set(xlabel=ch13.label(metric, data))
         ax.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(names)), [MODELS[m].title for m in names], fontsize=8.5)

@@ -156,7 +156,7 @@
           c.globalAlpha = Math.max(0.5, it.a ?? 1); c.beginPath();
           if (it.t === "points") { MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length](c, 17, 6, 3); c.fill(); }
           else if (it.t === "line" || it.t === "arrows") { c.moveTo(1, 6); c.lineTo(33, 6); c.stroke(); }
-          else { c.globalAlpha = it.fill === 0 ? 0 : 0.4; c.fillRect(4, 1, 26, 10); c.globalAlpha = 1; c.lineWidth = 1; c.strokeRect(4, 1, 26, 10); }
+          else { c.globalAlpha = it.fill === 0 && it.s < 0 ? 0 : 0.4; c.fillRect(4, 1, 26, 10); c.globalAlpha = 1; c.lineWidth = 1; c.strokeRect(4, 1, 26, 10); }
           legend.append(el("li", {}, cv, el("span", { text: it.name })));
         }
       }
