@@ -161,7 +161,8 @@ def level_of(x: Tensor, levels: int) -> Tensor:
     """
     half = 1 / (check_count(levels, "levels", 2) - 1)
     k = ((x + 1) / (2 * half)).round()
-    if ((k * 2 * half - 1 - x).abs() > 1e-3 * half).any() or (x.abs() > 1 + 1e-6).any():
+    off = max(1e-3 * half, 4 * torch.finfo(x.dtype).eps)
+    if ((k * 2 * half - 1 - x).abs() > off).any() or (x.abs() > 1 + 1e-6).any():
         raise ValueError(
             f"x must be {levels} levels spread evenly over [-1, 1], as 2 k / (n-1) - 1"
         )

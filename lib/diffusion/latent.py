@@ -141,7 +141,8 @@ class LatentDiffusion(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Images to scaled latents: (B, C, H, W) -> (B, c, h, w)."""
-        return (self.autoencoder.latents(x) - self.shift) / self.scale
+        z = self.autoencoder.latents(x).to(x.dtype)  # under autocast coarser than the noise to come
+        return (z - self.shift) / self.scale
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
+from lib.utils import check_count
 
 Step = Callable[[Tensor, float, float], Tensor]
 Noise = Callable[[Tensor], Tensor]
@@ -171,7 +172,11 @@ def corrected(
     """Predictor-corrector: after each step, n steps of Langevin dynamics at the new time.
 
     The step size 2 (snr |z| / |score|)^2 makes the noise 1 / snr times as large as the drift; norms
-    are means over the batch. Song et al. (2021), algorithms 2 to 5.
+    are means over the batch. Song et al. (2021), algorithms 2 to 5, without algorithm 5's factor
+    alpha_i, the 1 - beta of a step.
+
+    Raises:
+        ValueError: n below 0 or snr not above 0; in a step, times that rise.
 
     >>> from lib.data.densities import two_gaussians
     >>> from lib.diffusion import VP, ExactDenoiser
@@ -180,7 +185,13 @@ def corrected(
     10
     """
 
+    check_count(n, "n", 0)
+    if not snr > 0:
+        raise ValueError(f"snr is a ratio above 0, got {snr}")
+
     def both(x_t: Tensor, t: float, s: float) -> Tensor:
+        if n:
+            check_falls(t, s)
         check_noise(s, denoiser.schedule.sigma(s))
         x = step(x_t, t, s)
         for _ in range(n):

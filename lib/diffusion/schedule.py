@@ -31,6 +31,8 @@ def _with_rate(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor
 class Schedule:
     """A subclass gives `alpha` and `sigma`; both are smooth on (0, 1) and sigma(t) > 0 there.
 
+    (`Chain` has corners.)
+
     >>> [round(t, 3) for t in VP().log_snr_times(3)]
     [1.0, 0.604, 0.075, 0.001]
     """
@@ -243,6 +245,9 @@ class Chain(Schedule):
 
     alpha(k / T)^2 is the product of the first k of (1 - beta), the paper's alpha-bar. Between two
     states log(alpha) is linear, which keeps alpha^2 + sigma^2 = 1. Ho et al. (2020), section 2.
+    Its `sde` and `log_snr_rate` jump at k / T and are there those of the interval towards noise: fixed
+    steps of a solver in t are of order 1 across them; samplers in alpha and sigma (`ancestral`,
+    `heun`, `dpm_solver`) or adaptive steps do not mind.
 
     >>> chain = Chain([0.1, 0.2])
     >>> round(chain.alpha(1.0) ** 2, 9)

@@ -80,7 +80,8 @@ def fit(
             same training in less memory, where the model neither draws noise nor mixes examples.
         checkpoint: a file to resume from if it exists, written every `checkpoint_every` steps and
             at the end, with everything a resumed run needs to give the same weights (on a CPU, to
-            the bit). SIGINT and SIGTERM then wait for the end of a step and write it too.
+            the bit). A run that is complete already yields nothing: the model gets its weights.
+            SIGINT and SIGTERM then wait for the end of a step and write it too.
 
     Raises:
         ValueError, TypeError: a mistake in the arguments, the model's loss, or a checkpoint from

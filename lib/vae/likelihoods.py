@@ -190,7 +190,8 @@ class DiscretisedLogistic(Likelihood):
         mean, scale = mean.gather(1, part)[:, 0], scale.gather(1, part)[:, 0]
         u = _uniform(mean, generator)
         tiny = torch.finfo(u.dtype).eps
-        return (mean + scale * u.logit(tiny)).round().clamp(0, self.n_levels - 1)
+        level = (mean + scale * u.logit(tiny)).round().clamp(0, self.n_levels - 1)
+        return level.to(params.dtype)
 
 
 class Categorical(Likelihood):
@@ -227,12 +228,14 @@ class Categorical(Likelihood):
 
 def _pick(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     """An index along dimension 1 with probability softmax(logits), by the Gumbel maximum."""
-    u = _uniform(logits, generator).clamp_min(torch.finfo(logits.dtype).tiny)
+    u = _uniform(logits, generator)
+    u = u.clamp_min(torch.finfo(u.dtype).tiny)
     return (logits - (-u.log()).log()).argmax(1)
 
 
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    dtype = torch.promote_types(like.dtype, torch.float32)  # bfloat16 has 256 values in [0, 1)
+    return torch.rand(like.shape, generator=generator, dtype=dtype, device=like.device)
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:

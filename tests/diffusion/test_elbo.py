@@ -14,6 +14,7 @@ from lib.diffusion.elbo import (
     continuous_elbo,
     continuous_steps,
     last_step_log_prob,
+    level_of,
     path_log_weight,
     posterior,
     transition,
@@ -226,6 +227,15 @@ def test_probabilities_of_levels_sum_to_one():
     torch.testing.assert_close(inner, want[None], rtol=1e-6, atol=0)
     far = last_step_log_prob(levels, levels.flip(0), 1e-3, n)  # the far tail is finite
     assert far.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [256, 16_384, 65_536])
+def test_levels_are_found_in_float32(n):
+    k = torch.cat([torch.arange(9.0), n - 1 - torch.arange(9.0), torch.randint(n, (99,)).float()])
+    x = (2 * k.double() / (n - 1) - 1).float()
+    assert (level_of(x, n) == k).all()
+    with pytest.raises(ValueError, match="levels spread evenly"):
+        level_of(x + 0.5 / (n - 1), n)
 
 
 def test_a_bound_of_levels_bounds_their_probabilities():

@@ -43,6 +43,14 @@ def test_scaled_latents_have_mean_0_and_variance_1(device):
     assert {"shift", "scale"} <= set(model.state_dict())
 
 
+def test_latents_are_as_fine_as_the_images_under_autocast(device):
+    model, (x, tokens) = small().to(device), captioned(8)
+    x, tokens = x.to(device), tokens.to(device)
+    model.fit_scale(x)
+    with torch.autocast(device.type, torch.bfloat16):
+        assert model.encode(x).dtype == model(x, tokens).dtype == torch.float32
+
+
 def test_the_loss_is_that_of_the_latents_and_the_autoencoder_stays():
     model, (x, tokens) = small().eval(), captioned(6)
     model.fit_scale(x)

@@ -158,6 +158,18 @@ def test_no_code_from_no_noise(make, order, predict):
         list(simulate(make(denoiser), torch.ones(1, 2), VP().times(4, 0.0)[::-1]))
 
 
+def test_a_corrector_draws_noise_and_says_what_it_takes():
+    denoiser = ExactDenoiser(MIXTURE, VP())
+    up = [0.1, 0.5]
+    with pytest.raises(ValueError, match="from noise to data"):
+        list(simulate(corrected(heun(denoiser), denoiser), torch.randn(3, 2), up))
+    assert list(simulate(corrected(heun(denoiser), denoiser, n=0), torch.randn(3, 2), up))
+    with pytest.raises(ValueError, match="n must be at least 0"):
+        corrected(heun(denoiser), denoiser, n=-1)
+    with pytest.raises(ValueError, match="snr is a ratio above 0"):
+        corrected(heun(denoiser), denoiser, snr=0.0)
+
+
 def test_no_correction_without_noise():
     denoiser = ExactDenoiser(MIXTURE, VP())
     with pytest.raises(ValueError, match="sigma is 0 at t = 0"):

@@ -138,6 +138,23 @@ def test_samples_have_the_probabilities(name, device):
         assert ((share - p).abs() < 4.5 * (p * (1 - p) / N).sqrt() + 1e-4).all()
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "params", "want"),
+    [
+        (Bernoulli(), [-7.0], 0.00091),
+        (Categorical(256), [0.0] * 256, 127.5),
+    ],
+)
+def test_draws_for_bfloat16_are_as_fine_as_those_for_float32(likelihood, params, want, device):
+    """256 uniforms, all that bfloat16 knows, would favour the first level and give 0.003 for 0.001."""
+    N = 100_000
+    params = torch.tensor(params, dtype=torch.bfloat16, device=device).expand(N, -1)
+    x = likelihood.sample(params, torch.Generator(device).manual_seed(0))
+    assert x.dtype == torch.bfloat16
+    error = x.double().std().item() / N**0.5
+    assert abs(x.double().mean().item() - want) < 4 * error + 1e-5
+
+
 @pytest.mark.parametrize("name", [*DISCRETE, "gaussian"])
 @pytest.mark.parametrize("B", [0, 1])
 def test_small_batches_and_float32(name, B, device):
