@@ -135,7 +135,7 @@ def sampling() -> Explorable:
         "Draw one coordinate after the other",
         scene,
         [
-            Slider("step", "step", 0, 3, 2, 1),
+            Slider("step", "step", 0, 3, 3, 1),
             Slider("z1", "noise z1", -2, 2, 0.7, 0.05),
             Slider("z2", "noise z2", -2, 2, -1.2, 0.05),
             Slider("z3", "noise z3", -2, 2, 0.5, 0.05),
