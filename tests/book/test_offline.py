@@ -67,7 +67,8 @@ def test_the_stick_opens_without_a_network(stick, browser):
     page.keyboard.press("ArrowRight")
     assert slider.get_attribute("aria-valuetext") != before
     page.goto((stick / "search.html").as_uri() + "?q=posterior")
-    page.wait_for_selector("#search-results li a", timeout=60_000)
+    # until then results come in above others, and a click may miss the one it was meant for
+    page.wait_for_selector(".search-summary:has-text('finished')", timeout=60_000)
     page.locator('#search-results a[href*="chapters/"]').first.click()
     page.wait_for_selector(".bd-article h1")
     assert not faults
