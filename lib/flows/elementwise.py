@@ -177,12 +177,15 @@ class Logit(Transform):
 
     def to_base(self, x, context=None):
         self.check(x, context)
-        y = self.alpha + (1 - 2 * self.alpha) * x
-        if known(((y <= 0) | (y >= 1)).any()):
+        width = 1 - 2 * self.alpha
+        # 1 - x is exact for x in [1/2, 1], while 1 - y would keep the rounding of y: where alpha is
+        # small, that is all there is left of it
+        y, rest = self.alpha + width * x, self.alpha + width * (1 - x)
+        if known(((y <= 0) | (rest <= 0)).any()):
             raise ValueError(
                 f"Logit expected data in (0, 1), got values from {x.min():.4g} to {x.max():.4g}"
             )
-        z = y.log() - torch.log1p(-y)
+        z = y.log() - rest.log()
         return z, -self._log_slope(z)
 
     def from_base(self, z, context=None):

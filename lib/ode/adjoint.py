@@ -36,10 +36,10 @@ class How(NamedTuple):
     rtol: float
     atol: float
 
-    def __call__(self, field: Field, x: Tensor, t0: float, t1: float, on_step=None) -> Tensor:
+    def __call__(self, field: Field, x: Tensor, t0: float, t1: float, **adaptive) -> Tensor:
         if self.steps is not None:
             return solve(field, x, t0, t1, self.steps, self.method)
-        return solve_adaptive(field, x, t0, t1, self.rtol, self.atol, on_step=on_step).x
+        return solve_adaptive(field, x, t0, t1, self.rtol, self.atol, **adaptive).x
 
 
 def odeint_adjoint(
@@ -56,7 +56,8 @@ def odeint_adjoint(
     """x(t1) with gradients to x and to `params` by the adjoint method: memory free of the steps.
 
     Backward, one ODE runs from t1 to t0 and carries three things: the state again, its adjoint, and
-    the gradient of the parameters. The state is *reconstructed*; where the field contracts strongly
+    the gradient of the parameters. Adaptive steps keep each of them, and each tensor of `params`,
+    to the tolerance of its own. The state is *reconstructed*; where the field contracts strongly
     or is chaotic the reconstruction fails, and the gradient with it: use `odeint_checkpointed`.
 
     Args:
@@ -99,7 +100,9 @@ class _Adjoint(torch.autograd.Function):
         zeros = [torch.zeros_like(p).flatten() for p in params]
         state = torch.cat([y.flatten(), grad.flatten(), *zeros])
         t0, t1 = ctx.span
-        _, a, *grads = ctx.how(augmented, state, t1, t0).split(sizes)
+        # a step is as wrong as the worst of the parts: of millions of parameters, most of them idle,
+        # one mean over all entries would accept an x and an a with hardly a right digit
+        _, a, *grads = ctx.how(augmented, state, t1, t0, parts=sizes).split(sizes)
         grads = [g.view_as(p) for g, p in zip(grads, params, strict=True)]
         return None, None, a.view_as(y), None, None, *grads
 

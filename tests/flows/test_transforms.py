@@ -153,6 +153,16 @@ def test_logit_refuses_pixels_that_were_not_scaled(device):
     assert z.isfinite().all()
 
 
+@pytest.mark.parametrize("alpha", [1e-8, 1e-6, 0.05])
+def test_logit_keeps_its_digits_at_both_ends(alpha, device):
+    """A float32 x is an exact number, and its logit is that of the same number in float64."""
+    x = torch.tensor([[0.0, 1e-7, 0.3, 0.5, 0.7, 1 - 2**-20, 1 - 2**-24, 1.0]], device=device)
+    z, logabsdet = Logit(alpha).to_base(x)
+    want, true = Logit(alpha).to_base(x.double())
+    torch.testing.assert_close(z, want.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logabsdet, true.float(), rtol=1e-6, atol=1e-6)
+
+
 def test_bases(device):
     z = torch.tensor([[0.25, 0.5], [0.25, 1.5]], device=device)
     want = torch.tensor([-2 * math.log(2.0), -math.inf], device=device)

@@ -52,6 +52,17 @@ def test_gradient_error_follows_the_tolerance(problem, method, t0, t1, tol):
     assert error(got, truth) < 60 * tol
 
 
+def test_idle_parameters_do_not_loosen_the_tolerance(problem):
+    """A million entries whose gradient is zero: the mean over all would be a thousandth of x's."""
+    field, x, w = problem
+    idle, tol = torch.zeros(10**6, dtype=x.dtype, device=x.device, requires_grad=True), 1e-6
+    truth = gradients(lambda: solve(field, x, 0.1, 1.3, 800), field, x, w)
+    beside = lambda: odeint_adjoint(
+        field, x, 0.1, 1.3, [*field.parameters(), idle], rtol=tol, atol=tol
+    )
+    assert error(gradients(beside, field, x, w), truth) < 60 * tol
+
+
 @pytest.mark.parametrize("steps", [7, None])
 def test_checkpoints_equal_backpropagation(problem, steps):
     field, x, w = problem

@@ -1,12 +1,13 @@
 """Solvers against fields whose solution is known, in both directions of time."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from lib.ode import ORDER, STEPS, SolverError, solve, solve_adaptive
-from lib.ode.solvers import initial_step, step_factor
+from lib.ode.solvers import error_ratio, initial_step, step_factor
 
 # field, exact solution from x at t0 to t
 PROBLEMS = {
@@ -150,7 +151,18 @@ def test_the_first_step_is_that_of_hairer():
     d2 = size((field(h0, x + h0 * k1) - k1) / h0)
     want = (0.01 / d2) ** 0.2
     assert d2 > d1 and want < 100 * h0
-    assert initial_step(field, 0.0, x, k1, 1.0, rtol, atol) == pytest.approx(want, rel=1e-9)
+    norm = partial(error_ratio, rtol=rtol, atol=atol)
+    assert initial_step(field, 0.0, x, k1, 1.0, norm) == pytest.approx(want, rel=1e-9)
+
+
+def test_a_state_of_parts_is_as_wrong_as_the_worst_of_them():
+    """Two numbers that turn, beside a thousand that rest: the steps are those of the two alone."""
+    turn = lambda t, x: torch.cat([9 * x[1:2], -9 * x[:1], 0 * x[2:]])
+    x = torch.cat([torch.tensor([1.0, 0.0]), torch.zeros(1000)]).double()
+    run = lambda x, parts=None: solve_adaptive(turn, x, 0.0, 1.0, 1e-6, 1e-6, parts=parts)
+    alone, hidden, apart = run(x[:2]), run(x), run(x, [2, 0, 1000])
+    assert apart.times == alone.times and torch.equal(apart.x[:2], alone.x)
+    assert len(hidden.times) < 0.7 * len(alone.times)
 
 
 def test_a_refused_step_never_grows():
