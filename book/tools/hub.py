@@ -63,6 +63,7 @@ def measured(text: str | None = None) -> dict[str, float]:
         if head.startswith("classroom_chapters.py"):
             found = re.findall(r"^(\d\d)_\w+ +(\d+) MB +(\d+) processor s", lines, re.M)
             out |= {f"chapter {n} MB": float(size) for n, size, _ in found}
+            out |= {f"chapter {n} processor s": float(seconds) for n, _, seconds in found}
         else:
             found = re.findall(r"^(\S.*?)  +([\d.]+)$", lines, re.M)
             out |= {name: float(value) for name, value in found}
@@ -90,6 +91,13 @@ def _up(value: float, step: float) -> float:
     return round(math.ceil(value / step - 1e-9) * step, 6)
 
 
+def _most(m: dict[str, float], unit: str) -> tuple[str, float]:
+    """The chapter that needs most of something, and how much."""
+    values = {k: v for k, v in m.items() if k.startswith("chapter ") and k.endswith(f" {unit}")}
+    name = max(values, key=values.get)
+    return name.split()[1], values[name]
+
+
 def plan(students: int, m: dict[str, float]) -> Plan:
     """Limits and nodes for a class, from the measured figures `m`.
 
@@ -98,15 +106,17 @@ def plan(students: int, m: dict[str, float]) -> Plan:
     """
     if students < 1:
         raise ValueError(f"a class has at least one student, not {students}")
-    size, name = max((v, k) for k, v in m.items() if k.startswith("chapter "))
+    chapter, size = _most(m, "MB")
     need = (m["server peak MB, most"] + size) * 1e6 / 2**30
     memory, limit = _up(need, 0.125), _up(HEADROOM * need, 0.25)
     work = m["kernel processor s, median"] + m["server processor s, median"]
     cores = _up(work / (60 * MINUTES), 0.05)
     per_node = int(min(NODE_GIB * (1 - RESERVED) / memory, NODE_CORES / cores))
     nodes = math.ceil(students / per_node)
-    seconds = students * work / (nodes * NODE_CORES)
-    return Plan(students, name.split()[1], memory, limit, cores, per_node, nodes, seconds)
+    seconds = (
+        min(students, per_node) * work / NODE_CORES
+    )  # a full node: none lends another its cores
+    return Plan(students, chapter, memory, limit, cores, per_node, nodes, seconds)
 
 
 def measured_page(_: list[Path] | None = None) -> str:
@@ -130,7 +140,9 @@ def measured_page(_: list[Path] | None = None) -> str:
         f"| processor seconds, {words} | {_short(m[f'{who} processor s, median'])} | |"
         for who, words in works
     ]
-    chapter = {k.split()[1]: v for k, v in m.items() if k.startswith("chapter ")}
+    chapter = {
+        k.split()[1]: v for k, v in m.items() if k.startswith("chapter ") and k.endswith("MB")
+    }
     out += [
         "",
         f"That was with {m['students']:.0f} students at once on {m['cores']:.0f} cores, with other work beside them (load "
@@ -154,14 +166,19 @@ def computed_page(_: list[Path] | None = None) -> str:
     p = plans[-1]
     need = m["server peak MB, most"] + m[f"chapter {p.hungriest} MB"]
     work = m["kernel processor s, median"] + m["server processor s, median"]
+    longest, seconds = _most(m, "processor s")
+    wait = (seconds + m["server processor s, median"]) / p.cores / 60
+    above = m["kernel peak MB, most"] / m["chapter 01 MB"] - 1
     out = [
-        f"- **Memory.** The chapter that needs most is chapter {int(p.hungriest)}: server and kernel take {need:.0f} MB, which is at most {_up(need * 1e6 / 2**30, 0.01):.2f} GiB. "
+        f"- **Memory.** The chapter that needs most is chapter {int(p.hungriest)}: server and kernel take {need:.0f} MB, which is at most {_up(need * 1e6 / 2**30, 0.001):.3f} GiB. "
         f"Rounded up to the next eighth, {p.memory:g} GiB are reserved for each student, and {p.limit:g} GiB, {HEADROOM:g} times the need, rounded up to the next quarter, are the limit.",
-        f'- **Processors.** Opening and running chapter 1 takes {work:.0f} processor seconds. If all press "Run all" at once and all are to '
-        f"have the result within {MINUTES} minutes, each needs {work / (60 * MINUTES):.3f} cores, rounded up to {p.cores:g}. One thread computes, so 1 core is the limit.",
-        f"- **Binder.** mybinder.org ends a session at about 2 GB; that of chapter {int(p.hungriest)} comes to {need / 1000:.2f} GB.",
+        f'- **Processors.** Opening and running chapter 1 takes {work:.1f} processor seconds. If all press "Run all" at once and all are to '
+        f"have the result within {MINUTES} minutes, each needs {work / (60 * MINUTES):.3f} cores, rounded up to {p.cores:g}. One thread computes, so 1 core is the limit. "
+        f"Later chapters take longer: chapter {int(longest)}, the longest when they were measured, {seconds:.0f} processor seconds, which on these cores a class has after {wait:.0f} minutes.",
+        f"- **Binder.** mybinder.org ends a session at about 2 GB; that of chapter {int(p.hungriest)} comes to {need / 1000:.2f} GB where the chapter ran alone, "
+        f"and in the class chapter 1 peaked up to {above:.0%} higher than alone: do not count on Binder for chapter {int(p.hungriest)}.",
         f"- **A cluster of nodes with {NODE_CORES} cores and {NODE_GIB} GiB**, {RESERVED:.0%} of the memory kept for the nodes themselves: "
-        f"{p.per_node} students on a node, {p.nodes} nodes for 200. If their cores are as fast as those above and never idle, all 200 have "
+        f"{p.per_node} students on a node, {p.nodes} nodes for 200. If their cores are as fast as those above and never idle, a full node, and so all 200, have "
         f"run chapter 1 after {p.seconds:.0f} s.",
         "",
         "| students | memory of one machine | its cores | or nodes |",
