@@ -4,6 +4,7 @@
   ``[(1.4)](01_change_of_variables.ipynb#eq-1-4)`` from another one; a link to nothing stays a warning.
 * ``$$ ... \\tag{1.4} $$`` goes to MathJax as it is. Sphinx would wrap an equation of several lines into ``split``, where
   a tag is not allowed.
+* A number keeps its sign or unit on its line: "30 %", "8 × 8", "0.16 ± 0.01".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
 OPEN = re.compile(r'\s*<a\s+(?:id|name)="([^"]+)"\s*>\s*(</a>)?\s*')
+UNIT = re.compile(r"(?<=[\d½]) (?:%|[×±] (?=[\d½]))")
 IDS = re.compile(r'<[a-z]+\s[^>]*\bid="([^"]+)"')
 
 
@@ -74,6 +76,21 @@ class TaggedEquations(SphinxTransform):
                 node.replace_self(new)
 
 
+class Units(SphinxTransform):
+    """No-break spaces before % and around × and ±, in text and not in code."""
+
+    default_priority = 410
+    code = (nodes.literal, nodes.FixedTextElement, nodes.math, nodes.raw)
+
+    def apply(self, **kwargs) -> None:
+        for node in list(self.document.findall(nodes.Text)):
+            if isinstance(node.parent, self.code):
+                continue
+            text = UNIT.sub(lambda found: found[0].replace(" ", "\u00a0"), node)
+            if text != node:
+                node.parent.replace(node, nodes.Text(text))
+
+
 def own_numbers(app, config) -> None:
     """Captions carry their own numbers; some extension asks for Sphinx's too, whatever _config.yml says."""
     config.numfig = False
@@ -83,6 +100,7 @@ def setup(app):
     app.connect("config-inited", own_numbers, priority=900)
     app.add_transform(Anchors)
     app.add_transform(TaggedEquations)
+    app.add_transform(Units)
     book_finish.setup(app)
     book_quiz.setup(app)
     book_terms.setup(app)

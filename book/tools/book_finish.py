@@ -23,8 +23,6 @@ REPAIRS = (
     (r'<span class="pre">(-[^<]{1,24}</span>)', r'<span class="pre option">\1'),
     # a label that hides the text of the button: "Search Ctrl+K"
     (r'(<button [^>]*\bsearch-button-field\b[^>]*?) aria-label="Search"', r"\1"),
-    # a value and its error stay on one line of a table
-    (r"(<td[^>]*><p>[^<]*\d) ± (?=\d)", "\\1\u00a0±\u00a0"),
     # what only ruff reads in a cell
     (r' *<span class="c1"># (?:fmt: skip|noqa: \w+)</span>', ""),
     # the icons of the switch carry titles of their own, which are not its name

@@ -191,21 +191,23 @@ class Course:
 
     def graph(self) -> str:
         """The graph as SVG with links; no line breaks inside, so that Markdown takes it as one block."""
-        rows, wide, high, boxw, boxh = self.rows(), 82, 84, 74, 46
+        rows, wide, high, boxw, boxh = self.rows(), 86, 84, 78, 46
         at = {n: (4 + a["column"] * wide, 4 + rows[n] * high) for n, a in self.about.items()}
         width, height = 4 * wide + boxw + 8, max(rows.values()) * high + boxh + 8
         parts = []
         for n, about in self.about.items():
-            for m in (*about["needs"], *about["helps"]):
-                if m in at and self.drawn(m, n):
-                    (x0, y0), (x1, y1) = at[m], at[n]
-                    x0, x1, y0, y1 = x0 + boxw / 2, x1 + boxw / 2, y0 + boxh, y1 - 5
-                    bend = (y1 - y0) / 2 if rows[n] - rows[m] == 1 else (y1 - y0) * 0.35
-                    dash = " graph-partial" if m in about["helps"] else ""
-                    parts.append(
-                        f'<path class="graph-edge{dash}" marker-end="url(#graph-arrow)" '
-                        f'd="M{x0:g} {y0:g} C{x0:g} {y0 + bend:g} {x1:g} {y1 - bend:g} {x1:g} {y1:g}"/>'
-                    )
+            given = [m for m in (*about["needs"], *about["helps"]) if m in at and self.drawn(m, n)]
+            given.sort(key=lambda m: (at[m][0], -rows[m]))  # each arrow has a head of its own
+            for k, m in enumerate(given):
+                (x0, y0), (x1, y1) = at[m], at[n]
+                x0, y0, y1 = x0 + boxw / 2, y0 + boxh, y1 - 5
+                x1 += boxw / 2 + 16 * (k - (len(given) - 1) / 2)
+                bend = (y1 - y0) / 2 if rows[n] - rows[m] == 1 else (y1 - y0) * 0.35
+                dash = " graph-partial" if m in about["helps"] else ""
+                parts.append(
+                    f'<path class="graph-edge{dash}" marker-end="url(#graph-arrow)" '
+                    f'd="M{x0:g} {y0:g} C{x0:g} {y0 + bend:g} {x1:g} {y1 - bend:g} {x1:g} {y1:g}"/>'
+                )
         for n, about in self.about.items():
             x, y = at[n]
             name = escape(f"{n} {about['short']}: {self.title(n)}")

@@ -139,6 +139,10 @@ def test_no_arrow_of_the_graph_passes_behind_a_chapter():
             x, y = (sum(w * v for w, v in zip(weights, p[i::2], strict=True)) for i in (0, 1))
             behind = [b for b in boxes if b[0] < x < b[0] + width and b[1] < y < b[1] + height]
             assert not behind, f"the arrow {start} to {rest} passes behind the box at {behind}"
+    ends = [rest.rsplit(maxsplit=2)[1:] for _, rest in curves]
+    assert len(set(map(tuple, ends))) == len(ends), (
+        "two arrows share a head: a dashed one looks solid"
+    )
 
 
 def test_the_page_gives_a_reason_for_every_need():
