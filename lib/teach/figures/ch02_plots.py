@@ -137,14 +137,15 @@ def amortised(x, z, maps) -> None:
     order = torch.linspace(-1.5, 6, 200).to(x)[:, None]
     for j, (ax, (name, f)) in enumerate(zip(axes, maps.items(), strict=True), 1):
         mean, log_std = f(order).unbind(1)
-        _line(ax, x, z, -1, "pairs (x, z)", ls="none", marker=".", ms=3, alpha=0.4)
+        pairs = "pairs (x, z)" if j == 1 else None
+        _line(ax, x, z, -1, pairs, ls="none", marker=".", ms=3, alpha=0.4)
         _line(ax, order, mean, j, "mean of q", ls="-")
         low, high = mean - 2 * log_std.exp(), mean + 2 * log_std.exp()
         name2 = "± 2 standard deviations"
         ax.fill_between(order[:, 0], low, high, color=style.colour(j), alpha=0.25, label=name2)
         ax.set(title=name, xlabel="observation x", xlim=(-1.5, 6), ylim=(-3.5, 3))
+        ax.legend(fontsize=8, loc="lower left")
     axes[0].set_ylabel("latent z")
-    axes[0].legend(fontsize=8, loc="lower left")
     plt.show()
 
 

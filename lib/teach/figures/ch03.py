@@ -123,7 +123,7 @@ def beta() -> Explorable:
     grey = sweep.reconstructions.double() / 255
     spread = grey.std(1, correction=0).mean((1, 2)).numpy()  # over the five digits
     names = ["0", "1/16", "1/8", "1/4", "1/2", "1", "2", "4", "8"]
-    shift = [[0, 2.5], [2.4, 2.2], [1, -2.4], [1.5, 2.5], [2.8, 1.8], [2.8, 1.2], [2.8, 1], [2.8, 0], [2.4, 2]]  # fmt: skip
+    shift = [[0, 2.5], [2.4, 2.2], [1, -2.4], [-3.4, -2.8], [-1.6, -3], [-3, -2.8], [-3.4, -1], [2.8, 0], [2.4, 2]]  # fmt: skip
     text = lambda pictures: base64.b64encode(pictures.numpy().tobytes()).decode()  # noqa: E731
     data = {
         "betas": BETAS, "names": names, "rate": rate.tolist(), "distortion": distortion.tolist(),

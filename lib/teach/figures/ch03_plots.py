@@ -82,7 +82,7 @@ def diagram() -> None:
         arrow(*pair.split())
     for pair in ("rec px", "px dec", "dec z", "z ms", "ms enc", "kl ms"):
         arrow(*pair.split(), back=True)
-    ax.text(4.45, 1.4, "gradient", color=style.colour(1), ha="center")
+    ax.text(4.68, 1.4, "gradient", color=style.colour(1), ha="right")  # left of the half
     ax.text(4.0, 2.75, "no gradient", fontsize=9, va="center", ha="right")
     plt.show()
 
