@@ -80,13 +80,21 @@ class Panel:
         axes: bool = True,
         aspect: float = 1.5,
         grow: float = 1.0,
+        xticks: Sequence[tuple[float, str]] | None = None,
+        yticks: Sequence[tuple[float, str]] | None = None,
     ):
-        """`aspect`: width over height on the page; `grow`: share of the row's width."""
+        """`aspect`: width over height on the page; `grow`: share of the row's width.
+
+        `xticks`, `yticks`: places and what is written there, where the numbers are not to be read as such.
+        """
         self.spec: dict[str, Any] = {
             "xlim": list(xlim), "ylim": list(ylim), "title": title, "xlabel": xlabel,
             "ylabel": ylabel, "equal": equal, "axes": axes, "aspect": aspect, "grow": grow,
             "items": [],
         }  # fmt: skip
+        for name, ticks in (("xticks", xticks), ("yticks", yticks)):
+            if ticks:
+                self.spec[name] = [[float(v), word] for v, word in ticks]
         self.sheets: dict[str, Sheet] = {}
 
     def _add(self, kind: str, series: int, name: str | None, **more: Any) -> Panel:
@@ -247,6 +255,14 @@ def _draw(ax, spec: dict[str, Any], sheets: dict[str, Sheet]) -> None:
         else:
             ax.text(it["x"], it["y"], it["text"], color=c, ha=it["align"], va="center")
     ax.set(xlim=spec["xlim"], ylim=spec["ylim"], xlabel=spec["xlabel"], ylabel=spec["ylabel"])
+    for name in ("xticks", "yticks"):
+        if name in spec:
+            ax.set(
+                **{
+                    name: [v for v, _ in spec[name]],
+                    f"{name[:-1]}labels": [w for _, w in spec[name]],
+                }
+            )
     ax.set_title(spec["title"], fontsize=10)
     if spec["equal"]:
         ax.set_aspect("equal")

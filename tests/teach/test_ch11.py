@@ -203,3 +203,12 @@ def test_the_distance_is_the_library_s():
     mine = ch11._distance(ch11._profile(x), ch11._profile(y))
     known = sliced_wasserstein(x, y, generator=torch.Generator().manual_seed(1))
     assert mine == pytest.approx(known.item(), rel=1e-5)
+
+
+def test_the_axes_name_evaluations_and_distances():
+    spec = ch11.steps().scene().panels[1].spec
+    assert all(2**at == float(word) for at, word in spec["xticks"])
+    assert all(10**at == pytest.approx(float(word)) for at, word in spec["yticks"])
+    for name in "xy":  # a tick beyond the frame would stretch it in the still
+        low, high = spec[f"{name}lim"]
+        assert all(low <= at <= high for at, _ in spec[f"{name}ticks"])

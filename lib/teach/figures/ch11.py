@@ -101,7 +101,7 @@ def noise() -> Explorable:
         right = Panel((-REACH, REACH), (0, 1.3), title="all 400 points, now", xlabel="x",
                       ylabel="density", aspect=1.2)  # fmt: skip
         right.bars(centres, np.minimum(height, 1.3), width, 1, "points")
-        right.line(fine, line_law(t, fine)[0], 0, "exact p_t", width=2.4)
+        right.line(fine, line_law(t, fine)[0], 0, "exact density", width=2.4)
         off = 0.5 * float(np.abs(height - p).sum() * width)
         sd = float(states[k].std())
         a2 = float(_alpha2(t))
@@ -143,7 +143,9 @@ GRIDS = {"equal in t": "times", "equal in log-SNR": "log_snr_times"}
 T_MIN, DRAWN, MEASURED = 1e-3, 220, 1500
 COUNTS = (4, 6, 8, 12, 16, 22, 32, 46, 64)  # 2^2 to 2^6 by half powers, even for two a step
 
-POWERS = np.arange(4, 13) / 2
+POWERS = np.arange(4, 13) / 2  # both axes are logarithms, and say what they are of
+TICKS = [(k, str(2**k)) for k in range(2, 7)]
+LEVELS = [(math.log10(v), f"{v:g}") for v in (0.1, 0.3, 1, 3, 10, 30)]
 
 
 def _profile(x: torch.Tensor) -> torch.Tensor:
@@ -233,15 +235,16 @@ def steps() -> Explorable:
         inside = (np.abs(x) < 4.5).all(1)  # the others become NaN: all frames have as many
         left.points(*np.where(inside[:, None], x, np.nan).T, 1, "samples", radius=1.8, alpha=0.8)
         right = Panel((2, 6), (-1.5, 1.8), title="error against price", aspect=1.3, grow=1.2,
-                      xlabel="log2 of the evaluations", ylabel="log10 of the distance")  # fmt: skip
+                      xlabel="evaluations of the denoiser", ylabel="distance",
+                      xticks=TICKS, yticks=LEVELS)  # fmt: skip
         mine = [math.log10(runs[name, grid, m][1]) for m in COUNTS]
         # wide and pale, so that a reference line of the same sampler is seen on it
-        right.line(POWERS, mine, -1, "your choice", dash=0, width=7, alpha=0.3)
+        right.line(POWERS, mine, -1, "your sampler", dash=0, width=7, alpha=0.3)
         for j, other in enumerate(("SDE, Euler-Maruyama", "DDIM", "DPM-Solver++(2M)")):
             right.line(POWERS, [math.log10(runs[other, grid, m][1]) for m in COUNTS], j, other)
         for edge, label in zip(floor, ("two true samples", ""), strict=True):
-            right.line([2, 6], [math.log10(edge)] * 2, -1, label, dash=2, width=1.0)
-        right.points([power], [math.log10(off)], -1, radius=7)
+            right.line([2, 6], [math.log10(edge)] * 2, -1, label, dash=5, width=1.0)
+        right.points([power], [math.log10(off)], -1, "your choice", radius=7)
         outside = f" {(~inside).sum()} of the {DRAWN} drawn lie outside the picture."
         return Scene(
             [left, right],

@@ -79,7 +79,7 @@
         panel([0, 1], [-REACH, REACH], "paths from noise, at the right, to data", "time t", "x", 1.4, 1.3, left),
         panel([-REACH, REACH], [0, 1.3], "all 400 points, now", "x", "density", 1.2, 1, [
           { t: "bars", s: 1, x: centres, y: height.map((v) => Math.min(v, 1.3)), width, fill: 0.35, name: "points" },
-          { t: "line", s: 0, x: fine, y: fine.map((v) => law(p.t, v, out)[0]), dash: 0, w: 2.4, name: "exact p_t" },
+          { t: "line", s: 0, x: fine, y: fine.map((v) => law(p.t, v, out)[0]), dash: 0, w: 2.4, name: "exact density" },
         ]),
       ],
       alt: `At t = ${p.t.toFixed(2)}, with ${what}: the points have standard deviation ${sd.toFixed(2)}, exact is ${exact.toFixed(2)}; ${off.toFixed(2)} of the histogram is misplaced.${lost}`,

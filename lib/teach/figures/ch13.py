@@ -30,6 +30,7 @@ DATA = {"digits": "digits, 64 dimensions", "plane": "eight Gaussians, 2 dimensio
 FEW = 5  # models: the ranks of fewer say nothing
 SCALES = (1, 2)  # of the letters: on a wide page, on a phone
 PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
+PLACES += ((0, 1.9), (0, -1.9), (1, 2), (-1, 2), (1, -2), (-1, -2))  # farther, for crowds
 
 
 def label(metric: str, data: str) -> str:
@@ -111,16 +112,18 @@ def placed(
         (x, y), best = points[i], None
         taken = {k: marks[k] + [out[j][4][k] for j in out if j != i] for k in SCALES}
         for dx, dy in PLACES:
-            px, py = x + 0.016 * dx, y + (0.04 if dx else 0.055) * dy
+            px, py = x + 0.024 * dx, y + (0.04 if dx else 0.055) * dy
+            far = math.hypot(px - x, py - y) - 1e-9  # nearer to another point, it seems that one's
+            nearer = sum(math.hypot(px - a, py - b) < far for a, b in points)
             boxes, bad = {}, 0
             for k in SCALES:
                 wide = 0.0115 * k * len(words[i])
                 left = px - wide * (1 - dx) / 2
-                a = boxes[k] = (left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k)
+                a = boxes[k] = (left, left + wide, py - 0.005 - 0.01 * k, py + 0.005 + 0.01 * k)
                 on = sum(
                     a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2] for b in taken[k]
                 )
-                bad = 100 * bad + on + 4 * (a[0] < 0 or a[1] > 1 or a[2] < 0 or a[3] > 1)
+                bad = 100 * bad + on + nearer + 4 * (a[0] < 0 or a[1] > 1 or a[2] < 0 or a[3] > 1)
             if best is None or bad < best[0]:
                 best = (bad, px, py, ("right", "center", "left")[dx + 1], boxes)
         out[i] = best

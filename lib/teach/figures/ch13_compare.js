@@ -19,13 +19,14 @@
       const taken = marks.map((m, at) => [...m, ...out.filter((_, j) => j !== i).map((o) => o[4][at])]);
       let best = null;
       for (const [dx, dy] of PLACES) {
-        const px = x + 0.016 * dx, py = y + (dx ? 0.04 : 0.055) * dy;
+        const px = x + 0.024 * dx, py = y + (dx ? 0.04 : 0.055) * dy, far = Math.hypot(px - x, py - y) - 1e-9;
+        const nearer = points.filter(([u, v]) => Math.hypot(px - u, py - v) < far).length; // it seems that one's
         let bad = 0;
         const boxes = SCALES.map((k, at) => {
           const wide = 0.0115 * k * [...words[i]].length, left = px - (wide * (1 - dx)) / 2;
-          const a = [left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k];
+          const a = [left, left + wide, py - 0.005 - 0.01 * k, py + 0.005 + 0.01 * k];
           const on = taken[at].filter((b) => a[0] < b[1] && a[1] > b[0] && a[2] < b[3] && a[3] > b[2]).length;
-          bad = 100 * bad + on + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
+          bad = 100 * bad + on + nearer + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
           return a;
         });
         if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], boxes];

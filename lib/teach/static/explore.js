@@ -152,7 +152,7 @@
           seen.add(it.name);
           const cv = el("canvas", { width: 68, height: 24 }), c = cv.getContext("2d");
           cv.style.width = "34px"; cv.style.height = "12px"; c.scale(2, 2);
-          c.strokeStyle = c.fillStyle = it.s < 0 ? th.ink : th.series[(it.s ?? 0) % 6]; c.lineWidth = 2; c.setLineDash(DASH[it.dash ?? 0] || []);
+          c.strokeStyle = c.fillStyle = it.s < 0 ? th.ink : th.series[(it.s ?? 0) % 6]; c.lineWidth = it.w > 4 ? it.w : 2; c.setLineDash(DASH[it.dash ?? 0] || []); // a broad one is broad here, too
           c.globalAlpha = Math.max(0.5, it.a ?? 1); c.beginPath();
           if (it.t === "points") { MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length](c, 17, 6, 3); c.fill(); }
           else if (it.t === "line" || it.t === "arrows") { c.moveTo(1, 6); c.lineTo(33, 6); c.stroke(); }

@@ -41,7 +41,7 @@
     let [x0, x1] = panel.xlim, [y0, y1] = panel.ylim;
     const T = panel.title ? font * 1.9 : 8, R = 10, B = axes ? font * 1.7 + (panel.xlabel ? font * 1.35 : 0) : 4;
     c.font = `${font}px system-ui, sans-serif`;
-    const rows = axes ? ticks(y0, y1, Math.max(3, Math.min(6, (H - T - B) / 42))) : [];
+    const rows = axes ? panel.yticks || ticks(y0, y1, Math.max(3, Math.min(6, (H - T - B) / 42))) : [];
     const wide = Math.max(0, ...rows.map(([, t]) => c.measureText(t).width)); // the labels decide the margin
     const L = axes ? wide + 12 + (panel.ylabel ? font * 1.5 : 0) : 4;
     let w = W - L - R, h = H - T - B, ox = L, oy = T;
@@ -58,7 +58,7 @@
     if (panel.title) text(panel.title, ox + w / 2, font * 1.35 + (oy - T), "center", "alphabetic", font * 1.05);
     if (axes) {
       c.lineWidth = 1; c.globalAlpha = 0.55; c.strokeRect(ox, oy, w, h); c.globalAlpha = 1;
-      for (const [v, t] of ticks(x0, x1, Math.max(3, Math.min(8, w / 62)))) {
+      for (const [v, t] of panel.xticks || ticks(x0, x1, Math.max(3, Math.min(8, w / 62)))) {
         c.globalAlpha = 0.55; c.beginPath(); c.moveTo(X(v), oy + h); c.lineTo(X(v), oy + h + 4); c.stroke(); c.globalAlpha = 1;
         text(t, Math.min(X(v), W - c.measureText(t).width / 2 - 1), oy + h + 6, "center", "top"); // the last is not cut off
       }
