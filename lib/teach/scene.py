@@ -166,10 +166,20 @@ class Panel:
         self.sheets[sheet.name] = sheet
         return self._add("tile", 0, None, sheet=sheet.name, k=int(k), extent=list(extent))
 
-    def text(self, x: float, y: float, text: str, series=-1, *, align="center", size=1.0) -> Panel:
-        """A word in the picture."""
+    def text(
+        self, x: float, y: float, text: str, series=-1, *, align="center", size=1.0, halo=None
+    ) -> Panel:
+        """A word in the picture; `halo=1` lights its ground, so that it can be read over lines."""
         return self._add(
-            "text", series, None, x=float(x), y=float(y), text=text, align=align, size=size
+            "text",
+            series,
+            None,
+            x=float(x),
+            y=float(y),
+            text=text,
+            align=align,
+            size=size,
+            halo=halo,
         )
 
 
@@ -253,7 +263,11 @@ def _draw(ax, spec: dict[str, Any], sheets: dict[str, Sheet]) -> None:
         elif kind == "tile":
             ax.imshow(sheets[it["sheet"]].pixels[it["k"]], extent=it["extent"], aspect="auto")
         else:
-            ax.text(it["x"], it["y"], it["text"], color=c, ha=it["align"], va="center")
+            word = ax.text(it["x"], it["y"], it["text"], color=c, ha=it["align"], va="center")
+            if it.get("halo"):
+                from matplotlib.patheffects import withStroke
+
+                word.set_path_effects([withStroke(linewidth=3, foreground="white", alpha=0.7)])
     ax.set(xlim=spec["xlim"], ylim=spec["ylim"], xlabel=spec["xlabel"], ylabel=spec["ylabel"])
     for name in ("xticks", "yticks"):
         if name in spec:

@@ -138,10 +138,10 @@ def layer() -> Explorable:
         left.arrows([0], [0], [u1], [u2], 1, "u, drag its tip", width=2.5)
         if changed:
             left.arrows([0], [0], [u[0]], [u[1]], 4, "u that the layer uses", width=2.5)
-        left.text(w1, w2 + 0.9, "w", 0, size=1.2)
+        left.text(w1, w2 + 0.9, "w", 0, size=1.2, halo=1)
         far = math.hypot(u1, u2)  # its word stands beyond the tip
         on = 1 + 0.95 / far if far else 1.0
-        left.text(on * u1, on * u2 if far else -0.95, "u", 1, size=1.2)
+        left.text(on * u1, on * u2 if far else -0.95, "u", 1, size=1.2, halo=1)
 
         density = image_density(pix1, pix2, w, u, b)
         middle = Panel((-BOX, BOX), (-BOX, BOX), title="density of x", xlabel="x1",
@@ -159,7 +159,7 @@ def layer() -> Explorable:
 
         right = Panel((-6, 6), (-6, 6), title="along w: folds back" if folds else "along w: rises",
                       xlabel="s = w.z + b", ylabel="t = w.x + b", aspect=1.0, grow=0.8)  # fmt: skip
-        right.line([-6, 6], [-6, 6], -1, "no move", dash=1, width=1, alpha=0.6)
+        right.line([-6, 6], [-6, 6], -1, "no move", dash=2, width=1.2, alpha=0.8)
         right.line(s_axis, s_axis + m * np.tanh(s_axis), 0, "t = s + (w.u) tanh s", dash=0, width=2.5)  # fmt: skip
         if folds:
             back = np.linspace(-turn, turn, 41)

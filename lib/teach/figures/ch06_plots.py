@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
 from lib.flows import Flow, Transform, Uniform
@@ -153,13 +154,15 @@ def depths(flow: Flow, counts: tuple[int, ...], n: int = 2000) -> None:
     torch.manual_seed(0)
     z = torch.randn(n, 2)
     side, outer = torch.atan2(z[:, 1], z[:, 0]), z.norm(dim=1) > 1.5
+    turn = [style.colour(j) for j in (0, 2, 1, 3, 0)]  # dark all round, so that no side is pale
+    cyclic = LinearSegmentedColormap.from_list("cyclic", turn)
     rows = 2
     fig, axes = plt.subplots(rows, len(counts) // rows, figsize=(8.4, 5.9))
     for ax, k in zip(axes.flat, counts, strict=True):
         with torch.no_grad():
             x = first(flow.transform, k).from_base(z)[0] if k else z
-        for part, marker, size in ((~outer, ".", 5), (outer, "x", 9)):
-            ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap="twilight",
+        for part, marker, size in ((~outer, ".", 5), (outer, "x", 12)):
+            ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap=cyclic,
                        vmin=-math.pi, vmax=math.pi, rasterized=True)  # fmt: skip
         _axes(ax, 4.2)
         ax.set_title(f"after {k} layers" if k else "noise", fontsize=9)
@@ -237,7 +240,6 @@ def posteriors(rows: list[tuple], labels: tuple[str, ...]) -> None:
             ax.set_title(label if gap is None else f"{label}, gap {gap:.2f}", fontsize=9)
             ax.set(xlabel="z1" if j == len(rows) else "", ylabel="z2" if ax is line[1] else "")
             ax.locator_params(nbins=4)
-    fig.supxlabel("colour: square root of the density", fontsize=9)
     plt.show()
 
 

@@ -159,7 +159,9 @@ def sheet(images: Tensor, rows: int) -> Tensor:
 
 def trained(curve: list[tuple], here: Tensor, there: Tensor) -> None:
     """Losses, and samples of two models: 40 images each, four of each label in turn."""
-    fig, axes = plt.subplots(1, 3, figsize=(9.0, 2.7), width_ratios=(1, 1.35, 1.35))
+    _, panels = plt.subplot_mosaic([["loss", "here"], ["loss", "there"]], figsize=(8.6, 4.1),
+                                   width_ratios=(1, 1.55))  # fmt: skip
+    axes = [panels[name] for name in ("loss", "here", "there")]
     steps, losses, valid = zip(*curve, strict=True)
     smooth = torch.tensor(losses).unfold(0, 20, 20).mean(1)
     _line(axes[0], range(20, 20 * len(smooth) + 1, 20), smooth, 0, "training")

@@ -54,12 +54,12 @@ def score_field() -> Explorable:
         left.arrows(*at.T, *s.T, -1, "score, long arrows shortened", width=1.2)
         left.line([-BOX, BOX], [0, 0], 1, dash=1, width=1)
         s1 = blurred.score(cut)[:, 0]
-        middle = Panel((-BOX, BOX), (-3, 3), title="along the dashed line", xlabel="x1",
+        middle = Panel((-BOX, BOX), (-7, 7), title="along the dashed line", xlabel="x1",
                        ylabel="score times width of a bump", aspect=1.0)  # fmt: skip
-        middle.line([-BOX, BOX], [0, 0], -1, dash=1, width=1, alpha=0.5)
-        middle.line(line, width * s1, 1, "first component of the score", width=2.2)
+        middle.line([-BOX, BOX], [0, 0], -1, dash=0, width=1, alpha=0.5)
+        middle.line(line, width * s1, 1, "first component of the score", dash=0, width=2.2)
         q = blurred.log_prob(cut).exp()
-        middle.line(line, 2.8 * q / q.max() - 3, 0, "density, scaled", dash=0, width=1.5)
+        middle.line(line, 5 * q / q.max() - 7, 0, "density, scaled", dash=2, width=1.8)
         inner = q[80:161]
         valley = float((inner.min() / q.max()).item())
         dip = bool(((inner[1:-1] < inner[:-2]) & (inner[1:-1] < inner[2:])).any())
@@ -179,7 +179,7 @@ def langevin_step() -> Explorable:
 # ---- guidance -------------------------------------------------------------------------------------
 NAMES = ("left", "right", "top")
 GUIDED = ((1 / 3, 1 / 3, 1 / 3), ((-1.2, -0.6), (1.2, -0.6), (0.0, 1.4)), 0.8)
-WORDS = ((-3.7, 1.2), (3.7, 1.2), (2.4, 3.2))  # the names, beside the points
+WORDS = ((-1.8, -3.6), (1.8, -3.6), (0.0, 4.5))  # the names, below and above their bumps
 SPAN, POINTS = 5.0, 250
 
 
@@ -241,7 +241,7 @@ def guidance_weight() -> Explorable:
         left.heat(q.view(PIXELS, PIXELS), (-SPAN, SPAN, -SPAN, SPAN), 0, "the law", top=1.0)
         left.points(*x.T, 1, "guided samples", radius=1.8)
         for at, name in zip(WORDS, NAMES, strict=True):
-            left.text(*at, name, -1)
+            left.text(*at, name, -1, halo=1)
         centre = torch.tensor(GUIDED[1][k], dtype=torch.float64)
         unit = centre / centre.norm()
         along, q = pixels @ unit, q / q.sum()

@@ -32,10 +32,10 @@
           { t: "arrows", s: -1, x: ax, y: ay, u: au, v: av, w: 1.2, name: "score, long arrows shortened" },
           { t: "line", s: 1, x: [-BOX, BOX], y: [0, 0], dash: 1, w: 1 },
         ] },
-        { xlim: [-BOX, BOX], ylim: [-3, 3], title: "along the dashed line", xlabel: "x1", ylabel: "score times width of a bump", equal: false, axes: true, aspect: 1, grow: 1, items: [
-          { t: "line", s: -1, x: [-BOX, BOX], y: [0, 0], dash: 1, w: 1, a: 0.5 },
-          { t: "line", s: 1, x: line, y: cut.map((c) => width * c[1]), dash: 1, w: 2.2, name: "first component of the score" },
-          { t: "line", s: 0, x: line, y: cut.map((c) => (2.8 * c[0]) / most - 3), dash: 0, w: 1.5, name: "density, scaled" },
+        { xlim: [-BOX, BOX], ylim: [-7, 7], title: "along the dashed line", xlabel: "x1", ylabel: "score times width of a bump", equal: false, axes: true, aspect: 1, grow: 1, items: [
+          { t: "line", s: -1, x: [-BOX, BOX], y: [0, 0], dash: 0, w: 1, a: 0.5 },
+          { t: "line", s: 1, x: line, y: cut.map((c) => width * c[1]), dash: 0, w: 2.2, name: "first component of the score" },
+          { t: "line", s: 0, x: line, y: cut.map((c) => (5 * c[0]) / most - 7), dash: 2, w: 1.8, name: "density, scaled" },
         ] },
       ],
       alt: `At noise ${sigma.toFixed(3)} ${where}. The lowest density of the middle third is ${valley.toFixed(4)} of the highest on the line.`,

@@ -155,7 +155,10 @@
           c.strokeStyle = c.fillStyle = it.s < 0 ? th.ink : th.series[(it.s ?? 0) % 6]; c.lineWidth = it.w > 4 ? it.w : 2; c.setLineDash(DASH[it.dash ?? 0] || []); // a broad one is broad here, too
           c.globalAlpha = Math.max(0.5, it.a ?? 1); c.beginPath();
           if (it.t === "points") { MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length](c, 17, 6, 3); c.fill(); }
-          else if (it.t === "line" || it.t === "arrows") { c.moveTo(1, 6); c.lineTo(33, 6); c.stroke(); }
+          else if (it.t === "line" || it.t === "arrows") {
+            c.moveTo(1, 6); c.lineTo(33, 6); c.stroke();
+            if (it.t === "arrows") { c.beginPath(); c.moveTo(33, 6); c.lineTo(23, 1); c.lineTo(23, 11); c.fill(); }
+          }
           else { c.globalAlpha = it.fill === 0 && it.s < 0 ? 0 : 0.4; c.fillRect(4, 1, 26, 10); c.globalAlpha = 1; c.lineWidth = 1; c.strokeRect(4, 1, 26, 10); }
           legend.append(el("li", {}, cv, el("span", { text: it.name })));
         }

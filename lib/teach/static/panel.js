@@ -51,8 +51,10 @@
     }
     const X = (v) => ox + ((v - x0) / (x1 - x0)) * w, Y = (v) => oy + h - ((v - y0) / (y1 - y0)) * h;
     const colour = (s) => (s < 0 ? th.ink : th.series[s % th.series.length]);
-    const text = (t, x, y, align, base, size = font) => {
-      c.font = `${size}px system-ui, sans-serif`; c.textAlign = align; c.textBaseline = base; c.fillText(t, x, y);
+    const text = (t, x, y, align, base, size = font, halo) => {
+      c.font = `${size}px system-ui, sans-serif`; c.textAlign = align; c.textBaseline = base;
+      if (halo) { c.strokeStyle = th.dark ? "#000" : "#fff"; c.lineWidth = 4; c.globalAlpha = 0.7; c.strokeText(t, x, y); c.globalAlpha = 1; }
+      c.fillText(t, x, y);
     };
     c.fillStyle = th.ink; c.strokeStyle = th.ink;
     if (panel.title) text(panel.title, ox + w / 2, font * 1.35 + (oy - T), "center", "alphabetic", font * 1.05);
@@ -129,7 +131,7 @@
         c.imageSmoothingEnabled = false;
         if (img.complete && img.naturalWidth) c.drawImage(img, (it.k % columns) * side, Math.floor(it.k / columns) * side, side, side, X(a0), Y(b1), X(a1) - X(a0), Y(b0) - Y(b1));
       } else if (it.t === "text") {
-        c.fillStyle = colour(it.s ?? -1); text(it.text, X(it.x), Y(it.y), it.align || "center", "middle", font * (it.size ?? 1));
+        c.fillStyle = colour(it.s ?? -1); text(it.text, X(it.x), Y(it.y), it.align || "center", "middle", font * (it.size ?? 1), it.halo);
       }
     }
     c.restore();
