@@ -94,11 +94,11 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 @contextmanager
-def measuring(model: nn.Module, seed: int) -> Iterator[None]:
-    """`seeded` on the model's device, and the model in eval mode; its parts then get theirs back.
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards each part has its own mode again.
 
     >>> model = nn.Dropout(0.5)
-    >>> with measuring(model, 0):
+    >>> with evaluating(model):
     ...     model(torch.ones(3))
     tensor([1., 1., 1.])
     >>> model.training
@@ -107,11 +107,22 @@ def measuring(model: nn.Module, seed: int) -> Iterator[None]:
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
-        with seeded(seed, next(model.parameters(), torch.empty(0)).device):
-            yield
+        yield
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def measuring(model: nn.Module, seed: int) -> Iterator[None]:
+    """`evaluating`, and `seeded` on the model's device.
+
+    >>> with measuring(nn.Linear(2, 1), 0):
+    ...     torch.randint(100, (3,))
+    tensor([44, 39, 33])
+    """
+    with evaluating(model), seeded(seed, next(model.parameters(), torch.empty(0)).device):
+        yield
 
 
 def bounded(raw: Tensor, limit: float = 3.0) -> Tensor:

@@ -156,6 +156,10 @@ class ExactDenoiser(BaseDenoiser):
         self.mixture, self.schedule = mixture, schedule
 
     def split(self, x_t, t, context=None):
+        with torch.autocast(x_t.device.type, enabled=False):  # exact in the precision of x_t
+            return self._split(x_t, t, context)
+
+    def _split(self, x_t, t, context):
         alpha, sigma = self.scales(x_t, t)
         flat = [a.flatten() if isinstance(a, Tensor) and a.ndim else a for a in (alpha, sigma)]
         if context is None:
@@ -305,5 +309,7 @@ class Diffusion(nn.Module):
         schedule, step = self.denoiser.schedule, step or ancestral(self.denoiser, context)
         given = isinstance(steps, Sequence)
         ts = chain_times(steps) if given else schedule.times(steps, self.t_min)
-        *_, x = simulate(step, start * schedule.sigma(ts[0]), ts)
+        x = start * schedule.sigma(ts[0])
+        if len(ts) > 1:  # a chain of one time is its last guess
+            *_, x = simulate(step, x, ts)
         return self.denoiser(x, ts[-1], context)

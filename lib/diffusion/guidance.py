@@ -141,9 +141,13 @@ class LinearInverse(_Shifted):
         (x_hat, eps_hat), pull = torch.func.vjp(lambda x: self.denoiser.split(x, t, context), x_t)
         v = self.spread**2
         r2 = v * sigma**2 / (alpha**2 * v + sigma**2)
-        residual = self.y.to(x_t) - x_hat.flatten(1) @ A.mT
-        weighted = (residual @ U) / (r2 * values + self.std**2) @ U.mT
-        pulled = pull(((weighted @ A).view_as(x_t), torch.zeros_like(eps_hat)))[0]
+        with torch.autocast(
+            x_t.device.type, enabled=False
+        ):  # std may be far below bfloat16's digits
+            residual = self.y.to(x_t) - x_hat.to(x_t).flatten(1) @ A.mT
+            weighted = (residual @ U) / (r2 * values + self.std**2) @ U.mT
+            back = (weighted @ A).view_as(x_hat).to(x_hat)
+            pulled = pull((back, torch.zeros_like(eps_hat)))[0]
         return self._add((x_hat, eps_hat), pulled, x_t, t)
 
 

@@ -116,7 +116,7 @@ class LatentDiffusion(nn.Module):
 
     def __init__(self, autoencoder: Autoencoder, denoiser: BaseDenoiser, *shape: int, **options):
         super().__init__()
-        self.autoencoder = autoencoder.requires_grad_(False)
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.prior = Diffusion(denoiser, *shape, **options)
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))

@@ -96,14 +96,18 @@ def flow_bits(
             part = slice(i, i + batch)
             c = None if context is None else context[part]
             y, nats = noised(denoiser, x[part], levels, c, decode_at, generator)
-            total[part] += nats - flow_log_prob(denoiser, y, c, **_drawn(y, how, generator))[0]
+            total[part] += (
+                nats - flow_log_prob(denoiser, y, c, **_drawn(y, how, generator, part))[0]
+            )
     return total / (draws * x.shape[1:].numel() * math.log(2))
 
 
-def _drawn(x: Tensor, how: dict, generator: torch.Generator | None) -> dict:
-    """`how` with Hutchinson's probes, drawn from the generator as all else is."""
+def _drawn(x: Tensor, how: dict, generator: torch.Generator | None, part: slice) -> dict:
+    """`how` with Hutchinson's probes of this part, drawn from the generator as all else is."""
     probes = how.get("probes", 1)
-    if how.get("trace") != "hutchinson" or isinstance(probes, Tensor):
+    if isinstance(probes, Tensor):
+        return how | {"probes": probes[:, part]}
+    if how.get("trace") != "hutchinson":
         return how
     return how | {"probes": draw_probes(x, how.get("probe", "rademacher"), probes, generator)}
 

@@ -91,6 +91,9 @@ def ancestral(
     equations 12 and 16. `large` takes the other variance of Ho et al. (2020, section 3.2), that of
     q(x_t | x_s), for the fresh noise alone, as DDPM's "fixed large".
 
+    Raises:
+        ValueError: in a step, times that rise, or an eta whose v is above sigma_s^2.
+
     >>> from lib.data.densities import two_gaussians
     >>> from lib.diffusion import VP, ExactDenoiser
     >>> model, ts = ExactDenoiser(two_gaussians(), VP()), VP().times(10)
@@ -108,9 +111,14 @@ def ancestral(
         check_falls(t, s)
         forward = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2  # variance of q(x_t | x_s)
         share = eta**2 * max(forward, 0.0) / sigma_t**2  # of sigma_s^2, that is new
+        if share > 1 + 1e-9:
+            raise ValueError(
+                f"eta = {eta:g} asks for more fresh noise in the step from t = {t:.6g} to {s:.6g} than "
+                f"x_s holds: {share**0.5:.3g} times sigma_s"
+            )
         kept = sigma_s * max(1 - share, 0.0) ** 0.5
         if large and sigma_s > 0:  # the last mean is not spoilt by noise
-            return alpha_s, kept, forward**0.5
+            return alpha_s, kept, abs(eta) * forward**0.5
         return alpha_s, kept, sigma_s * share**0.5
 
     def step(x_t: Tensor, t: float, s: float) -> Tensor:
@@ -192,7 +200,7 @@ def corrected(
     def both(x_t: Tensor, t: float, s: float) -> Tensor:
         if n:
             check_falls(t, s)
-        check_noise(s, denoiser.schedule.sigma(s))
+            check_noise(s, denoiser.schedule.sigma(s))
         x = step(x_t, t, s)
         for _ in range(n):
             score, z = denoiser.score(x, s, context), noise(x)

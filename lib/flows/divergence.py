@@ -94,7 +94,8 @@ def pull_one_by_one(field: Field, t: Tensor, x: Tensor, e: Tensor) -> tuple[Tens
         return rows(field, t, x, e)
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
-        y = x if x.requires_grad else x.detach().requires_grad_()
+        # without gradients x may be a view that says it needs one and has no graph: its J would be 0
+        y = x if keep and x.requires_grad else x.detach().requires_grad_()
         with _attention_by_formula() if keep else nullcontext():
             v = field(t, y)
         if not v.requires_grad:  # a constant

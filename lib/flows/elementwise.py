@@ -45,7 +45,10 @@ class Affine(Transform):
 
     @torch.no_grad()
     def init_from(self, x: Tensor) -> "Affine":
-        """Start where z has mean 0 and variance 1: maximum likelihood under a normal base."""
+        """Start where z has mean 0 and variance 1: maximum likelihood under a normal base.
+
+        A standard deviation below 1e-3 counts as 1e-3: data in such units are to be scaled before.
+        """
         check_data(self, x)
         self.shift.copy_(x.mean(0))
         self.log_scale.copy_(x.std(0, correction=0).clamp_min(1e-3).log())  # a constant pixel: 1e-3
@@ -98,7 +101,10 @@ class Monotone(Transform):
 
     @torch.no_grad()
     def init_from(self, x: Tensor) -> "Monotone":
-        """Start with one unit for each equal share of the data, and z of mean 0 and variance 1."""
+        """Start with one unit for each equal share of the data, and z of mean 0 and variance 1.
+
+        A standard deviation below 1e-3 counts as 1e-3: data in such units are to be scaled before.
+        """
         check_data(self, x)
         share = (torch.arange(self.units, dtype=x.dtype, device=x.device) + 0.5) / self.units
         std = x.std(0, correction=0).clamp_min(1e-3)

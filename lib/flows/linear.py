@@ -36,7 +36,10 @@ class LULinear(Transform):
 
     @torch.no_grad()
     def init_from(self, x: Tensor) -> "LULinear":
-        """Start where z has mean 0 and covariance I: W is a Cholesky factor of the data's."""
+        """Start where z has mean 0 and covariance I: W is a Cholesky factor of the data's.
+
+        Variances up to 1e-6 are raised by 1e-6: data in such units are to be scaled before.
+        """
         check_data(self, x)
         centred = x - x.mean(0)
         cov = centred.T @ centred / len(x)
@@ -268,7 +271,10 @@ class ActNorm(Transform):
 
     @torch.no_grad()
     def init_from(self, x: Tensor) -> "ActNorm":
-        """Start from a batch, (B, *shape)."""
+        """Start from a batch, (B, *shape): z of mean 0 and variance 1 in each channel.
+
+        A standard deviation below 1e-3 counts as 1e-3: data in such units are to be scaled before.
+        """
         check_data(self, x)
         dims = [0, *range(2, x.ndim)]
         self.shift.copy_(x.mean(dims, keepdim=True)[0])

@@ -38,6 +38,8 @@ class Pixels:
     """
 
     def __init__(self, name: str, flat: bool = False, mirror: bool = False):
+        if flat and mirror:
+            raise ValueError("mirror turns images round, flat makes vectors of them: not both")
         self.name, self.flat, self.mirror, self.n_levels = name, flat, mirror, LEVELS[name]
         self.train = self.part("train")
         self.shape = tuple(self.train.shape[1:])
@@ -146,11 +148,11 @@ def measure(
     """
     check_count(len(levels), "the number of images, for a standard error,", 2)
     device = next(model.parameters()).device
-    noise, total = torch.Generator().manual_seed(seed), torch.zeros(len(levels))
-    with measuring(model, seed):  # Hutchinson's probes are random, too
+    total = torch.zeros(len(levels))
+    with measuring(model, seed):  # Hutchinson's probes are random, too: one stream for both
         for _ in range(draws):
             for i in range(0, len(levels), 500):
-                x = dequantise(levels[i : i + 500].cpu(), n_levels, noise).to(device)
+                x = dequantise(levels[i : i + 500].cpu(), n_levels).to(device)
                 total[i : i + 500] += model(x).cpu() / draws
     bits = bits_per_dim(total.double(), levels[0].numel(), n_levels)
     return bits.mean().item(), bits.std().item() / len(bits) ** 0.5

@@ -169,7 +169,9 @@ class _Checkpointed(torch.autograd.Function):
 
 def _start(field, x, t0, t1, params, steps, method, rtol, atol) -> tuple:
     check_start(x, t0, t1)
-    return field, How(steps, method, rtol, atol), x, t0, t1, *_needed(field, params)
+    params = _needed(field, params)
+    check_forgotten(field, x, t0, params)
+    return field, How(steps, method, rtol, atol), x, t0, t1, *params
 
 
 def _needed(field: Field, params: Sequence[Tensor] | None) -> Sequence[Tensor]:
@@ -233,6 +235,23 @@ def vector_jacobian(
     grads = torch.autograd.grad(v, (x, *params), a, allow_unused=True)
     some = zip(grads, (x, *params), strict=True)
     return [v.detach(), *(torch.zeros_like(p) if g is None else g for g, p in some)]
+
+
+def check_forgotten(
+    field: Field, x: Tensor | tuple[Tensor, ...], t0: float, params: Sequence[Tensor]
+) -> None:
+    """`check_captured` where there will be no backward pass to do it: nothing declared needs a gradient.
+
+    One evaluation of the field, and only in that case.
+
+    >>> check_forgotten(lambda t, x: -x, torch.ones(1), 0.0, [])
+    """
+    parts = x if isinstance(x, tuple) else (x,)
+    if torch.is_grad_enabled() and not any(p.requires_grad for p in (*parts, *params)):
+        v = field(parts[0].new_full((), t0), x)
+        for part in v if isinstance(v, tuple) else (v,):
+            if part.requires_grad:
+                check_captured(part, parts[0], [])
 
 
 def check_captured(v: Tensor, x: Tensor, params: Sequence[Tensor]) -> None:

@@ -11,7 +11,7 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from lib.ode.adjoint import _needed, check_captured
+from lib.ode.adjoint import _needed, check_captured, check_forgotten
 from lib.ode.checks import SolverError, check_start, check_tolerance
 from lib.utils import known
 
@@ -52,12 +52,12 @@ class _Watched(nn.Module):
         self.run, self.params = field, tuple(params)  # params not registered
 
     def forward(self, t: Tensor, x: State) -> State:
-        v = self.run(t, x)
+        v = self.run(t.detach(), x)  # a gradient to t may be infinite, and nobody has asked for it
         if torch.is_grad_enabled():
             inputs = x if isinstance(x, tuple) else (x,)
             for part in v if isinstance(v, tuple) else (v,):
                 if part.requires_grad:
-                    check_captured(part, t, [*inputs, *self.params])
+                    check_captured(part, inputs[0], [*inputs, *self.params])
         return v
 
 
@@ -108,6 +108,7 @@ def odeint(
     try:
         if adjoint:
             settings |= _adjoint_settings(field, params, times, options)
+            check_forgotten(field, x, t0, settings["adjoint_params"])
             out = torchdiffeq.odeint_adjoint(
                 _Watched(field, settings["adjoint_params"]), x, times, **settings
             )

@@ -13,9 +13,10 @@ class Draws:
     """A data function with a generator of its own, which checkpoints hold: `draws(n)`.
 
     `sample(n, generator)` gives x, or (x, context). What it draws depends on `seed` alone, whatever
-    else draws from torch's global generator.
+    else draws from torch's global generator. (But one seed is one stream: after
+    `torch.manual_seed(seed)` a model's noise may be the data once more. Give them two.)
 
-    >>> data = Draws(lambda n, generator: torch.randn(n, 2, generator=generator), seed=0)
+    >>> data = Draws(lambda n, generator: torch.randn(n, 2, generator=generator), seed=1)
     >>> data(3).shape
     torch.Size([3, 2])
     """

@@ -14,7 +14,7 @@ from lib.paths import write_atomic
 from lib.train.draws import Drawn, random_state, set_random_state
 from lib.train.stopping import NUMBERS, Signals
 from lib.train.workers import Workers
-from lib.utils import seeded
+from lib.utils import evaluating, seeded
 
 Data = Tensor | Callable[[int], Drawn]
 TORCH = tuple(int(n) for n in torch.__version__.split(".")[:2])
@@ -47,6 +47,11 @@ class Run:
         kwargs = dict(lr=settings["lr"], weight_decay=settings["weight_decay"], fused=fused)
         self.opt = adam(self.params, **kwargs)
         decay = settings["ema"]
+        if decay is not None and any(p.dtype.itemsize < 4 for p in self.params):
+            raise ValueError(
+                "ema needs weights in float32: in half precision a step of the average is rounded "
+                "away. Keep the model in float32 and train it with amp=torch.bfloat16"
+            )
         average = None if decay is None else get_ema_multi_avg_fn(decay)
         self.ema = None if decay is None else AveragedModel(model, multi_avg_fn=average)
         self.step, self.stale, self.best, self.best_valid = 0, 0, None, math.inf
@@ -175,11 +180,10 @@ class Run:
             for mine, its in zip(model.modules(), self.model.modules(), strict=True):
                 numbers = {k: v for k, v in vars(its).items() if isinstance(v, int | float)}
                 vars(mine).update(numbers)
-        model.eval()
         x, context = self.valid
         B, total, W = self.settings["batch_size"], 0.0, self.workers
         first, last = W.rank * len(x) // W.size, (W.rank + 1) * len(x) // W.size
-        with seeded(self.settings["seed"] + W.rank, self.device):
+        with evaluating(model), seeded(self.settings["seed"] + W.rank, self.device):
             for i in range(first, last, B):
                 j = min(i + B, last)
                 part = None if context is None else context[i:j].to(self.device)

@@ -253,7 +253,17 @@ class VAE(LatentModel):
         return -(recon - self.kl_weight * (kl.sum(1) + missing))
 
     def log_weights(self, x: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
-        """log p(x | z) + log p(z) - log q(z | x) for n samples of q: (B, ...) -> (n, B)."""
+        """log p(x | z) + log p(z) - log q(z | x) for n samples of q: (B, ...) -> (n, B).
+
+        Raises:
+            ValueError: the posterior flow's log-determinant is an estimate.
+        """
+        parts = () if self.posterior_flow is None else self.posterior_flow.modules()
+        if any(getattr(getattr(p, "how", None), "trace", "exact") != "exact" for p in parts):
+            raise ValueError(
+                "importance weights need the exact log-determinant, since noise in their logarithm "
+                "makes their mean too large: set_solver(model, trace='exact')"
+            )
         z, log_q = self.posterior(x, n, noise)
         log_p = std_normal_log_prob(z.flatten(0, 1)).view(n, len(x))
         return self._log_likelihood(x, z) + log_p - log_q

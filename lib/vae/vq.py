@@ -107,10 +107,11 @@ class VectorQuantizer(nn.Module):
 
     def _apply(self, fn, recurse=True):
         """Running counts stay in float32: half precision counts to 256 or 2048 and no further."""
+        before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         if self.decay is not None and self.codebook.dtype in (torch.float16, torch.bfloat16):
-            for name in ("codebook", "counts", "sums"):
-                setattr(self, name, getattr(self, name).float())
+            for name in ("codebook", "counts", "sums"):  # not what half precision left of them
+                setattr(self, name, before[name].to(self.codebook.device, torch.float32))
         return self
 
     def forward(self, z: Tensor) -> Quantised:

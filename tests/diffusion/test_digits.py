@@ -6,6 +6,7 @@ import torch
 from lib import weights
 from lib.data import images
 from lib.diffusion import Cosine
+from lib.diffusion.chain import chain_times
 from lib.diffusion.digits import (
     NO_LABEL,
     DigitNet,
@@ -102,3 +103,25 @@ def test_the_recipe_learns():
         )
     )
     assert updates[-1].valid < 0.97 * updates[0].loss
+
+
+def test_a_pixel_alone_is_exact_under_autocast(device):
+    model = digits_model().to(device)
+    x, t = (
+        torch.randn(4, 1, 8, 8, device=device).clamp(-1, 1),
+        torch.full((4,), 0.02, device=device),
+    )
+    net = model.denoiser.net
+    want = net.alone(x, t)
+    with torch.autocast(device.type, torch.bfloat16):
+        got = net.alone(x, t)
+    for g, w in zip(got, want, strict=True):
+        torch.testing.assert_close(g, w)
+
+
+def test_a_chain_of_one_time_is_its_last_guess(device):
+    model = digits_model().to(device).eval()
+    start = torch.randn(3, 1, 8, 8, device=device)
+    got = model.sample(3, steps=chain_times(1), start=start)
+    schedule = model.denoiser.schedule
+    torch.testing.assert_close(got, model.denoiser(start * schedule.sigma(1.0), 1.0))

@@ -311,3 +311,15 @@ def test_a_measurement_for_each_row(B, device):
     assert_close(log_p(y)(x, 0.4), one_by_one)
     with pytest.raises(ValueError, match=r"one y \(M,\), got"):
         linear_posterior(mixture, A, y, std=0.1)
+
+
+def test_what_is_exact_stays_so_under_autocast(device):
+    """A measurement of noise 0.001 has more digits than bfloat16."""
+    law, x = two_gaussians(), torch.randn(50, 2, device=device)
+    exact = ExactDenoiser(law, VP()).to(device)
+    inverse = LinearInverse(exact, tensor([[1.0, 0.5]]), tensor([1.2]), std=1e-3).to(device)
+    for model in (exact, inverse):
+        want = model(x, 0.05)
+        with torch.autocast(device.type, torch.bfloat16):
+            got = model(x, 0.05)
+        assert_close(got, want, rtol=1e-5, atol=1e-5)

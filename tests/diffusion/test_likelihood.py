@@ -177,3 +177,14 @@ def test_probes_by_number_and_from_the_generator(device):
 
     assert torch.equal(bits(), bits()) and torch.equal(bits(probes=2), bits(probes=2))
     assert not torch.equal(bits(), bits(probes=2))
+
+
+def test_given_probes_are_shared_out_among_the_parts():
+    """The first hundred of 150 images with their probes, alone and with the others."""
+    x, probes = torch.randint(3, (150, 2)).double() - 1, torch.ones(1, 150, 2).double()
+    how = dict(levels=3, trace="hutchinson", solver="rk4", steps=3)
+    denoiser = ExactDenoiser(anisotropic_gaussians(), VP())
+    seeded = lambda: torch.Generator().manual_seed(1)
+    all_of_them = flow_bits(denoiser, x, probes=probes, generator=seeded(), **how)
+    first = flow_bits(denoiser, x[:100], probes=probes[:, :100], generator=seeded(), **how)
+    torch.testing.assert_close(all_of_them[:100], first)

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from lib.data.densities import two_gaussians
 from lib.diffusion import (
     VP,
     Clipped,
@@ -391,3 +392,31 @@ def test_clipped_denoisers_pass_through_every_sampler():
     for make, steps in SAMPLERS.values():
         x = last(make(denoiser), torch.randn(20, 2), VP().times(min(steps, 20)))
         assert denoiser(x, T_MIN).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize("eta", [0.1, 0.5, 1.0])
+def test_the_large_variance_follows_eta(eta):
+    """With the exact guess the law is nearly the data's at every eta: what is kept and what is new fit."""
+    torch.manual_seed(0)
+    law, schedule = two_gaussians(), VP()
+    step = ancestral(ExactDenoiser(law, schedule), eta=eta, large=True)
+    ts = schedule.times(100)
+    *_, x = simulate(step, torch.randn(20_000, 2) * schedule.sigma(ts[0]), ts)
+    want = law.moments()[1].diagonal()
+    torch.testing.assert_close(x.var(0), want.to(x), rtol=0.06, atol=0.0)
+
+
+def test_more_fresh_noise_than_there_is_room_for_is_refused():
+    schedule = VP()
+    step = ancestral(ExactDenoiser(two_gaussians(), schedule), eta=3.0)
+    with pytest.raises(ValueError, match="more fresh noise"):
+        list(simulate(step, torch.randn(5, 2), schedule.times(10)))
+
+
+def test_no_corrector_steps_need_no_noise():
+    """n = 0 is the step itself, also where it ends without noise."""
+    denoiser, x, ts = ExactDenoiser(two_gaussians(), VP()), torch.randn(5, 2), [1.0, 0.5, 0.0]
+    plain = ancestral(denoiser, eta=0.0)
+    *_, want = simulate(plain, x, ts)
+    *_, got = simulate(corrected(plain, denoiser, n=0), x, ts)
+    assert torch.equal(got, want)

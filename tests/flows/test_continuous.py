@@ -591,3 +591,22 @@ def test_a_sample_follows_the_path_alone(device, monkeypatch):
     torch.testing.assert_close(x, flow.sample_with_log_prob(50, noise=z)[0], rtol=0, atol=1e-5)
     assert alone < part.evaluations
     assert part.x_from_base(z[:0]).shape == (0, 3) and part.evaluations == 0
+
+
+@pytest.mark.parametrize("how", [dict(solver="euler", steps=4), dict(solver="dopri5")])
+def test_an_estimate_counts_every_evaluation_of_a_solve_without_a_graph(how, device):
+    """The adjoint's forward pass runs without gradients, on views of an x that needs one."""
+
+    class Shrink(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Parameter(torch.ones((), device=device))
+
+        def forward(self, t, x):
+            return -self.rate * x
+
+    x = torch.ones(1, 2, device=device, requires_grad=True)
+    runs = [Continuous(Shrink(), trace="hutchinson", adjoint=a, **how) for a in (False, True)]
+    for run in runs:
+        assert run.to_base(x)[1].item() == pytest.approx(-2, abs=1e-6)
+    assert runs[0].evaluations == runs[1].evaluations

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from lib import weights
 from lib.data import images
 from lib.data.images import bits_per_dim, quantise
 from lib.flows import Flow, LULinear, recipes
+from lib.flows.continuous import Continuous, set_solver
 from lib.flows.recipes import Pixels, chessboard, digits_glow, digits_realnvp, measure
 from lib.train import fit
 
@@ -99,3 +101,28 @@ def test_main_writes_measured_weights(tmp_path, monkeypatch):
     card = weights.load("mnist_glow", model, tmp_path)
     assert card["curve"][-1][0] == 2 and card["metrics"]["unit"] == "bits per dimension"
     assert measure(model, few, 256, draws=4)[0] == pytest.approx(card["metrics"]["bits"])
+
+
+def test_probes_are_not_the_noise_once_more():
+    """Of one seed, both would be functions of the same numbers, and the trace's estimate biased."""
+
+    class Square(nn.Module):
+        shape = (64,)
+
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, t, x):
+            return self.w * x * x
+
+    levels = images.digits("test")[0].flatten(1)
+    flow = Flow(Continuous(Square(), solver="rk4", steps=4), 64)
+    exact = measure(flow, levels)[0]
+    set_solver(flow, trace="hutchinson", probe="gaussian")
+    assert abs(measure(flow, levels)[0] - exact) < 0.006
+
+
+def test_vectors_are_not_mirrored():
+    with pytest.raises(ValueError, match="not both"):
+        Pixels("digits", flat=True, mirror=True)

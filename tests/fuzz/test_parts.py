@@ -330,6 +330,7 @@ def test_adaptive_steps(batch, span, tol):
     adjoint.How,
     adjoint.vector_jacobian,
     adjoint.check_captured,
+    adjoint.check_forgotten,
 )
 @given(batches((1.0, 0.0, 1e-3, 30.0), most=3, dtypes=(F64,)), st.booleans())
 def test_adjoints(batch, fixed):
@@ -348,6 +349,9 @@ def test_adjoints(batch, fixed):
         if batch.rows:
             refused(lambda run=run: run(field, x, 0.0, 1.0, [], **how).sum().backward(), ValueError)
         refused(lambda run=run: run(field, x, 0.0, 1.0, **how), ValueError)
+        if batch.rows:
+            refused(lambda run=run: run(field, x.detach(), 0.0, 1.0, [], **how), ValueError)
+    adjoint.check_forgotten(field, x.detach(), 0.0, [a])
     parts = adjoint.vector_jacobian(field, torch.zeros(()), x, torch.ones_like(x), [a])
     same(parts[1], torch.ones_like(x) @ a.detach())
 

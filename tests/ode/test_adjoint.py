@@ -1,6 +1,7 @@
 """Gradients through an ODE: adjoint, checkpoints and backpropagation agree, and with the truth."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -330,3 +331,17 @@ def test_a_tensor_that_part_of_the_solve_uses_is_not_forgotten_in_silence(method
     field = lambda t, x: b * x if (t > 0.5) == late else a * x
     with pytest.raises(ValueError, match="not in params"):
         METHODS[method](field, torch.ones(2, device=device), 0.0, 1.0, [a]).sum().backward()
+
+
+@pytest.mark.parametrize("run", [*METHODS.values(), partial(odeint, adjoint=True)])
+def test_a_forgotten_tensor_is_found_where_nothing_else_needs_a_gradient(problem, run):
+    """A frozen field and a captured context: there is no backward pass that could say it."""
+    field, x, _ = problem
+    field, x, context = field.requires_grad_(False), x.detach(), torch.ones_like(x).requires_grad_()
+    shifted = lambda t, x: field(t, x) + context
+    with pytest.raises(ValueError, match="not in params"):
+        run(shifted, x, 0.0, 1.0, params=[])
+    with torch.no_grad():
+        assert run(shifted, x, 0.0, 1.0, params=[]).isfinite().all()
+    (got,) = torch.autograd.grad(run(shifted, x, 0.0, 1.0, params=[context]).sum(), context)
+    assert got.abs().max() > 0.1

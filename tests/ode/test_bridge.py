@@ -162,3 +162,12 @@ def test_what_went_wrong_is_what_was_asked_for():
 
     with pytest.raises(AssertionError, match="my own check"):
         odeint(own, torch.ones(1), 0.0, 1.0)
+
+
+def test_a_gradient_to_time_is_not_asked_for():
+    """sqrt(t) has none at t = 0, where the solve ends; the gradient to the parameter exists."""
+    rate = torch.ones((), dtype=torch.float64, requires_grad=True)
+    field = lambda t, x: rate * x * t.sqrt()
+    x = torch.ones(2, dtype=torch.float64)
+    odeint(field, x, 1.0, 0.0, adjoint=True, params=[rate]).sum().backward()
+    assert rate.grad.item() == pytest.approx(2 * -2 / 3 * math.exp(-2 / 3), rel=1e-4)

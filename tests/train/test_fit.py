@@ -510,3 +510,29 @@ def test_a_function_may_draw_no_context(tmp_path, device):
     torch.manual_seed(0)
     run(kept, draw, steps=3, checkpoint=tmp_path / "run.pt")
     assert torch.equal(plain.mean, kept.mean)
+
+
+def test_an_average_of_half_precision_weights_is_refused():
+    data = torch.ones(8, 1).bfloat16()
+    with pytest.raises(ValueError, match="ema needs weights in float32"):
+        next(iter(fit(Mean().bfloat16(), data, steps=1, ema=0.9, progress=False)))
+
+
+def test_validation_leaves_frozen_parts_as_they_are():
+    class Fronted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.front, self.back = nn.BatchNorm1d(2).requires_grad_(False), nn.Linear(2, 1)
+
+        def forward(self, x, context=None):
+            return self.back(self.front(x)).square().flatten()
+
+    model = Fronted()
+    model.front.eval()
+    x = 5 + torch.randn(64, 2)
+    modes = [
+        (model.front.training, model.back.training)
+        for _ in fit(model, x, steps=6, batch_size=16, valid=x[:16], valid_every=2, progress=False)
+    ]
+    assert modes == [(False, True)] * 6
+    assert torch.equal(model.front.running_mean, torch.zeros(2))

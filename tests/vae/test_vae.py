@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from lib.flows import Affine, Compose, Inverse, LULinear, Monotone
 from lib.flows.autoregressive import MaskedAutoregressive
+from lib.flows.continuous import Continuous, FieldNet, set_solver
 from lib.flows.planar import PlanarFlow
 from lib.flows.radial import Radial
 from lib.flows.sylvester import Sylvester
@@ -426,3 +427,17 @@ def test_a_small_sigma_in_float64_is_no_missing_direction():
     x = torch.cat([x, torch.zeros(2000, 2)], 1) + 1e-3 * torch.randn(2000, 5)
     model = LinearGaussian(5, 3, full=True).double().fit_closed_form(x.double())
     assert model.log_sigma.exp().item() == pytest.approx(1e-3, rel=0.05)
+
+
+def test_weights_with_noise_in_their_logarithm_are_refused():
+    """E[exp(noise)] > 1: the estimate would not be a lower bound any more."""
+    field = FieldNet(3, 8)
+    vae = VAE(
+        mlp_encoder((5,), 6), nn.Linear(3, 5), Bernoulli(), 3,
+        posterior_flow=Continuous(field, trace="hutchinson", solver="rk4", steps=2),
+    )  # fmt: skip
+    x = torch.ones(2, 5)
+    assert vae(x).isfinite().all()  # one sample: the mean of a logarithm, which noise leaves right
+    with pytest.raises(ValueError, match="exact log-determinant"):
+        vae.estimate(x, 4)
+    assert set_solver(vae, trace="exact").estimate(x, 4).log_prob.isfinite().all()

@@ -325,3 +325,15 @@ def test_half_precision_finds_the_nearest_code(dtype, device):
     code, wide = q.codebook.double(), z.double()
     chosen = (wide - code[q(z).indices]).norm(dim=1)
     assert (chosen - torch.cdist(wide, code).amin(1)).max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_running_counts_do_not_pass_through_half_precision(dtype, device):
+    quantiser = VectorQuantizer(2, 3, decay=0.9).to(device)
+    with torch.no_grad():
+        quantiser.counts.copy_(torch.tensor([17896.25, 3.0]))
+        quantiser.sums.mul_(1e6)
+    before = {name: value.clone() for name, value in quantiser.named_buffers()}
+    quantiser.to(dtype)
+    for name, value in quantiser.named_buffers():
+        assert torch.equal(value, before[name]), name
