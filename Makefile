@@ -32,11 +32,12 @@ offline: $(STAMP)  ## the whole book as one zip that opens from a stick, without
 pdf: $(STAMP)  ## the whole book as one PDF, printed by Chromium (ONLY="01 02": some chapters)
 	@$(PY) book/tools/print_book.py $(ONLY)
 
+# not reordered: files of few but slow tests, those of the browser, would come last and keep one of two cores
 test: $(STAMP)  ## every test: lib, the chapters under nbval, the rendered pages in a browser
 	@failed=0; \
 	PYTHONPATH=book/tools $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) -p keep chapters || failed=1; \
 	$(PY) book/tools/build.py || failed=1; \
-	$(PY) -m pytest -q -n 2 --dist loadfile tests || failed=1; \
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests || failed=1; \
 	exit $$failed
 
 colab: $(STAMP)  ## every chapter alone in an environment like Colab's (ENV=oldest: the oldest versions lib claims; ONLY="01 04")
