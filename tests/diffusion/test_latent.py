@@ -126,5 +126,7 @@ def test_the_unet_takes_sequences_and_says_so():
 def test_the_autoencoder_rests_from_the_start():
     """Not only after the first call of train()."""
     autoencoder = KLAutoencoder(3, 2, width=8).train()
-    model = LatentDiffusion(autoencoder, Denoiser(UNet(2, width=8, multipliers=(1,)), Cosine()), 2, 4, 4)
+    model = LatentDiffusion(
+        autoencoder, Denoiser(UNet(2, width=8, multipliers=(1,)), Cosine()), 2, 4, 4
+    )
     assert model.training and not any(part.training for part in autoencoder.modules())

@@ -101,12 +101,14 @@ def test_indices(batch, count, low):
     assert (got is k) if within else (got is None)
 
 
-@covers(utils.seeded, utils.measuring)
+@covers(utils.seeded, utils.measuring, utils.evaluating)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_seeded(seed, training):
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1)).train(training)
     model[1].eval()
     before, drawn = torch.get_rng_state(), []
+    with utils.evaluating(model):
+        assert not model.training and not model[0].training
     for kind in (lambda: utils.seeded(seed), lambda: utils.measuring(model, seed)):
         with kind():
             drawn.append(torch.rand(3))

@@ -149,7 +149,7 @@ def energies(targets: dict[str, Callable], fitted: dict, sizes: tuple[int, ...])
     plt.show()
 
 
-def depths(flow: Flow, counts: tuple[int, ...], n: int = 2000) -> None:
+def depths(flow: Flow, counts: tuple[int, ...], n: int = 1500) -> None:
     """The same draws after the first layers of a flow, coloured by where they started."""
     torch.manual_seed(0)
     z = torch.randn(n, 2)
