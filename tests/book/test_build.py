@@ -78,6 +78,18 @@ def test_pages_hold_no_widget_state_and_no_foreign_address(built):
         assert not foreign, f"{page}: {foreign}"
 
 
+def test_a_number_keeps_its_sign_or_unit_on_its_line(built):
+    kept = 0
+    for path in sorted(built.glob("chapters/*.html")):
+        html = re.sub(
+            r"<(pre|code|script|style|svg)\b.*?</\1>", "", path.read_text("utf8"), flags=re.S
+        )
+        text = re.sub(r"<[^>]+>", "", " ".join(re.findall(r"<p\b[^>]*>(.*?)</p>", html, re.S)))
+        assert not re.findall(r".{30}\d (?:%|[×±] \d).{10}", text), path.name
+        kept += len(re.findall("\\d\u00a0(?:%|[×±]\u00a0\\d)", text))
+    assert kept > 30
+
+
 def test_every_button_leads_to_a_file(built):
     """Colab, Binder and repository buttons: their paths exist in the tree."""
     import yaml
