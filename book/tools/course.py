@@ -201,7 +201,7 @@ class Course:
             for k, m in enumerate(given):
                 (x0, y0), (x1, y1) = at[m], at[n]
                 x0, y0, y1 = x0 + boxw / 2, y0 + boxh, y1 - 5
-                x1 += boxw / 2 + 16 * (k - (len(given) - 1) / 2)
+                x1 += boxw / 2 + 11 * (k - (len(given) - 1) / 2)
                 bend = (y1 - y0) / 2 if rows[n] - rows[m] == 1 else (y1 - y0) * 0.35
                 dash = " graph-partial" if m in about["helps"] else ""
                 parts.append(

@@ -66,6 +66,18 @@ def check_falls(t: float, s: float) -> None:
         )
 
 
+def check_share(share: float, t: float, s: float) -> None:
+    """Raise if more than all of the variance at s is to be new: an eta above what x_s has room for.
+
+    >>> check_share(0.4, 0.3, 0.2)  # some
+    """
+    if share > 1 + 1e-9:
+        raise ValueError(
+            f"eta asks for {share:.3g} times the variance of x_s as fresh noise, in the step from "
+            f"t = {t:.6g} to {s:.6g}: more fresh noise than there is room for"
+        )
+
+
 def check_noise(t: float, sigma: float) -> None:
     """Raise unless sigma > 0: where there is no noise, nobody can tell what it was, eps_hat.
 
@@ -111,11 +123,7 @@ def ancestral(
         check_falls(t, s)
         forward = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2  # variance of q(x_t | x_s)
         share = eta**2 * max(forward, 0.0) / sigma_t**2  # of sigma_s^2, that is new
-        if share > 1 + 1e-9:
-            raise ValueError(
-                f"eta = {eta:g} asks for more fresh noise in the step from t = {t:.6g} to {s:.6g} than "
-                f"x_s holds: {share**0.5:.3g} times sigma_s"
-            )
+        check_share(share, t, s)
         kept = sigma_s * max(1 - share, 0.0) ** 0.5
         if large and sigma_s > 0:  # the last mean is not spoilt by noise
             return alpha_s, kept, abs(eta) * forward**0.5

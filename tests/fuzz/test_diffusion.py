@@ -285,7 +285,7 @@ STEPS = {
 @covers(
     samplers.simulate, samplers.ancestral, samplers.euler_maruyama, samplers.corrected,
     exponential.heun, exponential.dpm_solver, exponential.dpm_solver_multi, exponential.log_rho,
-    samplers.check_falls, samplers.check_noise,
+    samplers.check_falls, samplers.check_noise, samplers.check_share,
 )  # fmt: skip
 @given(batches((1.0, 0.0, 1e-30, 1e3, 1e12), most=3), schedules, st.integers(1, 4))
 def test_samplers(batch, name, n):
@@ -305,6 +305,8 @@ def test_samplers(batch, name, n):
     for bad in ([], [1.0], [0.5, 0.5], [0.2, 0.8, 0.5], [1.0, math.nan]):
         refused(lambda bad=bad: list(samplers.simulate(samplers.ancestral(d), x, bad)), ValueError)
     refused(lambda: samplers.check_falls(0.1, 0.2), ValueError)
+    samplers.check_share(1.0, 0.2, 0.1)
+    refused(lambda: samplers.check_share(1.1, 0.2, 0.1), ValueError)
     refused(lambda: samplers.check_noise(0.0, 0.0), ValueError)
     refused(lambda: samplers.euler_maruyama(d, churn=-1.0), ValueError)
     refused(lambda: exponential.log_rho(den.ExactDenoiser(MIXTURE, VP()), 0.0), ValueError)

@@ -236,7 +236,7 @@ def masks() -> Explorable:
         )
         for c in range(C):
             x, y, side = cells[c * H * H + H * (H - 1)]  # the lowest left cell of this channel
-            first.picture(picture[now["numbers"][c]], (x, x + H * side, y, y + H * side))
+            first.picture(1 - picture[now["numbers"][c]], (x, x + H * side, y, y + H * side))
 
         second = Panel((-0.02, 1.02), (-0.02, 1.02), title="who passes, who is changed", **frame)
         for kind, rows, series, name, fill in (

@@ -32,7 +32,7 @@
   const word = ([x, y, side], text) => ({ t: "text", s: -1, x: x + side / 2, y: y + side / 2, text, align: "center", size: 0.85 });
   const first = range(now.C).map((c) => {
     const [x, y, side] = cells[c * N * N + N * (N - 1)];
-    return { t: "heat", s: 0, v: now.at.slice(c * N * N, (c + 1) * N * N).map((i) => Math.round(picture[i] * 255)), shape: [N, N], extent: [x, x + N * side, y, y + N * side], gray: 1 };
+    return { t: "heat", s: 0, v: now.at.slice(c * N * N, (c + 1) * N * N).map((i) => Math.round((1 - picture[i]) * 255)), shape: [N, N], extent: [x, x + N * side, y, y + N * side], gray: 1 };
   });
   const second = [], third = [];
   for (const [rows, s, name, fill, text] of [

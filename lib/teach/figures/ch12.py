@@ -202,7 +202,7 @@ def guidance() -> Explorable:
         plot.points(WEIGHTS, data["shares"], 0, radius=3)
         plot.line(WEIGHTS, data["spreads"], 1, "spread, 1 is the data's", dash=1)
         plot.points(WEIGHTS, data["spreads"], 1, radius=3)
-        plot.line([WEIGHTS[k]] * 2, [0, 1.3], -1, dash=2, width=1)
+        plot.line([WEIGHTS[k]] * 2, [0, 1.3], -1, "your weight", dash=2, width=1)
         got, asked = (sum(v) for v in zip(*right[first : first + each], strict=True))
         share, spread = data["shares"][k], data["spreads"][k]
         return Scene(
@@ -247,7 +247,7 @@ def walk() -> Explorable:
                      title="the reader's confidence", aspect=1.3, grow=0.9)  # fmt: skip
         for j, name in enumerate(("latents", "pixels")):
             plot.line(STOPS, sure[first + j * n : first + (j + 1) * n], j, name, dash=j)
-        plot.line([at / (n - 1)] * 2, [0, 1.05], -1, dash=2, width=1)
+        plot.line([at / (n - 1)] * 2, [0, 1.05], -1, "the slider's share", dash=2, width=1)
         a, b = sure[first + at], sure[first + n + at]
         return Scene(
             [*panels, plot],

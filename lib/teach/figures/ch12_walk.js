@@ -10,7 +10,7 @@
   return {
     panels: [panel(0, "latents"), panel(1, "pixels"), {
       xlim: [0, 1], ylim: [0, 1.05], title: "the reader's confidence", xlabel: "share of the way", ylabel: "explained by one drawing", equal: false, axes: true, aspect: 1.3, grow: 0.9,
-      items: [curve(0, "latents"), curve(1, "pixels"), { t: "line", s: -1, x: [at / (n - 1), at / (n - 1)], y: [0, 1.05], dash: 2, w: 1 }],
+      items: [curve(0, "latents"), curve(1, "pixels"), { t: "line", s: -1, x: [at / (n - 1), at / (n - 1)], y: [0, 1.05], dash: 2, w: 1, name: "the slider's share" }],
     }],
     alt: `The pair that differs in ${p.pair}, ${way} of the way: one drawing explains ${a} of what is seen on the way through latents, and ${b} on the way through pixels.`,
     readouts: { "by latents": a, "by pixels": b },

@@ -129,7 +129,9 @@
       } else if (it.t === "tile") {
         const [a0, a1, b0, b1] = it.extent, { img, side, columns } = sheets[it.sheet];
         c.imageSmoothingEnabled = false;
-        if (img.complete && img.naturalWidth) c.drawImage(img, (it.k % columns) * side, Math.floor(it.k / columns) * side, side, side, X(a0), Y(b1), X(a1) - X(a0), Y(b0) - Y(b1));
+        const box = [X(a0), Y(b1), X(a1) - X(a0), Y(b0) - Y(b1)];
+        if (img.complete && img.naturalWidth) c.drawImage(img, (it.k % columns) * side, Math.floor(it.k / columns) * side, side, side, ...box);
+        c.strokeStyle = th.ink; c.lineWidth = 1; c.globalAlpha = 0.4; c.strokeRect(...box); c.globalAlpha = 1; // a dark picture ends somewhere on a dark page
       } else if (it.t === "text") {
         c.fillStyle = colour(it.s ?? -1); text(it.text, X(it.x), Y(it.y), it.align || "center", "middle", font * (it.size ?? 1), it.halo);
       }
