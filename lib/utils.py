@@ -125,6 +125,16 @@ def measuring(model: nn.Module, seed: int) -> Iterator[None]:
         yield
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """Autocast off: what is exact keeps the precision of its input, networks around it need not.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.ones(2)):
+    ...     (torch.ones(2, 2) @ torch.ones(2)).dtype
+    torch.float32
+    """
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def bounded(raw: Tensor, limit: float = 3.0) -> Tensor:
     """A log-scale from a network's output: close to raw near 0, never past +-limit.
 

@@ -91,11 +91,15 @@ def _up(value: float, step: float) -> float:
     return round(math.ceil(value / step - 1e-9) * step, 6)
 
 
+def _chapters(m: dict[str, float], unit: str) -> dict[str, float]:
+    """What each chapter needs, by its number."""
+    found = ((re.fullmatch(rf"chapter (\d+) {unit}", key), value) for key, value in m.items())
+    return {match[1]: value for match, value in found if match}
+
+
 def _most(m: dict[str, float], unit: str) -> tuple[str, float]:
     """The chapter that needs most of something, and how much."""
-    values = {k: v for k, v in m.items() if k.startswith("chapter ") and k.endswith(f" {unit}")}
-    name = max(values, key=values.get)
-    return name.split()[1], values[name]
+    return max(_chapters(m, unit).items(), key=lambda item: item[1])
 
 
 def plan(students: int, m: dict[str, float]) -> Plan:
@@ -140,9 +144,7 @@ def measured_page(_: list[Path] | None = None) -> str:
         f"| processor seconds, {words} | {_short(m[f'{who} processor s, median'])} | |"
         for who, words in works
     ]
-    chapter = {
-        k.split()[1]: v for k, v in m.items() if k.startswith("chapter ") and k.endswith("MB")
-    }
+    chapter = _chapters(m, "MB")
     out += [
         "",
         f"That was with {m['students']:.0f} students at once on {m['cores']:.0f} cores, with other work beside them (load "

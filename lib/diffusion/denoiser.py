@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lib.data.densities import GaussianMixture
 from lib.diffusion.chain import chain_times
 from lib.diffusion.schedule import Schedule, Time
-from lib.utils import check_batch, check_indices, expand_as_batch, sum_dims
+from lib.utils import check_batch, check_indices, expand_as_batch, full_precision, sum_dims
 
 
 class BaseDenoiser(nn.Module):
@@ -156,7 +156,7 @@ class ExactDenoiser(BaseDenoiser):
         self.mixture, self.schedule = mixture, schedule
 
     def split(self, x_t, t, context=None):
-        with torch.autocast(x_t.device.type, enabled=False):  # exact in the precision of x_t
+        with full_precision(x_t):  # exact, whatever autocast does to a network around it
             return self._split(x_t, t, context)
 
     def _split(self, x_t, t, context):
@@ -310,6 +310,6 @@ class Diffusion(nn.Module):
         given = isinstance(steps, Sequence)
         ts = chain_times(steps) if given else schedule.times(steps, self.t_min)
         x = start * schedule.sigma(ts[0])
-        if len(ts) > 1:  # a chain of one time is its last guess
+        if list(ts) != [1.0]:  # the chain of one step is its last guess
             *_, x = simulate(step, x, ts)
         return self.denoiser(x, ts[-1], context)

@@ -19,7 +19,7 @@ from lib.diffusion.elbo import Bound, chain_elbo
 from lib.diffusion.schedule import Cosine, Schedule
 from lib.recipe import Recipe, store, train
 from lib.unet import time_embedding
-from lib.utils import expand_as_batch, measuring
+from lib.utils import expand_as_batch, full_precision, measuring
 
 N_LEVELS = images.LEVELS["digits"]
 NO_LABEL = 10  # beside the labels 0 to 9
@@ -103,7 +103,7 @@ class DigitNet(nn.Module):
             for f in (self.schedule.alpha, self.schedule.sigma)
         )
         grid = self.grid.to(x)
-        with torch.autocast(x.device.type, enabled=False):  # a difference of close numbers
+        with full_precision(x):  # a difference of close numbers
             log = self.log_prior - (x[..., None] - alpha * grid).square() / (2 * sigma * sigma)
             p = log.softmax(-1)
             mean = p @ grid

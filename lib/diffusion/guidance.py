@@ -12,6 +12,7 @@ from torch import Tensor
 from lib.data.densities import GaussianMixture
 from lib.diffusion.denoiser import BaseDenoiser
 from lib.diffusion.schedule import Schedule, Time
+from lib.utils import full_precision
 
 LogLikelihood = Callable[[Tensor, Time, Tensor | None], Tensor]
 
@@ -141,9 +142,7 @@ class LinearInverse(_Shifted):
         (x_hat, eps_hat), pull = torch.func.vjp(lambda x: self.denoiser.split(x, t, context), x_t)
         v = self.spread**2
         r2 = v * sigma**2 / (alpha**2 * v + sigma**2)
-        with torch.autocast(
-            x_t.device.type, enabled=False
-        ):  # std may be far below bfloat16's digits
+        with full_precision(x_t):  # std may be far below bfloat16's digits
             residual = self.y.to(x_t) - x_hat.to(x_t).flatten(1) @ A.mT
             weighted = (residual @ U) / (r2 * values + self.std**2) @ U.mT
             back = (weighted @ A).view_as(x_hat).to(x_hat)

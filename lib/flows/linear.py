@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.flows.elementwise import check_data
-from lib.flows.transform import Compose, Transform, full_precision
+from lib.flows.transform import Compose, Transform
+from lib.utils import full_precision
 
 
 class LULinear(Transform):

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.flows.transform import Transform, full_precision
-from lib.utils import check_count, known
+from lib.flows.transform import Transform
+from lib.utils import check_count, full_precision, known
 
 MARGIN = 1e-3  # w.u stays this far above -1, so that float32 keeps the slope positive
 SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.flows.planar import MARGIN, log_slope, solve
-from lib.flows.transform import Transform, full_precision
-from lib.utils import check_count
+from lib.flows.transform import Transform
+from lib.utils import check_count, full_precision
 
 
 class Sylvester(Transform):

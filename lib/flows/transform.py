@@ -5,7 +5,6 @@ one number for each example. The direction is in the name, because libraries dis
 `forward` means.
 """
 
-import torch
 from torch import Tensor, nn
 
 from lib.utils import check_batch
@@ -54,16 +53,6 @@ class Transform(nn.Module):
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         """Raise a ValueError or TypeError if this transform cannot take `x` and `context`."""
         check_input(self, x, context)
-
-
-def full_precision(x: Tensor) -> torch.autocast:
-    """Autocast off: a bijection keeps the precision of its input, its networks need not.
-
-    >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.ones(2)):
-    ...     (torch.ones(2, 2) @ torch.ones(2)).dtype
-    torch.float32
-    """
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def check_input(module: nn.Module, x: Tensor, context: Tensor | None = None) -> None:

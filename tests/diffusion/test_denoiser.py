@@ -297,7 +297,7 @@ X = torch.zeros(3, 2)
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2)(torch.zeros(3, 4)), r"\(B, 2\)"),
         *[
             (lambda ts=ts: Diffusion(ExactDenoiser(MIX, VP()), 2).sample(3, None, ts, None, X), say)
-            for ts, say in (([], "fall"), ([0.2, 0.8], "fall"), (2.5, "2.5"))
+            for ts, say in (([], "fall"), ([0.2, 0.8], "fall"), ([0.5], "two times"), (2.5, "2.5"))
         ],
     ],
 )

@@ -30,9 +30,9 @@ from lib.flows.transform import (
     Transform,
     check_context,
     check_input,
-    full_precision,
 )
 from lib.nets import mlp
+from lib.utils import full_precision
 from tests.flows.laws import jacobians
 from tests.fuzz.kit import (
     F32,

@@ -122,7 +122,7 @@ def test_labels_keep_clear_of_points_and_of_each_other():
     for (x, y, align), word in zip(ch13.placed(points, words), words, strict=True):
         wide = 0.0115 * len(word)
         left = x - wide * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
-        boxes.append((left, left + wide, y - 0.015, y + 0.015))
+        boxes.append((left, left + wide, y - 0.025, y + 0.025))
     for x, y in points:  # a point is in nobody's way
         assert not any(b[0] < x < b[1] and b[2] < y < b[3] for b in boxes)
     for i, a in enumerate(boxes):

@@ -119,7 +119,7 @@ def placed(
             for k in SCALES:
                 wide = 0.0115 * k * len(words[i])
                 left = px - wide * (1 - dx) / 2
-                a = boxes[k] = (left, left + wide, py - 0.005 - 0.01 * k, py + 0.005 + 0.01 * k)
+                a = boxes[k] = (left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k)
                 on = sum(
                     a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2] for b in taken[k]
                 )

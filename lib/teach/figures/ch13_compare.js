@@ -24,7 +24,7 @@
         let bad = 0;
         const boxes = SCALES.map((k, at) => {
           const wide = 0.0115 * k * [...words[i]].length, left = px - (wide * (1 - dx)) / 2;
-          const a = [left, left + wide, py - 0.005 - 0.01 * k, py + 0.005 + 0.01 * k];
+          const a = [left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k];
           const on = taken[at].filter((b) => a[0] < b[1] && a[1] > b[0] && a[2] < b[3] && a[3] > b[2]).length;
           bad = 100 * bad + on + nearer + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
           return a;
