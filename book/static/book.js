@@ -85,6 +85,9 @@ addEventListener("load", () => {
   });
 });
 
+// On paper nothing scrolls: if the theme then looks for what does, it takes the keyboard's way to all of it.
+matchMedia("print").addEventListener("change", (print) => { if (!print.matches) markScrolling(); });
+
 // On paper all pictures and all that is folded away; afterwards the page is as it was.
 let folded = [];
 addEventListener("beforeprint", () => {

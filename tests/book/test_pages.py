@@ -269,6 +269,18 @@ def test_links_inside_a_chapter_arrive(visit):
     assert not lost
 
 
+# After each change of the text the theme looks for what scrolls, 300 ms later: on paper nothing does.
+CHANGE = """async () => {
+  document.querySelector(".bd-article").append(document.createElement("span"));
+  await new Promise((r) => setTimeout(r, 500));
+}"""
+OUT_OF_REACH = """async () => {
+  await new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)));
+  return [...document.querySelectorAll("div.highlight pre")]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).map((e) => e.textContent.slice(0, 40));
+}"""
+
+
 @visits(CHAPTERS, WIDE)
 def test_print(visit):
     """On paper: the figures, the sentences about them, no sidebars."""
@@ -281,7 +293,9 @@ def test_print(visit):
         )
         assert boxes >= 2, "a figure or its sentence is not printed"
     assert len(visit.page.pdf()) > 20_000
+    visit.page.evaluate(CHANGE)
     visit.page.emulate_media(media="null")  # others look at this page on a screen
+    assert visit.page.evaluate(OUT_OF_REACH) == []
 
 
 # The questions of a quiz, and which of their options are open.
