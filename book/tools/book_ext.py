@@ -18,7 +18,11 @@ from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
 OPEN = re.compile(r'\s*<a\s+(?:id|name)="([^"]+)"\s*>\s*(</a>)?\s*')
-UNIT = re.compile(r"(?<=[\d½]) (?:%|[×±] (?=[\d½]))")
+UNIT = re.compile(
+    r"(?<=[\d½]) (?:%|[×±] (?=[\d½])|(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB)\b))"
+    r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem) (?=\d)"
+)
+SHORT = 24  # characters of code that fit a line of a phone
 IDS = re.compile(r'<[a-z]+\s[^>]*\bid="([^"]+)"')
 
 
@@ -77,7 +81,7 @@ class TaggedEquations(SphinxTransform):
 
 
 class Units(SphinxTransform):
-    """No-break spaces before % and around × and ±, in text and not in code."""
+    """No-break spaces before units, around × and ±, before the number of a figure or chapter; short code on one line."""
 
     default_priority = 410
     code = (nodes.literal, nodes.FixedTextElement, nodes.math, nodes.raw)
@@ -89,6 +93,17 @@ class Units(SphinxTransform):
             text = UNIT.sub(lambda found: found[0].replace(" ", "\u00a0"), node)
             if text != node:
                 node.parent.replace(node, nodes.Text(text))
+        for node in self.document.findall(nodes.literal):
+            if len(node.astext()) <= SHORT and not within(node, nodes.entry):
+                node["classes"].append("short")
+
+
+def within(node: nodes.Node, kind: type[nodes.Node]) -> bool:
+    """A node of a kind holds this one: in a table no column should be as wide as its code."""
+    while node := node.parent:
+        if isinstance(node, kind):
+            return True
+    return False
 
 
 def own_numbers(app, config) -> None:

@@ -131,7 +131,7 @@ def fitted(context: Tensor, x: Tensor) -> Tensor:
         return context
     if context.ndim == 2:
         return context[..., None, None].expand(-1, -1, *x.shape[2:])
-    if context.shape[2] > x.shape[2]:
+    if context.shape[2] > x.shape[2] or context.shape[3] > x.shape[3]:
         return F.adaptive_avg_pool2d(context, x.shape[2:])
     return F.interpolate(context, x.shape[2:])
 

@@ -50,8 +50,8 @@ class Integrator(NamedTuple):
         probe: "rademacher" (random signs) or "gaussian".
         solver: "dopri5", adaptive to rtol and atol, by `lib.ode.solve_adaptive`; "torchdiffeq", the
             same method by that library; or "euler", "midpoint", "heun", "rk4" with `steps` steps.
-            An adaptive step's error is one mean over x and the integrals: of x with D numbers, an
-            integral may miss the tolerance by a factor of sqrt(D).
+            An adaptive step's error is one mean over x and the integrals: of B examples
+            with D numbers each, one integral may miss the tolerance by a factor of sqrt(B (D + 1)).
         adjoint: constant memory in training, instead of backpropagation through the solver.
 
     >>> Integrator(solver='rk4', steps=5).check().solver

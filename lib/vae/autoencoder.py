@@ -149,7 +149,7 @@ class KLAutoencoder(Autoencoder):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log std of q(z | x): (B, C, H, W) -> (B, c, H/4, W/4) each."""
-        mean, raw = self.features(x).chunk(2, 1)
+        mean, raw = self.features(x).to(x.dtype).chunk(2, 1)  # under autocast it is coarser
         return mean, bounded(raw)
 
     def latents(self, x: Tensor) -> Tensor:

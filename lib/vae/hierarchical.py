@@ -38,12 +38,14 @@ class Level(nn.Module):
 
     def p(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log std of p(z | above), (B, d, ...) each."""
-        mean, raw = self.prior(state).chunk(2, 1)
+        mean, raw = self.prior(state).to(state.dtype).chunk(2, 1)
         return mean, bounded(raw)
 
     def q(self, state: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Shift m and log scale of q: z = mean_p + std_p (m + scale eps)."""
-        m, raw = self.posterior(torch.cat([state, feature], 1)).chunk(2, 1)
+        both = torch.cat([state, feature], 1)
+        # under autocast the networks' answers are too coarse for the sums to come
+        m, raw = self.posterior(both).to(both.dtype).chunk(2, 1)
         return m, bounded(raw)
 
 
@@ -120,7 +122,7 @@ class HierarchicalVAE(LatentModel):
             log_ratio = log_ratio + std_normal_log_prob(u) - log_q
             kls.append(kl_normal(m, log_scale))
             zs.append(z)
-            state = level.update(torch.cat([state, z], 1))
+            state = level.update(torch.cat([state, z], 1)).to(z.dtype)
         return state, zs, kls, log_ratio
 
     def bound(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -184,7 +186,7 @@ class HierarchicalVAE(LatentModel):
         for level, feature in zip(self.levels, features, strict=True):
             mean, log_std = level.p(state)
             z = mean + log_std.exp() * level.q(state, feature)[0]
-            state = level.update(torch.cat([state, z], 1))
+            state = level.update(torch.cat([state, z], 1)).to(z.dtype)
         return self.likelihood.mean(self.decoder(state))
 
 

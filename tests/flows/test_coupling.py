@@ -5,7 +5,7 @@ import torch
 
 from lib.flows import AdditiveCoupling, Affine, AffineCoupling, Compose, Flow, SplineCoupling
 from lib.flows.builders import nice, realnvp, spline_coupling
-from lib.flows.coupling import alternating, channel_halves, checkerboard, halves
+from lib.flows.coupling import alternating, channel_halves, checkerboard, fitted, halves
 from lib.nets import conv_net, mlp
 from tests.flows.laws import Case, Laws, jacobians
 
@@ -254,3 +254,10 @@ def test_a_coupling_keeps_its_precision_under_autocast(build, device):
         back, minus = flow.from_base(z)
     assert logabsdet.dtype == torch.float32
     assert (logabsdet + minus).abs().max() < 1e-3 and (back - x).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(4, 2), (2, 4), (2, 2)])
+def test_a_context_that_shrinks_in_any_direction_keeps_its_mean(size):
+    context = torch.rand(3, 5, 4, 4)
+    small = fitted(context, torch.zeros(3, 1, *size))
+    torch.testing.assert_close(small.mean((2, 3)), context.mean((2, 3)))

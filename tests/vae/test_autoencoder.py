@@ -64,3 +64,15 @@ def test_errors_say_what_was_expected():
         KLAutoencoder(noise=0.0)
     with pytest.raises(NotImplementedError, match="must define latents"):
         Autoencoder(1, 2, 4).latents(torch.zeros(1, 1, 4, 4))
+
+
+def test_the_divergence_under_autocast_is_a_sum_in_full_precision(device):
+    model = KLAutoencoder(1, latent=2, width=8).to(device)
+    x = torch.rand(3, 1, 16, 16, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        kl, (mean, log_std) = model.elbo(x).kl, model.encode(x)
+    want = kl_divergence(
+        Normal(mean.double(), log_std.double().exp()),
+        Normal(torch.zeros_like(mean).double(), 1.0),
+    )
+    torch.testing.assert_close(kl.double(), want.sum((1, 2, 3)), rtol=1e-5, atol=1e-6)

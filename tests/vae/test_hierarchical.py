@@ -266,3 +266,13 @@ def test_errors_are_one_sentence():
         diffusion_bound(x, lambda z, t: z, [0.9], [])
     with pytest.raises(ValueError, match="the noise must grow"):
         diffusion_bound(x, lambda z, t: z, [0.5, 0.9], [0.8, 0.4])
+
+
+def test_divergences_under_autocast_are_sums_in_full_precision(device):
+    up, levels = mlp_levels(6, (40, 40), width=16)
+    model = HierarchicalVAE(up, levels, nn.Linear(16, 6), Bernoulli(), (16,)).to(device)
+    x = torch.rand(8, 6, device=device).round()
+    with torch.autocast(device.type, torch.bfloat16):
+        kl = model.kl_levels(x)
+        state, zs, _, _ = model.infer(model.features(x))
+    assert kl.dtype == state.dtype == x.dtype and {z.dtype for z in zs} == {x.dtype}

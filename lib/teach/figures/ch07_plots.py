@@ -55,7 +55,7 @@ def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) 
     for j, (n, z) in enumerate(euler.items(), 1):
         _marked(ax, torch.linspace(0, 2, n + 1), z, j, f"Euler, {n} steps", lw=1.3)
     ax.set(xlabel="time t", ylabel="share z", xlim=(0, 2), ylim=(0, 1))
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", frameon=True, framealpha=1.0, edgecolor="none")  # on the slopes
     plt.show()
 
 
