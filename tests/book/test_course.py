@@ -194,5 +194,7 @@ def test_a_chapter_ends_with_its_connections(built, path):
     page = (built / "chapters" / f"{path.stem}.html").read_text(encoding="utf8")
     last = page[page.index('id="connections"') :]
     reading, work = COURSE.minutes(int(path.stem[:2]))
-    shown = int(re.search(rf"about (\d+)\u00a0minutes to read and {work} for the exercises", last)[1])
+    shown = int(
+        re.search(rf"about (\d+)\u00a0minutes to read and {work} for the exercises", last)[1]
+    )
     assert shown % 5 == 0 and abs(shown - reading) <= 2.5
