@@ -77,7 +77,7 @@ def jensen() -> None:
     """Four weights on the logarithm; the log of their mean and the mean of their logs."""
     w, grid = np.array([0.25, 0.6, 1.4, 2.75]), np.linspace(0.12, 3.2, 200)
     low, high = np.log(w).mean(), np.log(w.mean())
-    _, ax = plt.subplots(figsize=(6.4, 3))
+    _, ax = plt.subplots()
     _line(ax, grid, np.log(grid), 0, "log")
     _line(ax, w, np.log(w), 1, "four weights, their logs", ls="none", marker=style.marker(1))
     _line(ax, [w.mean()] * 2, [low, high], 3, "difference", ls="-", lw=3)
@@ -97,7 +97,7 @@ def mean_field(Lam, target, path) -> None:
     turn = torch.linspace(0, 2 * torch.pi, 200).to(Lam)
     circle = torch.stack([turn.cos(), turn.sin()])
     factor = torch.linalg.cholesky(Lam.inverse())
-    _, ax = plt.subplots(figsize=(5.8, 4.6))
+    _, ax = plt.subplots(figsize=(4.5, 4.0))
     for k, names in ((1, ("posterior", "best mean-field q")), (2, (None, None))):
         _line(ax, *(target[:, None] + k * factor @ circle), 0, names[0])
         _line(ax, *(target[:, None] + k * circle / Lam.diagonal().sqrt()[:, None]), 1, names[1])
@@ -191,7 +191,7 @@ def latent(codes, labels, real, drawn) -> None:
 
 def scales(kept, lost, posterior: float) -> None:
     """Scale of q against updates, with and without the entropy."""
-    _, ax = plt.subplots(figsize=(6.4, 2.8))
+    _, ax = plt.subplots(figsize=(4.5, 2.6))
     _line(ax, range(len(kept)), kept, 0, "with the entropy")
     _line(ax, range(len(lost)), lost, 1, "without")
     _level(ax, posterior, "posterior")

@@ -40,7 +40,7 @@ def diagram() -> None:
     fig, ax = plt.subplots(figsize=(9, 3.7))
     ax.set(xlim=(-0.3, 9.9), ylim=(-0.2, 3.8))
     ax.axis("off")
-    ax.axvspan(4.75, 9.9, color=style.colour(0), alpha=0.1, lw=0)
+    ax.add_patch(plt.Rectangle((4.75, 1.2), 5.15, 2.6, color=style.colour(0), alpha=0.1, lw=0))
     ax.text(7.3, 3.55, "generation: this half alone, z ~ N(0, I)", ha="center", fontsize=10)
     nodes = {
         "x": (0.3, 2, "image\nx"), "enc": (1.75, 2, "encoder"), "ms": (3.4, 2, "m(x)\ns(x)"),
@@ -165,9 +165,9 @@ def ring(data, samples, codes) -> None:
         ax.set(title=title, aspect="equal")
     lim = 1.15 * float(data.abs().max())
     for ax in axes[:2]:
-        ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x1")
-    axes[0].set_ylabel("x2")
-    axes[2].set(xlabel="z1", ylabel="z2")
+        ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x₁")
+    axes[0].set_ylabel("x₂")
+    axes[2].set(xlabel="z₁", ylabel="z₂")
     plt.show()
 
 
@@ -192,19 +192,19 @@ def manifold(decoded, codes, labels) -> None:
     framed = torch.nn.functional.pad(decoded, (1, 1, 1, 1))  # white between the tiles
     sheet = framed.permute(0, 2, 1, 3).reshape(10 * n, 10 * n)
     left.imshow(sheet, cmap="gray_r", vmin=0, vmax=16)
-    left.set(xticks=[], yticks=[], xlabel="z1, prior quantiles 4 to 96 %", ylabel="z2")
+    left.set(xticks=[], yticks=[], xlabel="z₁, prior quantiles 4 to 96 %", ylabel="z₂")
     left.spines[:].set_visible(False)
     left.set_title("decoded plane")
     for digit in range(10):
         j = labels == digit
         right.scatter(*codes[j].T, s=42, color=style.colour(digit), marker=f"${digit}$", lw=0.3)
-    right.set(xlabel="z1", ylabel="z2", title="codes of the validation part", aspect="equal")
+    right.set(xlabel="z₁", ylabel="z₂", title="codes of the validation part", aspect="equal")
     plt.show()
 
 
 def units(kl: dict) -> None:
     """KL of each latent dimension, sorted, for several models."""
-    _, ax = plt.subplots(figsize=(6.4, 3.2))
+    _, ax = plt.subplots()
     for j, (name, values) in enumerate(kl.items()):
         values = values.sort(descending=True).values
         k = range(1, len(values) + 1)

@@ -53,12 +53,12 @@ def there_and_back(x: Tensor, z: Tensor, grid: Tensor, mean: Tensor, std: Tensor
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
     hue = torch.atan2(z[:, 1], z[:, 0])
     left.scatter(*x.T, c=hue, cmap="twilight", s=5, lw=0)
-    _line(left, grid, mean, -1, "mean of x2 given x1", ls="-", lw=1.4)
+    _line(left, grid, mean, -1, "mean of x₂ given x₁", ls="-", lw=1.4)
     left.fill_between(grid, mean - std, mean + std, color=style.INK, alpha=0.12, lw=0)
-    left.set(xlim=(-2.6, 3.2), ylim=(-2.8, 2.8), xlabel="x1", ylabel="x2", title="data x")
+    left.set(xlim=(-2.6, 3.2), ylim=(-2.8, 2.8), xlabel="x₁", ylabel="x₂", title="data x")
     left.legend(loc="lower right", fontsize=9)
     right.scatter(*z.T, c=hue, cmap="twilight", s=5, lw=0)
-    right.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6), xlabel="z1", ylabel="z2", title="noise z")
+    right.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6), xlabel="z₁", ylabel="z₂", title="noise z")
     right.set_aspect("equal")
     plt.show()
 
@@ -163,8 +163,8 @@ def densities(models: dict, points: Tensor | None, xlim, ylim, n: int = 160) -> 
         )
         if points is not None:
             ax.scatter(*points.T, s=3, lw=0, color=style.colour(1), alpha=0.7)
-        ax.set(title=name, xlabel="x1", xlim=xlim, ylim=ylim)
-    axes[0].set_ylabel("x2")
+        ax.set(title=name, xlabel="x₁", xlim=xlim, ylim=ylim)
+    axes[0].set_ylabel("x₂")
     plt.show()
 
 
@@ -222,8 +222,8 @@ def posteriors(side: Tensor, cases: list[dict[str, Tensor]], x: Tensor) -> None:
         low, high = side[inside.amin(0)], side[inside.amax(0)]
         half, middle = float((high - low).max()) / 2, (low + high) / 2
         ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
-        ax.set(aspect="equal", xlabel="z1", title=f"x = ({at[0]:.1f}, {at[1]:.1f})")
-    axes[0].set_ylabel("z2")
+        ax.set(aspect="equal", xlabel="z₁", title=f"x = ({at[0]:.1f}, {at[1]:.1f})")
+    axes[0].set_ylabel("z₂")
     for j, name in enumerate(cases[0]):
         colour, label = style.colour(j) if j else style.INK, f"{name} q" if j else name
         axes[-1].plot([], [], color=colour, ls=DASHES[j], label=label)

@@ -143,9 +143,9 @@ def energies(targets: dict[str, Callable], fitted: dict, sizes: tuple[int, ...])
             ax.set(xticks=[], yticks=[], aspect="equal")
             ax.set_title(title, fontsize=9)
     for row in axes:
-        row[0].set_ylabel("x2")
+        row[0].set_ylabel("x₂")
     for ax in axes[-1]:
-        ax.set_xlabel("x1")
+        ax.set_xlabel("x₁")
     plt.show()
 
 
@@ -177,7 +177,7 @@ def modes(runs: dict[str, tuple], U: Callable) -> None:
     for ax, (name, (flow, (kl, _))) in zip(axes, runs.items(), strict=True):
         ax.plot(*flow.sample(1500).T, ".", ms=2, color=style.colour(0), alpha=0.6)
         ax.contour(a, b, p, levels=5, colors=style.colour(1), linewidths=1.2)
-        ax.set(title=f"{name}: KL = {kl:.2f} nats", xlabel="x1", ylabel="x2", aspect="equal")
+        ax.set(title=f"{name}: KL = {kl:.2f} nats", xlabel="x₁", ylabel="x₂", aspect="equal")
         ax.set(xlim=(-3.5, 7), ylim=(-3, 4))
     plt.show()
 
@@ -194,7 +194,7 @@ def data_fit(truth, *flows: Flow) -> None:
         with torch.no_grad():
             p = log_prob(grid.points).exp().view(*side)
         ax.pcolormesh(*grid.axes, p, vmin=0, vmax=top, rasterized=True)
-        ax.set(title=name, xlabel="x1", ylabel="x2")
+        ax.set(title=name, xlabel="x₁", ylabel="x₂")
     plt.show()
 
 
@@ -238,7 +238,7 @@ def posteriors(rows: list[tuple], labels: tuple[str, ...]) -> None:
             roots = log_p.div(2).exp().T  # of the densities: shows a small side heap
             ax.pcolormesh(a, b, roots, vmin=0, vmax=top, rasterized=True)
             ax.set_title(label if gap is None else f"{label}, gap {gap:.2f}", fontsize=9)
-            ax.set(xlabel="z1" if j == len(rows) else "", ylabel="z2" if ax is line[1] else "")
+            ax.set(xlabel="z₁" if j == len(rows) else "", ylabel="z₂" if ax is line[1] else "")
             ax.locator_params(nbins=4)
     plt.show()
 

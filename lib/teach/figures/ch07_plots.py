@@ -38,14 +38,14 @@ def residual(field: Callable, paths: dict[int, Tensor]) -> None:
             _line(ax, *one.T, j, lw=1.4, ls="-", **{**more, "color": c})
             ax.plot(*one[0], "o", color=c, ms=5, mfc="none")
             ax.plot(*one[-1], "o", color=c, ms=5)
-        ax.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", xlabel="z1", ylabel="z2")
+        ax.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", xlabel="z₁", ylabel="z₂")
         ax.set_title(f"{n} blocks" if n < 50 else "the limit")
     plt.show()
 
 
 def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) -> None:
     """Slopes of a scalar field, the exact curve, and polygons with so many steps."""
-    fig, ax = plt.subplots(figsize=(6.6, 3.4))
+    fig, ax = plt.subplots(figsize=(4.5, 3.2))
     grid = torch.cartesian_prod(torch.linspace(0.04, 1.96, 25), torch.linspace(0.04, 0.96, 13))
     slope = torch.stack([field(s, z) for s, z in grid])
     length = (1 + (1.7 * slope) ** 2).sqrt()
@@ -61,7 +61,7 @@ def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) 
 
 def convergence(runs: dict[str, tuple[list[int], list]]) -> None:
     """Error over evaluations for each method: name -> (evaluations, errors)."""
-    fig, ax = plt.subplots(figsize=(6.2, 3.7))
+    fig, ax = plt.subplots(figsize=(4.5, 3.6))
     for j, (name, (cost, errors)) in enumerate(runs.items()):
         _marked(ax, cost, torch.stack(errors), j, name)
     ax.set(xscale="log", yscale="log", xlabel="evaluations of the field", ylabel="error at the end")
@@ -79,7 +79,7 @@ def adaptive(field: Callable, start: Tensor, trials: list[tuple[float, float, bo
     for s, t in zip(fine, fine[1:], strict=False):
         path.append(solve_adaptive(field, path[-1], s, t, 1e-6, 1e-6, first_step=(t - s)).x)
     path = torch.cat(path)
-    fig, (top, low) = plt.subplots(2, 1, figsize=(6.6, 4.2), sharex=True)
+    fig, (top, low) = plt.subplots(2, 1, figsize=(4.5, 4.2), sharex=True)
     _line(top, fine, path, 0)
     index = [round(400 * t / times[-1]) for t in times]
     top.plot(times, path[index], style.marker(1), color=style.colour(1), ms=3.5)
@@ -137,11 +137,11 @@ def adjoint(t: Tensor, states: Tensor, adjoints: Tensor, marks: Tensor, grads: T
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2))
     for ax, curves, name in zip(axes, (states, adjoints), ("z", "a"), strict=True):
         for j in (0, 1):
-            _line(ax, t, curves[:, j], j, f"{name}{j + 1}")
+            _line(ax, t, curves[:, j], j, f"{name}{'₁₂'[j]}")
         ax.set(xlabel="time t", ylabel="state" if name == "z" else "adjoint")
     for j in (0, 1):
         axes[1].plot(marks, grads[:, j], style.marker(j), color=style.colour(j), ms=5,
-                     label=f"a{j + 1}, autograd")  # fmt: skip
+                     label=f"a{'₁₂'[j]}, autograd")  # fmt: skip
     axes[0].set_title("forward: state →")
     axes[1].set_title("← backward: adjoint")
     for ax in axes:
@@ -151,7 +151,7 @@ def adjoint(t: Tensor, states: Tensor, adjoints: Tensor, marks: Tensor, grads: T
 
 def gradient_errors(tolerances: list[float], errors: dict[str, list]) -> None:
     """Relative error of the gradient over the tolerance, for each method."""
-    fig, ax = plt.subplots(figsize=(6.2, 3.7))
+    fig, ax = plt.subplots(figsize=(4.5, 3.6))
     for j, (name, e) in enumerate(errors.items()):
         _marked(ax, tolerances, torch.stack(list(e)), j, name, alpha=0.9)
     ax.plot(
@@ -164,7 +164,7 @@ def gradient_errors(tolerances: list[float], errors: dict[str, list]) -> None:
 
 def memory(lengths: Sequence[int], used: dict[str, list[float]]) -> None:
     """Memory kept for the backward pass, MiB, over the number of steps."""
-    fig, ax = plt.subplots(figsize=(6.2, 3.4))
+    fig, ax = plt.subplots(figsize=(4.5, 3.2))
     for j, (name, mib) in enumerate(used.items()):
         _marked(ax, lengths, mib, j, name)
     ax.set(xscale="log", yscale="log", xlabel="RK4 steps", ylabel="kept for the way back, MiB")
@@ -206,7 +206,7 @@ def no_way_back(stiff: Callable, start: Tensor, chaos: Callable, origin: Tensor)
     _line(right, back[:, 0], back[:, 2], 1, lw=1.2)
     right.plot(out[0, 0], out[0, 2], "o", color=style.colour(0), ms=7)
     right.plot(back[-1, 0], back[-1, 2], "s", color=style.colour(1), ms=7)
-    right.set(xlabel="z1", ylabel="z3", title="Lorenz, t from 0 to 2 and back")
+    right.set(xlabel="z₁", ylabel="z₃", title="Lorenz, t from 0 to 2 and back")
     left.legend(fontsize=8.5)
     plt.show()
 

@@ -29,7 +29,7 @@ def _density(ax, p: Callable, span: float, n: int = 64, power: float = 1.0):
 
 
 def _square(ax, span: float) -> None:
-    ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x1", ylabel="x2")
+    ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x₁", ylabel="x₂")
 
 
 def through_time(log_p: Callable, times: Sequence[float], path: Tensor) -> None:
@@ -66,7 +66,7 @@ def line_flow(at: Callable, density: Callable) -> None:
 
 def two_sums(counts: Sequence[int], by_det: Sequence[Tensor], by_trace: Sequence[Tensor]) -> None:
     """Errors of the two sums over Euler steps against their number."""
-    _, ax = plt.subplots(figsize=(5.2, 3.2))
+    _, ax = plt.subplots()
     for j, (y, name) in enumerate(((by_det, "sum of log|det|"), (by_trace, "sum of h tr J"))):
         _line(ax, counts, y, j, name, marker=style.marker(j))
     ax.set(xscale="log", yscale="log", xlabel="number of layers N", ylabel="error, nats")
@@ -97,7 +97,7 @@ def squares(parts: dict[str, Tensor]) -> None:
 
 def cost(dims: Sequence[int], seconds: dict[str, list[float]]) -> None:
     """Milliseconds against the dimension."""
-    _, ax = plt.subplots(figsize=(5.2, 3.2))
+    _, ax = plt.subplots()
     for j, (name, y) in enumerate(seconds.items()):
         _line(ax, dims, [1e3 * s for s in y], j, name, marker=style.marker(j))
     ax.set(xscale="log", yscale="log", xlabel="dimension D", ylabel="milliseconds")
@@ -173,7 +173,7 @@ def digits(real: Tensor, drawn: Tensor) -> None:
 
 def fresh(tolerances: Sequence[float], fixed: list[int], noisy: list[int]) -> None:
     """Evaluations with one probe and with fresh ones."""
-    _, ax = plt.subplots(figsize=(5.2, 3.0))
+    _, ax = plt.subplots()
     for j, (counts, name) in enumerate(((fixed, "one probe"), (noisy, "fresh probes"))):
         _line(ax, range(len(counts)), counts, j, name, marker=style.marker(j))
     ax.set(yscale="log", ylabel="evaluations", xlabel="tolerance")

@@ -28,9 +28,9 @@ def _density(ax, p: Callable[[Tensor], Tensor], span: float, n: int = 90, power:
 
 
 def _square(ax, span: float, left: bool = True) -> None:
-    ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x1")
+    ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x₁")
     if left:
-        ax.set_ylabel("x2")
+        ax.set_ylabel("x₂")
 
 
 def _arrows(ax, score: Callable, span: float, n: int = 15) -> None:
@@ -178,7 +178,7 @@ def euler_maruyama_orders(counts: Sequence[int], chains: int) -> dict[str, list[
 
 def orders(counts: Sequence[int], errors: dict[str, list[float]]) -> None:
     """Errors against the number of steps."""
-    _, ax = plt.subplots(figsize=(5.4, 3.3))
+    _, ax = plt.subplots()
     for j, (name, y) in enumerate(errors.items()):
         _line(ax, counts, y, j, name, marker=style.marker(j))
         power = 0.5 if j == 0 else 1.0

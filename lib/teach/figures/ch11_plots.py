@@ -17,7 +17,7 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
 
 
 def _square(ax, span: float, title: str = "") -> None:
-    ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x1", ylabel="x2")
+    ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x₁", ylabel="x₂")
     ax.set_title(title, fontsize=10)
 
 
@@ -57,7 +57,7 @@ def clouds(runs: dict[str, dict[float, Tensor]], log_p: Callable) -> None:
             ax.pcolormesh(line, line, p**0.6, cmap="Blues", vmin=0, rasterized=True)
             ax.plot(*states[t][:400].T, ".", ms=1.6, color=style.colour(1), ls="none")
             _square(ax, 4.0, f"t = {t:g}" if i == 0 else "")
-            ax.set(xlabel="x1" if i == len(axes) - 1 else "", ylabel=name if ax is row[0] else "")
+            ax.set(xlabel="x₁" if i == len(axes) - 1 else "", ylabel=name if ax is row[0] else "")
     plt.show()
 
 
@@ -146,7 +146,7 @@ def images(rows: dict[str, Tensor], size: float = 0.62, low: float = -1.0) -> No
 
 def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float) -> None:
     """A distance of generated digits against evaluations."""
-    _, ax = plt.subplots(figsize=(5.6, 4.0))
+    _, ax = plt.subplots(figsize=(4.5, 4.0))
     for j, (name, y) in enumerate(series.items()):
         _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
     ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="test digits")
@@ -161,7 +161,7 @@ def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float
 
 def drift(times: Sequence[float], series: dict[str, list]) -> None:
     """Standard deviations against time."""
-    _, ax = plt.subplots(figsize=(5.6, 3.2))
+    _, ax = plt.subplots()
     for j, (name, y) in enumerate(series.items()):
         _line(ax, times, y, j, name, marker=style.marker(j), ms=4)
     ax.set(xlabel="time t", ylabel="size of the cloud")

@@ -96,7 +96,7 @@ def codebooks(z: Tensor, books: dict[str, Tensor], chosen: dict[str, Tensor]) ->
         ax.plot([], [], ".", ms=4, color=style.colour(0), label="vectors")
         ax.plot(*book[used].T, "s", ms=4, color=style.colour(1), label="chosen")
         ax.plot(*book[~used].T, "o", ms=4, mfc="none", color=style.colour(-1), label="dead")
-        ax.set(aspect="equal", xlabel="z1", ylabel="z2" if ax is axes[0] else "", title=name)
+        ax.set(aspect="equal", xlabel="z₁", ylabel="z₂" if ax is axes[0] else "", title=name)
         ax.title.set_size(10)
     axes[0].legend(fontsize=8, loc="center", bbox_to_anchor=z.mean(0).tolist(), borderpad=0,
                    bbox_transform=axes[0].transData, handlelength=0.6, handletextpad=0.5)  # fmt: skip
