@@ -83,7 +83,7 @@ def jensen() -> None:
     _line(ax, [w.mean()] * 2, [low, high], 3, "difference", ls="-", lw=3)
     ax.plot([w.mean()] * 2, [-1.6, low], color=style.colour(-1), lw=1, ls="--")
     ax.plot([w.mean()] * 2, [low, high], "o", color=style.colour(3), ms=5)
-    ax.annotate("mean weight", (w.mean() + 0.04, -1.5), fontsize=8.5)
+    ax.annotate("mean weight", (w.mean() - 0.05, -1.5), fontsize=8.5, ha="right")
     thin = {"arrowstyle": "-", "lw": 0.7}
     ax.annotate("log of the mean", (w.mean(), high), (0.5, 0.8), arrowprops=thin)
     ax.annotate("mean of the logs", (w.mean(), low), (1.33, -0.62), arrowprops=thin)
@@ -111,7 +111,7 @@ def mean_field(Lam, target, path) -> None:
         ax.plot(ends, [y, y], color=style.colour(-1), marker="|", lw=1.2, ls="-")
         ax.annotate(name, (ends[1] + 0.1, y), fontsize=11, va="center")
     ax.set(
-        xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 4.2), ylim=(-2.7, 3.4)
+        xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 4.7), ylim=(-2.7, 3.4)
     )
     ax.legend(fontsize=8.5, loc="upper left")
     plt.show()
@@ -119,14 +119,14 @@ def mean_field(Lam, target, path) -> None:
 
 def two_modes(z, posterior, fits) -> None:
     """A posterior with two modes and Gaussians (mean, log std) fitted to it."""
-    _, ax = plt.subplots()
+    fig, ax = plt.subplots(figsize=(4.5, 3.3))
     ax.fill_between(z, posterior, color=style.colour(0), alpha=0.25, label="posterior")
     for j, (name, (mean, log_std)) in enumerate(fits.items(), 1):
         density = (-0.5 * ((z - mean) / log_std.exp()) ** 2 - log_std).exp() / (2 * torch.pi) ** 0.5
         which, _, start = name.partition(", ")
         _line(ax, z, density, j, f"min KL({which})" + (f", started {start}" if start else ""))
-    ax.set(xlim=(-4, 4), xlabel="latent z", ylabel="density", ylim=(0, 2.2))
-    ax.legend(loc="upper center", ncols=2, fontsize=8.5)
+    ax.set(xlim=(-4, 4), xlabel="latent z", ylabel="density", ylim=(0, None))
+    fig.legend(loc="outside lower center", ncols=2, fontsize=8.5, columnspacing=1)
     plt.show()
 
 

@@ -148,8 +148,8 @@ def black_pixel(scale, plain, floor: float, n: int) -> None:
     ax.axhline(math.log(n), color=style.colour(-1), ls=":", lw=1.2)
     ax.annotate(f"log {n}", (0.35, math.log(n) + 0.15))
     ax.set(xscale="log", xlabel="standard deviation s", ylabel="nats from this pixel")
-    ax.set(ylim=(-3, 9), xlim=(1e-4, 1))
-    ax.legend(loc="upper right")
+    ax.set(ylim=(-3, 12.5), xlim=(1e-4, 1))  # room for the legend
+    ax.legend(loc="upper right", fontsize=9)
     plt.show()
 
 
@@ -180,7 +180,7 @@ def curves(runs: dict) -> None:
         _line(ax, at, valid, 1, "validation part")
         _points(ax, [at[int(np.argmin(valid))]], [min(valid)], 1, "best", ls="none", ms=7)
         ax.set(title=name, xlabel="updates", ylim=(1.5, 2.7))
-    axes[0].set_ylabel("-bound, bits per dimension")
+    axes[0].set_ylabel("−bound, bits per dimension")
     axes[0].legend(fontsize=9)
     plt.show()
 

@@ -64,13 +64,14 @@ def there_and_back(x: Tensor, z: Tensor, grid: Tensor, mean: Tensor, std: Tensor
 
 
 def patterns(jacobians: dict[str, Tensor], order: list[int]) -> None:
-    """Magnitudes of Jacobian entries; exact zeros are white."""
+    """Magnitudes of Jacobian entries; exact zeros are white, with a dot."""
     _, axes = plt.subplots(1, len(jacobians), figsize=(9.2, 2.7))
     for ax, (name, J) in zip(axes, jacobians.items(), strict=True):
         names = [i + 1 for i in (order if "sorted" in name else range(len(J)))]
         size = J.abs() / J.abs().max()
         shown = np.where(J != 0, 0.25 + 0.75 * size, np.nan)
         ax.imshow(shown, cmap="Blues", vmin=0, vmax=1)
+        ax.plot(*(J == 0).nonzero().T.flip(0), ".", color="#999999", ms=2)
         ticks = range(len(J))
         ax.set(xticks=ticks, yticks=ticks, xticklabels=names, yticklabels=names)
         ax.set(title=name, xlabel="input j")
@@ -208,7 +209,7 @@ def posteriors(side: Tensor, cases: list[dict[str, Tensor]], x: Tensor) -> None:
 
     side: (n,) the axis of the grid; each case: name -> density (n, n), first index z1; x: (K, 2).
     """
-    _, axes = plt.subplots(1, len(cases), figsize=(9, 3.2))
+    fig, axes = plt.subplots(1, len(cases), figsize=(9, 3.5))
     for case, at, ax in zip(cases, x, axes, strict=True):
         exact = case["exact"]
         ax.pcolormesh(side, side, exact.T, cmap="Blues", shading="gouraud", rasterized=True)
@@ -227,5 +228,5 @@ def posteriors(side: Tensor, cases: list[dict[str, Tensor]], x: Tensor) -> None:
     for j, name in enumerate(cases[0]):
         colour, label = style.colour(j) if j else style.INK, f"{name} q" if j else name
         axes[-1].plot([], [], color=colour, ls=DASHES[j], label=label)
-    axes[-1].legend(fontsize=8, loc="upper right")
+    fig.legend(loc="outside lower center", ncols=3, fontsize=9.5)
     plt.show()

@@ -23,7 +23,7 @@ SPAN = 3.4
 
 def _axes(ax, span: float = SPAN, name: str = "x") -> None:
     ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal")
-    ax.set(xlabel=f"{name}1", ylabel=f"{name}2")
+    ax.set(xlabel=f"{name}₁", ylabel=f"{name}₂")
 
 
 def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:

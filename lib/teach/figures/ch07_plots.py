@@ -20,7 +20,7 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
 
 def _marked(ax, x, y, j: int, label: str | None = None, **more) -> None:
     """Series j with its marker at every value."""
-    _line(ax, x, y, j, label, marker=style.marker(j), ms=4.5, **more)
+    _line(ax, x, y, j, label, **{"marker": style.marker(j), "ms": 4.5, **more})
 
 
 def residual(field: Callable, paths: dict[int, Tensor]) -> None:
@@ -48,9 +48,9 @@ def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) 
     fig, ax = plt.subplots(figsize=(4.5, 3.2))
     grid = torch.cartesian_prod(torch.linspace(0.04, 1.96, 25), torch.linspace(0.04, 0.96, 13))
     slope = torch.stack([field(s, z) for s, z in grid])
-    length = (1 + (1.7 * slope) ** 2).sqrt()
-    ax.quiver(*grid.T, 1 / length, 1.7 * slope / length, color=style.colour(-1), alpha=0.3,
-              scale=45, width=0.0025, headwidth=0, headlength=0, headaxislength=0, pivot="mid")  # fmt: skip
+    length = (1 + slope**2).sqrt()
+    ax.quiver(*grid.T, 1 / length, slope / length, angles="xy", color=style.colour(-1), alpha=0.3,
+              scale=32, width=0.003, headwidth=0, headlength=0, headaxislength=0, pivot="mid")  # fmt: skip
     _line(ax, t, exact, 0, "exact", lw=2.4)
     for j, (n, z) in enumerate(euler.items(), 1):
         _marked(ax, torch.linspace(0, 2, n + 1), z, j, f"Euler, {n} steps", lw=1.3)
@@ -153,7 +153,8 @@ def gradient_errors(tolerances: list[float], errors: dict[str, list]) -> None:
     """Relative error of the gradient over the tolerance, for each method."""
     fig, ax = plt.subplots(figsize=(4.5, 3.6))
     for j, (name, e) in enumerate(errors.items()):
-        _marked(ax, tolerances, torch.stack(list(e)), j, name, alpha=0.9)
+        hollow = {} if j else {"ms": 9, "mfc": "none"}  # checkpointed lies on it
+        _marked(ax, tolerances, torch.stack(list(e)), j, name, alpha=0.9, **hollow)
     ax.plot(
         tolerances, tolerances, color=style.colour(-1), lw=0.8, ls=":", label="error = tolerance"
     )

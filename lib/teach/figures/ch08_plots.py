@@ -113,7 +113,7 @@ def tolerance(exponents: Sequence[int], off: list, trip: list, price: list) -> N
     x = [10.0**n for n in exponents]
     _line(left, x, off, 0, "log p, nats", marker=style.marker(0))
     _line(left, x, trip, 1, "round trip", marker=style.marker(1))
-    left.plot(x, x, ":", color=style.colour(-1), lw=1)
+    left.plot(x, x, ":", color=style.colour(-1), lw=1, label="error = tolerance")
     left.set(xscale="log", yscale="log", xlabel="tolerance", ylabel="largest error")
     left.legend(fontsize=9)
     _line(right, x, price, 2, marker=style.marker(2))
@@ -167,7 +167,7 @@ def digits(real: Tensor, drawn: Tensor) -> None:
         ax.imshow(grid, cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[], title=title)
         for side in ax.spines.values():
-            side.set(visible=True, color="0.8")
+            side.set(visible=True, color=style.FRAME)
     plt.show()
 
 

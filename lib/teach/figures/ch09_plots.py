@@ -103,7 +103,9 @@ def gaps(bounds: dict[int, Bound], truth: Tensor) -> None:
     counts = list(bounds)
     gap = [(b.total - truth).mean().item() for b in bounds.values()]
     _line(left, counts, gap, 0, marker="o")
-    left.plot(counts, [gap[-1] * counts[-1] / c for c in counts], ":", color=style.INK, lw=1)
+    left.plot(counts, [gap[-1] * counts[-1] / c for c in counts], ":", color=style.INK, lw=1,
+              label="like 1/T")  # fmt: skip
+    left.legend(fontsize=8)
     left.set(xscale="log", yscale="log", xlabel="steps T", ylabel="gap, nats")
     left.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
     left.set_xticks(counts, [str(c) for c in counts])
@@ -116,7 +118,7 @@ def gaps(bounds: dict[int, Bound], truth: Tensor) -> None:
         for bar in bars:
             bar.set_hatch(("", "//", "..")[j])
             bar.set_edgecolor("white")
-    right.axhline(truth.mean().item(), color=style.INK, ls="--", lw=1)
+    right.axhline(truth.mean().item(), color=style.INK, ls="--", lw=1, label="truth")
     right.axhline(0, color=style.INK, lw=0.6, ls="-")
     right.set_xticks(range(len(few)), [f"T = {c}" for c in few])
     right.set(ylabel="nats")

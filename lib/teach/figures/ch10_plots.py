@@ -115,14 +115,11 @@ def failures(shares: dict[float, list[float]], by_level: dict[str, tuple[Tensor,
 
 
 def annealed(states: Sequence[Tensor], sigmas: Sequence[float]) -> None:
-    """Points after some of the noise levels, in rows of three."""
-    rows = -(-len(states) // 3)
-    fig, axes = plt.subplots(rows, 3, figsize=(8.0, 2.85 * rows), sharey=True)
-    for ax in axes.flat[len(states) :]:
-        ax.remove()
-    for ax, x, sigma in zip(axes.flat, states, sigmas, strict=False):
-        ax.plot(*x[:1200].T, ".", ms=2, color=style.colour(0))
-        _square(ax, 9, ax in axes[:, 0])
+    """Points after some of the noise levels."""
+    _, axes = plt.subplots(1, len(states), figsize=(9.4, 2.5), sharey=True)
+    for ax, x, sigma in zip(axes, states, sigmas, strict=True):
+        ax.plot(*x[:1200].T, ".", ms=1.6, color=style.colour(0))
+        _square(ax, 9, ax is axes[0])
         share = (x[:, 0] < 0).double().mean()
         ax.set_title(f"σ = {sigma:.2g}: left {share:.2f}", fontsize=9.5)
     plt.show()

@@ -57,7 +57,10 @@ def clouds(runs: dict[str, dict[float, Tensor]], log_p: Callable) -> None:
             ax.pcolormesh(line, line, p**0.6, cmap="Blues", vmin=0, rasterized=True)
             ax.plot(*states[t][:400].T, ".", ms=1.6, color=style.colour(1), ls="none")
             _square(ax, 4.0, f"t = {t:g}" if i == 0 else "")
-            ax.set(xlabel="x₁" if i == len(axes) - 1 else "", ylabel=name if ax is row[0] else "")
+            ax.set(
+                xlabel="x₁" if i == len(axes) - 1 else "",
+                ylabel=f"{name}: x₂" if ax is row[0] else "",
+            )
     plt.show()
 
 
@@ -89,6 +92,8 @@ def codes(x: Tensor, labels: Tensor, found: dict[str, Tensor]) -> None:
             ends = torch.stack([first, z, torch.full_like(z, torch.nan)], 1).flatten(0, 1)
             ax.plot(*ends.T, color="black", ls="-", lw=0.9, zorder=1)
         _square(ax, 3.6, name)
+        if name != "data":
+            ax.set(xlabel="code, first number", ylabel="second number")
     plt.show()
 
 

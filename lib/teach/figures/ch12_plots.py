@@ -88,7 +88,7 @@ def what_a_bit_buys(quantisers, spectrum: Tensor, level: float, curve, trained: 
 
 def codebooks(z: Tensor, books: dict[str, Tensor], chosen: dict[str, Tensor]) -> None:
     """Vectors (N, 2), codes (K, 2) of each way, and the indices that were chosen."""
-    _, axes = plt.subplots(1, len(books), figsize=(3.1 * len(books), 3.1), sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, len(books), figsize=(3.1 * len(books), 3.4), sharex=True, sharey=True)  # fmt: skip
     for ax, (name, book) in zip(axes, books.items(), strict=True):
         used = torch.zeros(len(book), dtype=torch.bool)
         used[chosen[name]] = True
@@ -98,8 +98,7 @@ def codebooks(z: Tensor, books: dict[str, Tensor], chosen: dict[str, Tensor]) ->
         ax.plot(*book[~used].T, "o", ms=4, mfc="none", color=style.colour(-1), label="dead")
         ax.set(aspect="equal", xlabel="z₁", ylabel="z₂" if ax is axes[0] else "", title=name)
         ax.title.set_size(10)
-    axes[0].legend(fontsize=8, loc="center", bbox_to_anchor=z.mean(0).tolist(), borderpad=0,
-                   bbox_transform=axes[0].transData, handlelength=0.6, handletextpad=0.5)  # fmt: skip
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9.5)  # fmt: skip
     plt.show()
 
 
@@ -117,6 +116,8 @@ def rates(found, kinds: Sequence[str], shown: Sequence[int]) -> None:
         found.entropy[split:], found.error[split:], "x", color=style.colour(1), label="its entropy"
     )
     ax.set(xscale="log", yscale="log", xlabel="bits per pixel", ylabel="mean squared error")
+    ax.set_yticks([0.006, 0.01, 0.02, 0.03, 0.06], ["0.006", "0.01", "0.02", "0.03", "0.06"])
+    ax.tick_params(axis="y", which="minor", left=False, labelleft=False)
     ax.legend(fontsize=8.5)
     lines = [("original", found.pictures), *((kinds[i], found.decoded[i]) for i in shown)]
     grid = right.subplots(len(lines), len(found.pictures), squeeze=False)
@@ -153,7 +154,7 @@ def in_and_off(clouds: dict[str, tuple[Tensor, Tensor]]) -> None:
     for j, (ax, (name, (x, off))) in enumerate(zip(axes, clouds.items(), strict=False)):
         ax.plot(*x[:1500].T, ".", ms=1.5, color=style.colour(j))
         ax.set(xlim=(-4.4, 4.4), ylim=(-4.4, 4.4), aspect="equal", xlabel="in the plane, first")
-        ax.set_ylabel("second" if ax is axes[0] else "")
+        ax.set_ylabel("in the plane, second" if ax is axes[0] else "")
         ax.set_title(name, fontsize=10)
         axes[-1].hist(off.numpy(), 200, (0, 12), density=True, histtype="step",
                       color=style.colour(j), ls=style.dash(j), label=name)  # fmt: skip
