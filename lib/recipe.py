@@ -74,15 +74,17 @@ class Log:
             checkpoint.name.removesuffix(".pt") + ".log.json"
         )
         self.rows: list[dict[str, Any]] = []
+        self.marks: dict[str, tuple[float, float]] = {}  # step of a checkpoint: clock
         self.before, self.start = (0.0, 0.0), (time.perf_counter(), time.process_time())
 
     def begin(self, step: int) -> None:
         """Take over what belongs to the steps before this one."""
         if step > 1 and self.path and self.path.exists():
-            rows = json.loads(self.path.read_text())
-            self.rows = [row for row in rows if row["point"][0] < step]
-        if self.rows:
-            self.before = tuple(self.rows[-1]["clock"])
+            kept = json.loads(self.path.read_text())
+            self.rows = [row for row in kept["rows"] if row["point"][0] < step]
+            self.marks = {k: clock for k, clock in kept["marks"].items() if int(k) < step}
+        clocks = [*(row["clock"] for row in self.rows), *self.marks.values()]
+        self.before = tuple(max(clocks, default=self.before))
 
     def clock(self) -> tuple[float, float]:
         """Seconds of training so far, by the wall's clock and the processor's."""
@@ -93,8 +95,16 @@ class Log:
 
     def add(self, point: list[float], write: bool) -> None:
         self.rows.append({"point": point, "clock": self.clock()})
+        self._write(write)
+
+    def mark(self, step: int, write: bool) -> None:
+        """The clock at a checkpoint's step, from which a resumed run goes on."""
+        self.marks = {str(step): self.clock()}
+        self._write(write)
+
+    def _write(self, write: bool) -> None:
         if write and self.path:
-            write_atomic(self.path, json.dumps(self.rows))
+            write_atomic(self.path, json.dumps({"rows": self.rows, "marks": self.marks}))
 
 
 def _parser(recipes: Mapping[str, Callable[..., Recipe]], about: str | None, more: dict):
@@ -219,20 +229,28 @@ def _run(recipe: Recipe, args, path: Path | None, first: bool, every: int, unit)
     log, since = Log(path), []
     every = every or max(1, recipe.fit["steps"] // 20)
     how = dict(checkpoint=path, checkpoint_every=args.checkpoint_every, parts=args.parts)
-    for u in fit(recipe.model, recipe.train, **recipe.fit, **how):
-        if not since and not log.rows:
-            log.begin(u.step)
-        since.append(u.loss)
-        if u.valid is not None:
-            point = u.loss, u.valid
-        elif recipe.fit.get("valid") is None and u.step % every == 0:
-            point = (sum(since) / len(since),)
-        else:
-            continue
-        log.add([u.step, *(round(unit(recipe, loss), 4) for loss in point)], first)
-        since.clear()
-        if first:
-            print(*log.rows[-1]["point"], f"{u.seconds:.0f} s", flush=True)
+    step = 0
+    try:
+        for u in fit(recipe.model, recipe.train, **recipe.fit, **how):
+            if not step:
+                log.begin(u.step)
+            step = u.step
+            if step % args.checkpoint_every == 0:
+                log.mark(step, first)
+            since.append(u.loss)
+            if u.valid is not None:
+                point = u.loss, u.valid
+            elif recipe.fit.get("valid") is None and step % every == 0:
+                point = (sum(since) / len(since),)
+            else:
+                continue
+            log.add([step, *(round(unit(recipe, loss), 4) for loss in point)], first)
+            since.clear()
+            if first:
+                print(*log.rows[-1]["point"], f"{u.seconds:.0f} s", flush=True)
+    finally:
+        if step:  # stopped or done, `fit` writes a checkpoint of this step
+            log.mark(step, first)
     if not log.rows:  # a run that was complete already
         log.begin(recipe.fit["steps"] + 1)
     return log

@@ -95,7 +95,9 @@ def test_full_keeps_a_checkpoint_of_its_own_until_the_card_is_written(cache, tmp
         "tests.test_recipe.line-0.pt",
         "tests.test_recipe.line-0.log.json",
     }
-    last = json.loads((cache / "checkpoints" / "tests.test_recipe.line-0.log.json").read_text())[-1]
+    last = json.loads((cache / "checkpoints" / "tests.test_recipe.line-0.log.json").read_text())[
+        "rows"
+    ][-1]
     again = train({"line": with_valid}, "", words)  # complete: nothing is trained, all is known
     assert again.curve == run.curve and again.wall >= last["clock"][0]
     assert torch.equal(again.model.at, run.model.at)
@@ -123,6 +125,33 @@ def test_a_resumed_run_ends_with_the_whole_curve_and_all_seconds(tmp_path, monke
     assert run.wall >= 100 and run.processor >= 50
     kept = store(run, "lib.lines", "points", {"error": 1.0}, run.wall, name="resumed")
     assert kept.exists() and (tmp_path / "run.pt").exists()  # asked for by name: stays
+
+
+def test_the_clock_of_a_resumed_run_has_the_seconds_since_the_last_point_of_its_curve(
+    tmp_path, monkeypatch
+):
+    """A run that is killed at step 8, two steps after its checkpoint, and long before its first point."""
+    words = ["line", "--device", "cpu", "--steps", "12", "--checkpoint", str(tmp_path / "run.pt")]
+    words += ["--checkpoint-every", "6"]
+
+    def killed(self, step, write, mark=Log.mark):
+        if step == 6:  # a hundred seconds later
+            self.start = self.start[0] - 100.0, self.start[1] - 50.0
+            mark(self, step, write)
+
+    def update(self, update=Run.update):
+        if self.step == 8:
+            raise KeyboardInterrupt
+        return update(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Log, "mark", killed)
+        patch.setattr(Run, "update", update)
+        patch.setattr(Run, "finish", lambda self, path: None)
+        train({"line": line}, "", words, every=12)
+    run = train({"line": line}, "", words, every=12)
+    assert [k for k, _ in run.curve] == [12]
+    assert 100 <= run.wall < 150 and 50 <= run.processor < 100
 
 
 def test_precision_is_what_the_recipe_asks_for_where_the_hardware_has_it(monkeypatch):

@@ -54,7 +54,7 @@ class DiffusionPrior(nn.Module):
             raise ValueError(
                 f"the diffusion must be of ({vae.latent},), the latents, got {diffusion.shape}"
             )
-        self.vae, self.diffusion = vae.requires_grad_(False), diffusion
+        self.vae, self.diffusion = vae.requires_grad_(False).eval(), diffusion
         self.register_buffer("shift", torch.zeros(vae.latent))
         self.register_buffer("scale", torch.ones(vae.latent))
 
@@ -62,6 +62,8 @@ class DiffusionPrior(nn.Module):
     def fit_scale(self, x: Tensor) -> "DiffusionPrior":
         """Shift and scale by draws of q(z | x) for some examples (B, ...); returns itself."""
         z = self.vae.posterior(x)[0]
+        if len(z) < 2:
+            raise ValueError(f"the scale of latents needs at least 2 examples, got {len(z)}")
         self.shift.copy_(z.mean(0))
         self.scale.copy_(z.std(0))
         return self

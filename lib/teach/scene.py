@@ -167,9 +167,9 @@ class Panel:
         return self._add("tile", 0, None, sheet=sheet.name, k=int(k), extent=list(extent))
 
     def text(
-        self, x: float, y: float, text: str, series=-1, *, align="center", size=1.0, halo=None
+        self, x: float, y: float, text: str, series=-1, *, align="center", size=1.0, halo=False
     ) -> Panel:
-        """A word in the picture; `halo=1` lights its ground, so that it can be read over lines."""
+        """A word in the picture; `halo` lights its ground, so that it can be read over lines."""
         return self._add(
             "text",
             series,
@@ -179,7 +179,7 @@ class Panel:
             text=text,
             align=align,
             size=size,
-            halo=halo,
+            halo=halo or None,
         )
 
 

@@ -234,8 +234,8 @@ def importance_stderr(log_w: Tensor) -> Tensor:
     n = len(log_w)
     if n < 2:
         raise ValueError(f"a standard error needs at least 2 weights, got {n}")
-    share = torch.softmax(log_w, 0) * n  # w / mean(w)
-    return share.std(0) / n**0.5
+    share = torch.softmax(log_w, 0) * n  # w / mean(w), of mean 1
+    return ((share - 1).square().sum(0) / (n - 1) / n).sqrt()
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:

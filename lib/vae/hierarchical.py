@@ -48,6 +48,10 @@ class Level(nn.Module):
         m, raw = self.posterior(both).to(both.dtype).chunk(2, 1)
         return m, bounded(raw)
 
+    def below(self, state: Tensor, z: Tensor) -> Tensor:
+        """The next state, further down, as exact as z."""
+        return self.update(torch.cat([state, z], 1)).to(z.dtype)
+
 
 class HierarchicalVAE(LatentModel):
     """Levels from the top (the first) to the bottom; see the head of this file.
@@ -122,7 +126,7 @@ class HierarchicalVAE(LatentModel):
             log_ratio = log_ratio + std_normal_log_prob(u) - log_q
             kls.append(kl_normal(m, log_scale))
             zs.append(z)
-            state = level.update(torch.cat([state, z], 1)).to(z.dtype)
+            state = level.below(state, z)
         return state, zs, kls, log_ratio
 
     def bound(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -174,7 +178,7 @@ class HierarchicalVAE(LatentModel):
             mu, log_std = level.p(state)
             if i == len(zs):
                 zs.append(mu + log_std.exp() * self._draw_noise(*mu.shape, generator=generator))
-            state = level.update(torch.cat([state, zs[i]], 1))
+            state = level.below(state, zs[i])
         params = self.decoder(state)
         return self.likelihood.mean(params) if mean else self.likelihood.sample(params, generator)
 
@@ -186,7 +190,7 @@ class HierarchicalVAE(LatentModel):
         for level, feature in zip(self.levels, features, strict=True):
             mean, log_std = level.p(state)
             z = mean + log_std.exp() * level.q(state, feature)[0]
-            state = level.update(torch.cat([state, z], 1)).to(z.dtype)
+            state = level.below(state, z)
         return self.likelihood.mean(self.decoder(state))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import utils
+from lib.flows.continuous import Continuous
 from lib.flows.transform import Transform, check_context, check_input
 from lib.utils import check_count, check_finite, known, std_normal_log_prob
 from lib.vae.elbo import (
@@ -259,7 +260,7 @@ class VAE(LatentModel):
             ValueError: the posterior flow's log-determinant is an estimate.
         """
         parts = () if self.posterior_flow is None else self.posterior_flow.modules()
-        if any(getattr(getattr(p, "how", None), "trace", "exact") != "exact" for p in parts):
+        if any(isinstance(p, Continuous) and p.how.trace != "exact" for p in parts):
             raise ValueError(
                 "importance weights need the exact log-determinant, since noise in their logarithm "
                 "makes their mean too large: set_solver(model, trace='exact')"

@@ -429,6 +429,8 @@ def test_diffusion_prior(batch):
     x, ts = batch.integers(2, 1, 2, 3).to(batch.dtype), [1.0, 0.5, 0.1]
     if batch.rows > 1:
         assert model.fit_scale(x) is model
+    else:
+        refused(lambda: model.fit_scale(x), ValueError)
     for bound in (model.bound(x, ts), model.standard_bound(x)):
         assert bound.total.shape == (batch.rows,)
         finite([*bound, bound.total])

@@ -89,8 +89,16 @@ def test_scale_is_that_of_the_latents():
     assert u.mean(0).abs().max() < 0.03 and (u.std(0) - 1).abs().max() < 0.03
 
 
+def test_a_scale_needs_two_examples():
+    made = model()
+    with pytest.raises(ValueError, match="at least 2 examples, got 1"):
+        made.fit_scale(torch.randn(1, 3, dtype=F64))
+    assert made.scale.isfinite().all()
+
+
 def test_the_vae_is_not_trained_and_stays_in_eval_mode():
     made = DiffusionPrior(small_vae(), Diffusion(Denoiser(VectorNet(2).double(), VP(), "v"), 2))
+    assert not made.vae.training  # before the first call of `train` as well
     made.train()
     made(torch.randn(5, 3, dtype=F64)).mean().backward()
     assert not made.vae.training and all(p.grad is None for p in made.vae.parameters())

@@ -138,10 +138,10 @@ def layer() -> Explorable:
         left.arrows([0], [0], [u1], [u2], 1, "u, drag its tip", width=2.5)
         if changed:
             left.arrows([0], [0], [u[0]], [u[1]], 4, "u that the layer uses", width=2.5)
-        left.text(w1, w2 + 0.9, "w", 0, size=1.2, halo=1)
+        left.text(w1, w2 + 0.9, "w", 0, size=1.2, halo=True)
         far = math.hypot(u1, u2)  # its word stands beyond the tip
         on = 1 + 0.95 / far if far else 1.0
-        left.text(on * u1, on * u2 if far else -0.95, "u", 1, size=1.2, halo=1)
+        left.text(on * u1, on * u2 if far else -0.95, "u", 1, size=1.2, halo=True)
 
         density = image_density(pix1, pix2, w, u, b)
         middle = Panel((-BOX, BOX), (-BOX, BOX), title="density of x", xlabel="x1",

@@ -71,7 +71,7 @@
   if (folds) { left.push(line(1, hx, hy, 0, 1.2, { a: 0.8, name: "folded: three z reach one x" })); middle.push(line(1, hx, hy, 0, 1, { a: 0.6 })); }
   left.push(arrow(0, w1, w2, "w, drag its tip"), arrow(1, p.u1, p.u2, "u, drag its tip"));
   if (changed) left.push(arrow(4, u1, u2, "u that the layer uses"));
-  const word = (s, x, y, text) => ({ t: "text", s, x, y, text, align: "center", size: 1.2, halo: 1 });
+  const word = (s, x, y, text) => ({ t: "text", s, x, y, text, align: "center", size: 1.2, halo: true });
   const far = Math.hypot(p.u1, p.u2), on = far ? 1 + 0.95 / far : 1; // its word stands beyond the tip
   left.push(word(0, w1, w2 + 0.9, "w"), word(1, on * p.u1, far ? on * p.u2 : -0.95, "u"));
   const along = even(-7, 7, 281), right = [

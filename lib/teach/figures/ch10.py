@@ -241,7 +241,7 @@ def guidance_weight() -> Explorable:
         left.heat(q.view(PIXELS, PIXELS), (-SPAN, SPAN, -SPAN, SPAN), 0, "the law", top=1.0)
         left.points(*x.T, 1, "guided samples", radius=1.4, alpha=0.6)
         for at, name in zip(WORDS, NAMES, strict=True):
-            left.text(*at, name, -1, halo=1)
+            left.text(*at, name, -1, halo=True)
         centre = torch.tensor(GUIDED[1][k], dtype=torch.float64)
         unit = centre / centre.norm()
         along, q = pixels @ unit, q / q.sum()
