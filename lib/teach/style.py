@@ -13,7 +13,7 @@ INK = "#222222"
 FRAME = "0.7"  # where a white picture ends on white paper
 
 RC = {
-    "figure.figsize": (4.5, 3.0),  # at the scale of book.css it just fits a phone
+    "figure.figsize": (4.4, 3.0),  # at the scale of book.css it just fits a phone
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "font.size": 10.5,

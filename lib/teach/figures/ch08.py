@@ -133,7 +133,7 @@ def probes() -> Explorable:
             "estimates",
         )
         left.line([true, true], [0, 100], -1, "the trace", dash=2, width=2)
-        right = Panel((0, 8), (-2, 1.5), title="error against price", xlabel="log2 of probes",
+        right = Panel((-0.3, 8.3), (-2, 1.5), title="error against price", xlabel="log2 of probes",
                       ylabel="log10 of the standard deviation", aspect=1.2)  # fmt: skip
         powers = np.arange(9)
         for j, k in enumerate(("Gaussian", "signs")):

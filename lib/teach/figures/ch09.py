@@ -52,11 +52,11 @@ def schedules() -> Explorable:
             f"{here['cosine']:.2f} for cosine within {limit:.0f}. At t = 1 log alpha "
             f"squared of the chain is {abs(end):.3f} below that of VP.",
             {
-                "VP": f"{here['VP']:.2f}",
-                "chain": f"{here['chain']:.2f}",
-                "cosine": f"{here['cosine']:.2f}",
+                "λ of VP": f"{here['VP']:.2f}",
+                "of its chain": f"{here['chain']:.2f}",
+                "of cosine": f"{here['cosine']:.2f}",
                 "signal left at t = 1, VP": f"{vp.alpha(1.0) ** 2:.1e}",
-                "chain below VP at t = 1": f"{abs(end):.3f}",
+                "log α² of the chain below VP's at t = 1": f"{abs(end):.3f}",
             },
         )
 

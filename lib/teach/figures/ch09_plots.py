@@ -25,7 +25,7 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
 def _framed(ax) -> None:
     ax.set(xticks=[], yticks=[])
     for side in ax.spines.values():
-        side.set(visible=True, color="0.8")
+        side.set(visible=True, color=style.FRAME)
 
 
 def _grey(ax, image: Tensor) -> None:
@@ -71,6 +71,7 @@ def there_and_back(
         along = ts if title.startswith("forward") else ts[::-1]
         ax.plot(along, paths, color=style.INK, ls="-", lw=0.7, alpha=0.7)
         ax.set(xlabel="time t (0 data, 1 noise)", title=title, ylim=(-3, 3))
+        ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes[0].set_ylabel("x")
     plt.show()
 
@@ -91,8 +92,15 @@ def reverse_laws(
         q = torch.exp(-0.5 * (y - mean[0]) ** 2 / var) / math.sqrt(2 * math.pi * var)
         _line(ax, y, p, 0, "exact")
         _line(ax, y, q, 1, "Gaussian step")
-        ax.set(xlabel="$x_s$", title=f"from t = {t:g} to s = {s:g}", ylim=(0, None), yticks=[])
+        ax.set(
+            xlabel="$x_s$",
+            title=f"from t = {t:g} to s = {s:g}",
+            ylim=(0, None),
+            yticks=[],
+            xticks=(-1, 0, 1),
+        )
     axes[0].set_ylim(top=1.3 * axes[0].get_ylim()[1])  # room for the legend
+    axes[0].set_ylabel("density, own scale")
     axes[0].legend(fontsize=8)
     plt.show()
 
@@ -136,8 +144,10 @@ def weights(schedules: dict[str, Schedule], mixture: GaussianMixture) -> None:
         inside = [v.item() for v in grid if low < v < high]
         rate = [-1 / schedule.log_snr_rate(schedule.time_of(v)) for v in inside]
         _line(left, inside, rate, j, f"simple loss, {name}")
-    left.set(xlabel="log signal-to-noise ratio λ", ylabel="weight", ylim=(0, None))
-    left.legend(fontsize=8)
+    left.set(
+        xlabel="log signal-to-noise ratio λ", ylabel="weight", ylim=(0, 0.22)
+    )  # room for the legend
+    left.legend(fontsize=8, loc="upper right")
     schedule, errors = next(iter(schedules.values())), []
     y = torch.linspace(-6, 6, 4_001, dtype=torch.float64)[:, None]
     for v in grid[::4]:  # SNR E Var[x | y], by quadrature: a sample would leave its own error
@@ -182,7 +192,7 @@ def reach(
 ) -> None:
     """Distances to the data against the number of steps, and some samples.
 
-    Samples have the colour and marker of the curve with their name; those of no curve are grey.
+    Samples have the colour of the curve with their name; those of no curve are grey.
     """
     fig, axes = plt.subplot_mosaic([["d", "0", "1"], ["d", "2", "3"]], figsize=(8.8, 4.0),
                                    width_ratios=(1.7, 1, 1))  # fmt: skip
@@ -201,8 +211,6 @@ def reach(
         ax = axes[str(k)]
         colour = style.colour(list(found).index(name)) if name in found else "0.4"
         ax.plot(*points[:2_000].T, ".", ms=1.2, color=colour, rasterized=True)
-        if name in found:
-            ax.plot(0.1, 0.9, color=colour, transform=ax.transAxes, **looks[name])
         ax.set(xlim=(-4.5, 4), ylim=(-3.5, 4), xticks=[], yticks=[], aspect="equal")
         ax.set_title(name, fontsize=9)
     plt.show()

@@ -160,8 +160,8 @@ def langevin_step() -> Explorable:
         return Scene(
             [left, right],
             f"Step {h:.4f}, {n} steps, bumps {gap:.1f} apart. {said}",
-            {"step h": f"{h:.4f}", "time h n": f"{h * n:.2f}", "share on the left": left_of,
-             "truth": f"{truth:.3f}", "width of a bump, times": wide},
+            {"step h": f"{h:.4f}", "time, h × n": f"{h * n:.2f}", "share on the left": left_of,
+             "truth": f"{truth:.3f}", "width of a bump / true width": wide},
         )  # fmt: skip
 
     return explore(

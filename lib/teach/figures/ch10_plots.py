@@ -238,6 +238,7 @@ def _samples(
                    linewidths=0.8, zorder=3)  # fmt: skip
     ax.plot(*x.T, ".", ms=1.4, color=style.colour(0))
     _square(ax, span, left)
+    ax.set_xticks([-3, 0, 3])  # at the end of the axis they meet the next panel's
 
 
 def learned(
@@ -273,6 +274,8 @@ def clouds(
             x = x * (0.97 * span / x.abs().amax(1, keepdim=True)).clamp(max=1)
         ax.plot(*x.T, ".", ms=1.4, color=style.colour(0))
         _square(ax, span, ax is axes[0])
+        if keep:
+            ax.spines[:].set_visible(True)
         tick = round(0.75 * span)  # inside, so that the labels of two panels do not meet
         ax.set(xticks=[-tick, 0, tick], yticks=[-tick, 0, tick])
         ax.set_title(re.sub(r"e\+0?(\d+)", r" × 10$^{\1}$", name), fontsize=9.5)

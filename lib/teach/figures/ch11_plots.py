@@ -151,7 +151,7 @@ def images(rows: dict[str, Tensor], size: float = 0.62, low: float = -1.0) -> No
 
 def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float) -> None:
     """A distance of generated digits against evaluations."""
-    _, ax = plt.subplots(figsize=(4.5, 4.0))
+    _, ax = plt.subplots(figsize=(4.4, 4.0))
     for j, (name, y) in enumerate(series.items()):
         _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
     ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="test digits")
