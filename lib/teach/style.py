@@ -16,6 +16,7 @@ RC = {
     "figure.figsize": (4.4, 3.0),  # at the scale of book.css it just fits a phone
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.wspace": 0.05,  # the name of an axis keeps off the panel before
     "font.size": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -106,13 +106,13 @@ def columns() -> Explorable:
         det = round(a * d - b * c, 9) + 0.0  # the sliders make multiples of 0.0025
         flat = det == 0
         series = 2 if flat else 0 if det > 0 else 1
-        before = Panel((-2.6, 2.6), (-2.6, 2.6), title="unit square, area 1", xlabel="z1", ylabel="z2",
+        before = Panel((-2.6, 2.6), (-2.6, 2.6), title="unit square, area 1", xlabel="z₁", ylabel="z₂",
                        equal=True, aspect=1.0)  # fmt: skip
         before.poly([0, 1, 1, 0], [0, 0, 1, 1], 0, fill=0.2)
         before.line(flag_x, flag_y, -1, "a letter F, to see a flip", dash=0)
         before.arrows([0], [0], [1], [0], 3, width=2.5)
         before.arrows([0], [0], [0], [1], 4, width=2.5)
-        after = Panel((-2.6, 2.6), (-2.6, 2.6), title="its image under A", xlabel="x1", ylabel="x2",
+        after = Panel((-2.6, 2.6), (-2.6, 2.6), title="its image under A", xlabel="x₁", ylabel="x₂",
                       equal=True, aspect=1.0)  # fmt: skip
         after.line(
             [-2.6, 2.6, None, 0, 0], [0, 0, None, -2.6, 2.6], -1, dash=0, width=1, alpha=0.25
@@ -184,9 +184,9 @@ def parallelogram() -> Explorable:
         )
         wrong = abs(det * size**2 / area - 1)
 
-        before = Panel((-4.5, 4.5), (-4.5, 4.5), title="z, with a square of side h", xlabel="z1",
-                       ylabel="z2", equal=True, aspect=1.0)  # fmt: skip
-        after = Panel((-4.5, 4.5), (-4.5, 4.5), title="x = f(z)", xlabel="x1", ylabel="x2", equal=True,
+        before = Panel((-4.5, 4.5), (-4.5, 4.5), title="z, with a square of side h", xlabel="z₁",
+                       ylabel="z₂", equal=True, aspect=1.0)  # fmt: skip
+        after = Panel((-4.5, 4.5), (-4.5, 4.5), title="x = f(z)", xlabel="x₁", ylabel="x₂", equal=True,
                       aspect=1.0)  # fmt: skip
         xs, ys, px, py = [], [], [], []
         for level in line:  # lines of constant z2, then of constant z1

@@ -9,7 +9,7 @@
   return {
     panels: [
       {
-        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "unit square, area 1", xlabel: "z1", ylabel: "z2", equal: true, axes: true, aspect: 1, grow: 1,
+        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "unit square, area 1", xlabel: "z₁", ylabel: "z₂", equal: true, axes: true, aspect: 1, grow: 1,
         items: [
           { t: "poly", s: 0, x: [0, 1, 1, 0], y: [0, 0, 1, 1], fill: 0.2, w: 2 },
           { t: "line", s: -1, x: fx, y: fy, dash: 0, w: 2, name: "a letter F, to see a flip" },
@@ -18,7 +18,7 @@
         ],
       },
       {
-        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "its image under A", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1,
+        xlim: [-2.6, 2.6], ylim: [-2.6, 2.6], title: "its image under A", xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 1,
         items: [
           { t: "line", s: -1, x: [-2.6, 2.6, null, 0, 0], y: [0, 0, null, -2.6, 2.6], dash: 0, w: 1, a: 0.25 },
           { t: "poly", s: series, x: [0, a, a + c, c], y: [0, b, b + d, d], fill: 0.3, w: 2 },

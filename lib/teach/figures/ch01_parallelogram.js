@@ -28,14 +28,14 @@
   return {
     panels: [
       {
-        xlim: [-4.5, 4.5], ylim: [-4.5, 4.5], title: "z, with a square of side h", xlabel: "z1", ylabel: "z2", equal: true, axes: true, aspect: 1, grow: 1,
+        xlim: [-4.5, 4.5], ylim: [-4.5, 4.5], title: "z, with a square of side h", xlabel: "z₁", ylabel: "z₂", equal: true, axes: true, aspect: 1, grow: 1,
         items: [
           { t: "line", s: -1, x: zg[0], y: zg[1], dash: 0, w: 1, a: 0.3 },
           { t: "poly", s: 0, x: col(zs, 0), y: col(zs, 1), fill: 0.35, w: 2, name: "square, and its true image" },
         ],
       },
       {
-        xlim: [-4.5, 4.5], ylim: [-4.5, 4.5], title: "x = f(z)", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1,
+        xlim: [-4.5, 4.5], ylim: [-4.5, 4.5], title: "x = f(z)", xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 1,
         items: [
           { t: "line", s: -1, x: xg[0], y: xg[1], dash: 0, w: 1, a: 0.3 },
           { t: "poly", s: 0, x: col(xs, 0), y: col(xs, 1), fill: 0.35, w: 2 },

@@ -70,7 +70,7 @@ def latent_plane() -> Explorable:
         log_prior = -0.5 * (z1**2 + z2**2) - math.log(2 * math.pi)
 
         left = Panel((-3.5, 3.5), (-3.5, 3.5), title="150 test digits, at their means",
-                     xlabel="z1", ylabel="z2", equal=True, aspect=1.05, grow=1.5)  # fmt: skip
+                     xlabel="z₁", ylabel="z₂", equal=True, aspect=1.05, grow=1.5)  # fmt: skip
         angle = np.linspace(0, 2 * np.pi, 61)
         for k, radius in enumerate((1, 2)):
             left.line(radius * np.cos(angle), radius * np.sin(angle), -1,

@@ -44,7 +44,7 @@
     return {
       panels: [
         {
-          xlim: [-3.5, 3.5], ylim: [-3.5, 3.5], title: "150 test digits, at their means", xlabel: "z1", ylabel: "z2", equal: true, axes: true, aspect: 1.05, grow: 1.5,
+          xlim: [-3.5, 3.5], ylim: [-3.5, 3.5], title: "150 test digits, at their means", xlabel: "z₁", ylabel: "z₂", equal: true, axes: true, aspect: 1.05, grow: 1.5,
           items: [
             circle(1, { name: "prior, 1 and 2 standard deviations" }), circle(2),
             ...x.map((v, i) => ({ t: "text", s: Number(labels[i]) % 6, x: v, y: y[i], text: labels[i], align: "center", size: 0.85 })),

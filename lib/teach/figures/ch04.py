@@ -131,11 +131,11 @@ def bend_moons() -> Explorable:
                 f"{100 * share:.0f} percent of it is done."
             )
 
-        left = Panel((-BOX, BOX), (-BOX, BOX), title=title, xlabel="x1", ylabel="x2", equal=True, aspect=1.0)  # fmt: skip
+        left = Panel((-BOX, BOX), (-BOX, BOX), title=title, xlabel="x₁", ylabel="x₂", equal=True, aspect=1.0)  # fmt: skip
         left.line(*lines, -1, "square grid of the base, carried along", dash=0, width=1, alpha=0.5)
         left.points(*moved.numpy().T, 2, "points of the base", radius=2.2)
-        right = Panel((-BOX, BOX), (-BOX, BOX), title=f"density after {k:.1f} of {LAYERS} layers", xlabel="x1",
-                      ylabel="x2", equal=True, aspect=1.0)  # fmt: skip
+        right = Panel((-BOX, BOX), (-BOX, BOX), title=f"density after {k:.1f} of {LAYERS} layers", xlabel="x₁",
+                      ylabel="x₂", equal=True, aspect=1.0)  # fmt: skip
         right.heat(density, (-BOX, BOX, -BOX, BOX), 0, "density of the flow so far", top=TOP)
         right.points(*draws[:SHOWN].T, 1, "draws of the moons", radius=1.6, alpha=0.7)
         return Scene(

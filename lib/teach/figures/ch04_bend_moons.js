@@ -77,7 +77,7 @@
     const a = `x${layers[whole].keep + 1}`, b = `x${2 - layers[whole].keep}`, done = k.toFixed(1), num = (value, d) => (Math.abs(value) < 0.5 * 10 ** -d ? 0 : value).toFixed(d);
     const title = k === 0 ? "the base, before any layer" : `layer ${whole + 1}: ${a} passes, ${b} moves`;
     const said = k === 0 ? "Nothing has moved: a standard Gaussian." : `Layer ${whole + 1} lets ${a} pass, and scales and shifts ${b} by functions of ${a}; ${(100 * share).toFixed(0)} percent of it is done.`;
-    const plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1 };
+    const plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 1 };
     return {
       panels: [
         { ...plane, title, items: [

@@ -15,6 +15,7 @@ LOW, HIGH, PIXELS = -4.0, 4.0, 60  # the range of each coordinate; pixels of the
 TOP = 0.35  # density of full colour
 
 
+SUB = "₀₁₂₃"
 RULES = [
     ("", ""),
     ("0.9 sin(1.5 x1) = ", "0.4 tanh(x1) − 0.6 = "),
@@ -59,8 +60,8 @@ def sampling() -> Explorable:
         top = 1.15
         if k:  # a narrow conditional is high
             top = max(top, 1.15 * math.exp(-log_scale[k - 1]) / math.sqrt(2 * math.pi))
-        left = Panel((LOW, HIGH), (0, top), title=f"step {k}: from z{k} to x{k}" if k else "step 0: only noise so far",
-                     xlabel=f"z{k} and x{k}" if k else "x1", ylabel="density", aspect=1.1, grow=1.0)  # fmt: skip
+        left = Panel((LOW, HIGH), (0, top), title=f"step {k}: from z{SUB[k]} to x{SUB[k]}" if k else "step 0: only noise so far",
+                     xlabel=f"z{SUB[k]} and x{SUB[k]}" if k else "x₁", ylabel="density", aspect=1.1, grow=1.0)  # fmt: skip
         if k:
             i = k - 1
             tail = np.linspace(-4, z[i], 61)  # what lies left of z_k, and of x_k: the same area
@@ -92,8 +93,8 @@ def sampling() -> Explorable:
             joint = _normal(pix1, s[0], ls[0]) * _normal(pix2, s[1], ls[1])
         else:
             joint = _normal(pix1, shift[1], log_scale[1]) * _normal(pix2, s[2], ls[2])
-        a, b = ("x1", "x2") if low == 0 else ("x2", "x3")
-        right = Panel((LOW, HIGH), (LOW, HIGH), title="p(x1, x2)" if low == 0 else "p(x2, x3 | x1)", xlabel=a, ylabel=b,
+        a, b = ("x₁", "x₂") if low == 0 else ("x₂", "x₃")
+        right = Panel((LOW, HIGH), (LOW, HIGH), title="p(x₁, x₂)" if low == 0 else "p(x₂, x₃ | x₁)", xlabel=a, ylabel=b,
                       equal=True, aspect=1.0, grow=0.9)  # fmt: skip
         right.heat(joint, (LOW, HIGH, LOW, HIGH), 0, top=TOP)
         if k >= 1:

@@ -30,7 +30,7 @@
     else slots.push(text(i + 0.8, 0.45, "?", -1, 1.4));
   }
   slots.push({ t: "points", s: 2, x: [1.3, 2.3, 3.3], y: z, r: 4, m: 2, name: "z, the noise" });
-  const low = k < 2 ? 0 : 1, [a, b] = low ? ["x2", "x3"] : ["x1", "x2"], v = [], centre = (i) => LOW + ((i + 0.5) * (HIGH - LOW)) / N;
+  const low = k < 2 ? 0 : 1, [a, b] = low ? ["x₂", "x₃"] : ["x₁", "x₂"], v = [], centre = (i) => LOW + ((i + 0.5) * (HIGH - LOW)) / N;
   const columns = Array.from({ length: N }, (_, j) => {
     const c = centre(j), [s, l] = low ? rules(x[0], c) : rules(c, 0);
     return [low ? normal(c, shift[1], logScale[1]) : normal(c, s[0], l[0]), s[low + 1], l[low + 1]];
@@ -52,9 +52,9 @@
   const rule = [["", ""], ["0.9 sin(1.5 x1) = ", "0.4 tanh(x1) \u2212 0.6 = "], ["0.6 x1 x2 \u2212 0.2 = ", "0.5 cos(x2) \u2212 0.3 x1 \u2212 0.4 = "]][Math.max(k - 1, 0)];
   return {
     panels: [
-      { xlim: [LOW, HIGH], ylim: [0, top], title: k ? `step ${k}: from z${k} to x${k}` : "step 0: only noise so far", xlabel: k ? `z${k} and x${k}` : "x1", ylabel: "density", equal: false, axes: true, aspect: 1.1, grow: 1, items: left },
+      { xlim: [LOW, HIGH], ylim: [0, top], title: k ? `step ${k}: from z${"₀₁₂₃"[k]} to x${"₀₁₂₃"[k]}` : "step 0: only noise so far", xlabel: k ? `z${"₀₁₂₃"[k]} and x${"₀₁₂₃"[k]}` : "x₁", ylabel: "density", equal: false, axes: true, aspect: 1.1, grow: 1, items: left },
       { xlim: [0.4, 3.6], ylim: [LOW, HIGH], title: "x, from the left", xlabel: "coordinate", ylabel: "value", equal: false, axes: true, aspect: 0.72, grow: 0.55, items: slots },
-      { xlim: [LOW, HIGH], ylim: [LOW, HIGH], title: low ? "p(x2, x3 | x1)" : "p(x1, x2)", xlabel: a, ylabel: b, equal: true, axes: true, aspect: 1, grow: 0.9, items: right },
+      { xlim: [LOW, HIGH], ylim: [LOW, HIGH], title: low ? "p(x₂, x₃ | x₁)" : "p(x₁, x₂)", xlabel: a, ylabel: b, equal: true, axes: true, aspect: 1, grow: 0.9, items: right },
     ],
     alt: `Step ${k} of 3. ${said} Rules: mu 2 = 0.9 sin(1.5 x1), alpha 2 = 0.4 tanh(x1) \u2212 0.6; mu 3 = 0.6 x1 x2 \u2212 0.2, alpha 3 = 0.5 cos(x2) \u2212 0.3 x1 \u2212 0.4.`,
     readouts: { x1: shown(0), x2: shown(1), x3: shown(2), "μ of this step": now(shift[k - 1], rule[0]), "α": now(logScale[k - 1], rule[1]), "log p so far, nats": now(done) },

@@ -112,8 +112,8 @@ def layer() -> Explorable:
         high = -(turn + m * math.tanh(turn))
         where = np.array([[-high - b, high - b], [-9, 9]]) if folds else None
 
-        left = Panel((-BOX, BOX), (-BOX, BOX), title="the plane, moved", xlabel="x1",
-                     ylabel="x2", equal=True, aspect=1.0, grow=0.8)  # fmt: skip
+        left = Panel((-BOX, BOX), (-BOX, BOX), title="the plane, moved", xlabel="x₁",
+                     ylabel="x₂", equal=True, aspect=1.0, grow=0.8)  # fmt: skip
         left.line(*moved(flow, grid1, grid2), -1, "square grid, moved", dash=0, width=1, alpha=0.4)
         left.points(*moved(flow, POINTS[:, 0], POINTS[:, 1]), 2, "points, moved", radius=2.5)
         strip = None
@@ -144,8 +144,8 @@ def layer() -> Explorable:
         left.text(on * u1, on * u2 if far else -0.95, "u", 1, size=1.2, halo=True)
 
         density = image_density(pix1, pix2, w, u, b)
-        middle = Panel((-BOX, BOX), (-BOX, BOX), title="density of x", xlabel="x1",
-                       ylabel="x2", equal=True, aspect=1.0, grow=0.8)  # fmt: skip
+        middle = Panel((-BOX, BOX), (-BOX, BOX), title="density of x", xlabel="x₁",
+                       ylabel="x₂", equal=True, aspect=1.0, grow=0.8)  # fmt: skip
         middle.heat(density, (-BOX, BOX, -BOX, BOX), 0, top=min(TOP, float(density.max())))
         for k in (1, 2):
             middle.line(k * np.cos(angle), k * np.sin(angle), -1,

@@ -83,7 +83,7 @@
     right.push(line(1, back, back.map(g), 2, 4.5, { name: "falls: turned over" }), line(1, [-6, 6], [0, 0], 1, 1.2),
       { t: "points", s: 1, x: roots(0), y: [0, 0, 0], r: 4.5, m: 1, name: "three s, one t" });
   }
-  const smallest = Math.min(1, 1 + m), plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 0.8 };
+  const smallest = Math.min(1, 1 + m), plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 0.8 };
   let said = "Invertible; it shears space along the line w.z + b = 0 and keeps every area.";
   if (!length) said = "Invertible; w is zero, so the whole plane is moved by u tanh(b) and keeps every area.";
   else if (Math.max(Math.abs(u1), Math.abs(u2)) < 0.005) said = "Invertible; u is zero, so nothing moves.";

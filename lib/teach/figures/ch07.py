@@ -91,7 +91,7 @@ def solver() -> Explorable:
         key = next(k for k, name in NAMES.items() if name == method)
         times, z, evaluations, rejected, lost = run(key, h, tol)
         steps, series = len(times) - 1, list(NAMES).index(key)
-        left = Panel((-3.2, 3.2), (-5, 5), title="the path in the plane", xlabel="z1", ylabel="z2",
+        left = Panel((-3.2, 3.2), (-5, 5), title="the path in the plane", xlabel="z₁", ylabel="z₂",
                      aspect=1.1, grow=1.2)  # fmt: skip
         left.arrows(*arrows.T, *v.T, -1, width=0.8)
         left.line(*true.T, -1, "exact", dash=0, width=1.2, alpha=0.7)
@@ -103,14 +103,14 @@ def solver() -> Explorable:
             left.points([z[-1, 0]], [z[-1, 1]], series, "the solver's end", radius=6)
 
         middle = Panel((0, END), (-2.5, 0.5), title="length of the steps", xlabel="time t",
-                       ylabel="log10 of the step", aspect=1.1)  # fmt: skip
+                       ylabel="log₁₀ of the step", aspect=1.1)  # fmt: skip
         lengths = np.log10(np.diff(times))
         if key == "dopri5":
             middle.points(times[:-1], lengths, series, radius=3)
         middle.line(times[:-1], lengths, series, width=1.5)
 
         right = Panel((1, 4.2), (-8, 1.5), title="error and its price",
-                      xlabel="log10 of the evaluations", ylabel="log10 of the error",
+                      xlabel="log₁₀ of the evaluations", ylabel="log₁₀ of the error",
                       aspect=1.1)  # fmt: skip
         for j, (xs, ys) in enumerate(curves):
             other, name = list(NAMES.items())[j]

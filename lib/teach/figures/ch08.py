@@ -56,8 +56,8 @@ def time() -> Explorable:
         path, divergence, log_p = ride()
         k = round(t * STEPS)
         p = blurred(t).log_prob(pixels).exp().view(PIXELS, PIXELS).numpy()
-        left = Panel((-SPAN, SPAN), (-SPAN, SPAN), title="density and points", xlabel="x1",
-                     ylabel="x2", equal=True, aspect=1.0, grow=1.2)  # fmt: skip
+        left = Panel((-SPAN, SPAN), (-SPAN, SPAN), title="density and points", xlabel="x₁",
+                     ylabel="x₂", equal=True, aspect=1.0, grow=1.2)  # fmt: skip
         left.heat(p, (-SPAN, SPAN, -SPAN, SPAN), 0)
         left.points(*path[k].T, -1, "points on the flow", radius=1.6, alpha=0.6)
         for j in range(PATHS):
@@ -134,7 +134,7 @@ def probes() -> Explorable:
         )
         left.line([true, true], [0, 100], -1, "the trace", dash=2, width=2)
         right = Panel((-0.3, 8.3), (-2, 1.5), title="error against price", xlabel="log2 of probes",
-                      ylabel="log10 of the standard deviation", aspect=1.2)  # fmt: skip
+                      ylabel="log₁₀ of the standard deviation", aspect=1.2)  # fmt: skip
         powers = np.arange(9)
         for j, k in enumerate(("Gaussian", "signs")):
             sd = max(spread(J, k), 0.01)  # zero lies below the picture

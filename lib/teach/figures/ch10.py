@@ -45,8 +45,8 @@ def score_field() -> Explorable:
     def scene(level: float) -> Scene:
         sigma = 10**level
         blurred, width = law.noised(1.0, sigma), math.hypot(FIELD[2], sigma)
-        left = Panel((-BOX, BOX), (-BOX, BOX), title="blurred density and its score", xlabel="x1",
-                     ylabel="x2", equal=True, aspect=1.0)  # fmt: skip
+        left = Panel((-BOX, BOX), (-BOX, BOX), title="blurred density and its score", xlabel="x₁",
+                     ylabel="x₂", equal=True, aspect=1.0)  # fmt: skip
         p = blurred.log_prob(pixels).exp().view(PIXELS, PIXELS)
         left.heat(p, (-BOX, BOX, -BOX, BOX), 0)
         s = width * blurred.score(at)
@@ -54,7 +54,7 @@ def score_field() -> Explorable:
         left.arrows(*at.T, *s.T, -1, "score, long arrows shortened", width=1.2)
         left.line([-BOX, BOX], [0, 0], 1, dash=1, width=1)
         s1 = blurred.score(cut)[:, 0]
-        middle = Panel((-BOX, BOX), (-7, 7), title="along the dashed line", xlabel="x1",
+        middle = Panel((-BOX, BOX), (-7, 7), title="along the dashed line", xlabel="x₁",
                        ylabel="score times width of a bump", aspect=1.0)  # fmt: skip
         middle.line([-BOX, BOX], [0, 0], -1, dash=0, width=1, alpha=0.5)
         middle.line(line, width * s1, 1, "first component of the score", dash=0, width=2.2)
@@ -237,7 +237,7 @@ def guidance_weight() -> Explorable:
         k = NAMES.index(kind)
         x, q = guided_samples(w, k), tilted(w, k, pixels)
         left = Panel((-SPAN, SPAN), (-SPAN, SPAN), title="samples, and the law p(x) p(y|x)ʷ",
-                     xlabel="x1", ylabel="x2", equal=True, aspect=1.0)  # fmt: skip
+                     xlabel="x₁", ylabel="x₂", equal=True, aspect=1.0)  # fmt: skip
         left.heat(q.view(PIXELS, PIXELS), (-SPAN, SPAN, -SPAN, SPAN), 0, "the law", top=1.0)
         left.points(*x.T, 1, "guided samples", radius=1.4, alpha=0.6)
         for at, name in zip(WORDS, NAMES, strict=True):
@@ -248,7 +248,7 @@ def guidance_weight() -> Explorable:
         out, promised = float((x @ unit).mean()), float((q * along).sum())
         sd, meant = float((x @ unit).std()), math.sqrt(float((q * (along - promised) ** 2).sum()))
         right = Panel((0, 8), (0, 6), title="how far out, for y = top", xlabel="guidance weight w",
-                      ylabel="mean of x2", aspect=1.0)  # fmt: skip
+                      ylabel="mean of x₂", aspect=1.0)  # fmt: skip
         right.line(curves["w"], curves["sampled"], 1, "mean of the samples", width=2.2)
         right.line(curves["w"], curves["tilted"], 0, "mean of the law", width=2.2)
         right.line([w, w], [0, 6], -1, "the slider's w", dash=2, width=1)

@@ -27,12 +27,12 @@
     const where = valley < 0.05 ? "the bumps are apart, and the arrows between them flip" : dip ? "the bumps begin to touch" : "the line has no valley: one hill, and all arrows point to one place";
     return {
       panels: [
-        { xlim: [-BOX, BOX], ylim: [-BOX, BOX], title: "blurred density and its score", xlabel: "x1", ylabel: "x2", equal: true, axes: true, aspect: 1, grow: 1, items: [
+        { xlim: [-BOX, BOX], ylim: [-BOX, BOX], title: "blurred density and its score", xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 1, items: [
           { t: "heat", s: 0, v: heat.map((q) => Math.round(Math.min(1, q / top) ** 0.7 * 235)), shape: [N, N], extent: [-BOX, BOX, -BOX, BOX] },
           { t: "arrows", s: -1, x: ax, y: ay, u: au, v: av, w: 1.2, name: "score, long arrows shortened" },
           { t: "line", s: 1, x: [-BOX, BOX], y: [0, 0], dash: 1, w: 1 },
         ] },
-        { xlim: [-BOX, BOX], ylim: [-7, 7], title: "along the dashed line", xlabel: "x1", ylabel: "score times width of a bump", equal: false, axes: true, aspect: 1, grow: 1, items: [
+        { xlim: [-BOX, BOX], ylim: [-7, 7], title: "along the dashed line", xlabel: "x₁", ylabel: "score times width of a bump", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: -1, x: [-BOX, BOX], y: [0, 0], dash: 0, w: 1, a: 0.5 },
           { t: "line", s: 1, x: line, y: cut.map((c) => width * c[1]), dash: 0, w: 2.2, name: "first component of the score" },
           { t: "line", s: 0, x: line, y: cut.map((c) => (5 * c[0]) / most - 7), dash: 2, w: 1.8, name: "density, scaled" },

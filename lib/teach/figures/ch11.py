@@ -229,7 +229,7 @@ def steps() -> Explorable:
         runs, floor = table()
         n = COUNTS[round(2 * power) - 4]
         x, off = runs[name, grid, n]
-        left = Panel((-4.5, 4.5), (-4.5, 4.5), title="samples", xlabel="x1", ylabel="x2",
+        left = Panel((-4.5, 4.5), (-4.5, 4.5), title="samples", xlabel="x₁", ylabel="x₂",
                      equal=True, aspect=1.0)  # fmt: skip
         left.heat(density, (-4.5, 4.5, -4.5, 4.5), 0)
         inside = (np.abs(x) < 4.5).all(1)  # the others become NaN: all frames have as many

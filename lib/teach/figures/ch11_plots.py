@@ -16,6 +16,17 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
     ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
 
 
+# a sampler keeps its look from figure to figure; 11.7 draws the first three of them
+SAMPLERS = ("SDE, Euler-Maruyama", "DDIM", "DPM-Solver++(2M)", "DDPM", "Heun", "ODE, Euler")
+
+
+def _sampler(ax, x, y, name: str) -> None:
+    """The curve of a sampler, in ink if it is none of those."""
+    known = name.replace("Euler in t", "ODE, Euler")
+    j = SAMPLERS.index(known) if known in SAMPLERS else -1
+    _line(ax, x, y, j, name, marker=style.marker(j) if j >= 0 else "x", ms=5)
+
+
 def _square(ax, span: float, title: str = "") -> None:
     ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel="x₁", ylabel="x₂")
     ax.set_title(title, fontsize=10)
@@ -71,13 +82,13 @@ def learned(log_p: Callable, model: Callable, samples: Tensor) -> None:
         (axes[0], log_p, 160, "truth"),
         (axes[1], model, 48, "the learned flow"),
     ):
-        line, pixels = _grid(3.6, n)
-        p, edge = f(pixels).exp().view(n, n).T, 3.6 + (line[1] - line[0]).item() / 2
+        line, pixels = _grid(4.2, n)
+        p, edge = f(pixels).exp().view(n, n).T, 4.2 + (line[1] - line[0]).item() / 2
         ax.imshow(p**0.6, cmap="Blues", vmin=0, vmax=0.75, origin="lower",
                   extent=(-edge, edge, -edge, edge), interpolation="bilinear")  # fmt: skip
-        _square(ax, 3.6, title)
+        _square(ax, 4.2, title)
     axes[2].plot(*samples.T, ".", ms=1.6, color=style.colour(1))
-    _square(axes[2], 3.6, "its samples, 20 steps")
+    _square(axes[2], 4.2, "its samples, 20 steps")
     plt.show()
 
 
@@ -91,7 +102,7 @@ def codes(x: Tensor, labels: Tensor, found: dict[str, Tensor]) -> None:
         if name != "data" and z is not first:
             ends = torch.stack([first, z, torch.full_like(z, torch.nan)], 1).flatten(0, 1)
             ax.plot(*ends.T, color="black", ls="-", lw=0.9, zorder=1)
-        _square(ax, 3.6, name)
+        _square(ax, 4.2, name)
         if name != "data":
             ax.set(xlabel="code, first number", ylabel="second number")
     plt.show()
@@ -99,19 +110,21 @@ def codes(x: Tensor, labels: Tensor, found: dict[str, Tensor]) -> None:
 
 def orders(counts: Sequence[int], paths: dict[str, list], laws: dict[str, list]) -> None:
     """Errors against the number of steps: of paths in the plane, and of the law of Gaussian data."""
-    fig, axes = plt.subplots(1, 2, figsize=(9.2, 3.6))
+    fig, axes = plt.subplots(1, 2, figsize=(9.2, 4.0))
     titles = ("distance from the exact path", "error of mean and variance")
     for ax, series, title in zip(axes, (paths, laws), titles, strict=True):
-        for j, (name, y) in enumerate(series.items()):
-            _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
+        for name, y in series.items():
+            _sampler(ax, counts, y, name)
         ax.set(xscale="log", yscale="log", xlabel="steps N", ylabel="error")
         ax.set_title(title, fontsize=10)
-        ax.legend(fontsize=7.5)
+    entries = [ax.get_legend_handles_labels() for ax in axes]
+    names = {n: h for handles, labels in entries for h, n in zip(handles, labels, strict=True)}
+    fig.legend(names.values(), names, loc="outside lower left", ncols=4, fontsize=9.5)
     for power, start in ((1, 1.2), (2, 0.35)):
         x = [counts[0], counts[-1]]
         y = [start, start * (counts[0] / counts[-1]) ** power]
         axes[0].plot(x, y, color=style.colour(-1), lw=0.8, ls=":")
-        axes[0].text(x[1], y[1], f" 1/N{'²' if power == 2 else ''}", fontsize=8, va="center")
+        axes[0].text(x[1], y[1], f" 1/N{'²' if power == 2 else ''}", fontsize=10, va="center")
     plt.show()
 
 
@@ -119,8 +132,8 @@ def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], fl
     """Distance from the data against evaluations, one panel for each time grid; floor is a band."""
     fig, axes = plt.subplots(1, len(curves), figsize=(9.2, 4.2), sharey=True)
     for ax, (grid, series) in zip(axes, curves.items(), strict=True):
-        for j, (name, y) in enumerate(series.items()):
-            _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
+        for name, y in series.items():
+            _sampler(ax, counts, y, name)
         ax.axhspan(*floor, color=style.colour(-1), alpha=0.15, lw=0, label="two true samples")
         ax.set(xscale="log", yscale="log", xlabel="evaluations of the denoiser", ylim=(0.05, 6))
         ax.set_xticks([4, 8, 16, 32, 64], ["4", "8", "16", "32", "64"])
@@ -152,8 +165,8 @@ def images(rows: dict[str, Tensor], size: float = 0.62, low: float = -1.0) -> No
 def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float) -> None:
     """A distance of generated digits against evaluations."""
     _, ax = plt.subplots(figsize=(4.4, 4.0))
-    for j, (name, y) in enumerate(series.items()):
-        _line(ax, counts, y, j, name, marker=style.marker(j), ms=4)
+    for name, y in series.items():
+        _sampler(ax, counts, y, name)
     ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="test digits")
     ax.set(xscale="log", yscale="log", xlabel="evaluations of the network")
     ax.set_ylabel("distance from real digits")

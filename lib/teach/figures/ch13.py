@@ -37,7 +37,7 @@ def label(metric: str, data: str) -> str:
     """What an axis says."""
     m = METRICS[metric]
     what = UNITS[data] if metric == "cost" else m.label
-    return f"log10 of {what}" if m.log else what
+    return f"log₁₀ of {what}" if m.log else what
 
 
 @cache

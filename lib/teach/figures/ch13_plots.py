@@ -18,13 +18,20 @@ def _family(model: str) -> int:
     return FAMILIES.index(MODELS[model].family)
 
 
-def _families(fig) -> None:
-    """The legend of the families, below all panels."""
+def _families(fig, kinds: bool = False) -> None:
+    """The legend of the families, below all panels, and of exact values and bounds."""
     marks = [
         plt.Line2D([], [], marker=style.marker(f), color=style.colour(f), ls="none", label=name)
         for f, name in enumerate(FAMILIES)
     ]
-    fig.legend(handles=marks, loc="outside lower center", ncols=5, fontsize=8.5)
+    if kinds:
+        for look, label in (
+            ({"marker": "o"}, "exact"),
+            ({"marker": "o", "mfc": "white"}, "upper bound"),
+            ({"marker": "|", "ms": 11}, "tighter bound"),
+        ):
+            marks.append(plt.Line2D([], [], color=style.INK, ls="none", label=label, **look))
+    fig.legend(handles=marks, loc="outside lower center", ncols=5 - kinds, fontsize=8.5)
 
 
 def ladder(results: Results) -> None:
@@ -47,7 +54,7 @@ def ladder(results: Results) -> None:
         ax.set(xlabel=UNITS[data], xscale="log" if data == "plane" else "linear")
         ax.set_title({"digits": "digits", "plane": "eight Gaussians"}[data], fontsize=10)
         ax.grid(axis="x", alpha=0.3)
-    _families(fig)
+    _families(fig, kinds=True)
     plt.show()
 
 
