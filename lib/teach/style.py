@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib as mpl
 from cycler import cycler
+from matplotlib.colors import LinearSegmentedColormap
 
 # Okabe and Ito's palette, darkened until each colour has 4.5:1 contrast on white.
 COLOURS = ("#0072b2", "#c44e00", "#00795a", "#a8457f", "#7a5a00", "#3f3f9f")
@@ -42,6 +43,11 @@ def dash(series: int):
 def marker(series: int) -> str:
     """Marker of a series of points."""
     return MARKERS[max(series, 0) % len(MARKERS)]
+
+
+def cyclic() -> LinearSegmentedColormap:
+    """Colours of an angle: dark all round, so that no side is pale."""
+    return LinearSegmentedColormap.from_list("cyclic", [colour(j) for j in (0, 2, 1, 3, 0)])
 
 
 def frame(ax) -> None:

@@ -57,7 +57,7 @@ def test_bound_and_gap_share_one_bar():
             assert max(parts[1]["y"]) - min(parts[0]["y"]) == pytest.approx(
                 r["sum, log p(x)"] + 9, abs=2e-3
             )
-            assert r["ELBO"] == pytest.approx(r["E log p(x | z)"] - r["KL(q || prior)"], abs=2e-3)
+            assert r["ELBO"] == pytest.approx(r["E log p(x | z)"] - r["KL(q ‖ prior)"], abs=2e-3)
             sums.add(r["sum, log p(x)"])
         assert len(sums) == 1 and (log_p is None or log_p in sums)
 
@@ -65,7 +65,7 @@ def test_bound_and_gap_share_one_bar():
 def test_the_best_q_closes_the_gap():
     v = 1 / (1 + 1.2**2 / 0.7**2)
     scene = ch02.gap().scene(mean=v * 1.2 * 1.1 / 0.7**2, scale=math.sqrt(v))
-    assert float(scene.readouts["gap KL(q || posterior)"]) == 0 and "lies on" in scene.alt
+    assert float(scene.readouts["gap KL(q ‖ posterior)"]) == 0 and "lies on" in scene.alt
 
 
 @pytest.mark.parametrize("mean", [-3.0, 3.0])
@@ -79,7 +79,7 @@ def test_the_parts_are_whole_at_the_slider_s_end(mean):
     kl = 0.5 * (v + mean**2 - 1) - math.log(scale)
     read = ch02.gap().scene(model="two modes", mean=mean, scale=scale).readouts
     assert float(read["E log p(x | z)"]) == pytest.approx(recon, abs=2e-3)
-    assert float(read["KL(q || prior)"]) == pytest.approx(kl, abs=2e-3)
+    assert float(read["KL(q ‖ prior)"]) == pytest.approx(kl, abs=2e-3)
     assert float(read["ELBO"]) == pytest.approx(recon - kl, abs=2e-3)
 
 

@@ -55,7 +55,7 @@ def gap() -> Explorable:
             right.text(-0.05, nats, f"{nats}".replace("-", "−"), align="right")
         rect = [0.22, 0.78, 0.78, 0.22]
         right.poly(rect, [FLOOR, FLOOR, top, top], 1, "ELBO, above −9", fill=0.4)
-        right.poly(rect, [top, top, log_p, log_p], 3, "gap KL(q || posterior)", fill=0.4)
+        right.poly(rect, [top, top, log_p, log_p], 3, "gap KL(q ‖ posterior)", fill=0.4)
         right.line([0, 1], [log_p, log_p], -1, "log p(x)", dash=1, width=1.5)
         right.text(0.5, FLOOR + 0.45, "ELBO" if elbo > FLOOR + 0.9 else "")
         right.text(
@@ -74,10 +74,10 @@ def gap() -> Explorable:
             f"{elbo:.2f} and the gap {kl:.2f}; they add up to log p(x) = {log_p:.2f} nats. {close}",
             {
                 "ELBO": f"{elbo:.3f}",
-                "gap KL(q || posterior)": f"{kl:.3f}",
+                "gap KL(q ‖ posterior)": f"{kl:.3f}",
                 "sum, log p(x)": f"{elbo + kl:.3f}",
                 "E log p(x | z)": f"{recon:.3f}",
-                "KL(q || prior)": f"{kl_prior:.3f}",
+                "KL(q ‖ prior)": f"{kl_prior:.3f}",
             },
         )
 
@@ -143,19 +143,19 @@ def samples() -> Explorable:
 
         floor = -5.0 * max(1, math.ceil(-0.26 * low[0]))  # room for the lower line
         left = Panel((-0.3, LARGEST + 0.3), (floor, 5), title="estimates of log p(x), minus log p(x)",
-                     xlabel="log2 K (K samples: 1, 2, 4, ... 256)", ylabel="nats", aspect=1.35, grow=1.4)  # fmt: skip
+                     xlabel="log₂ K (K samples: 1, 2, 4, … 256)", ylabel="nats", aspect=1.35, grow=1.4)  # fmt: skip
         jitter = j + 0.36 * (np.arange(REPEATS) / (REPEATS - 1) - 0.5)
         left.points(jitter, est[:, j], 0, "200 repeats at your K", radius=1.6, alpha=0.5)
         left.line([-1, LARGEST + 1], [0, 0], -1, "truth", dash=1, width=1.5)
         left.line(ks, mean, 1, "their mean: estimates the bound", width=2.5)
         left.line(ks, low, 2, "10 and 90 percent", width=1.5)
         left.line(ks, high, 2, width=1.5)
-        # 1 is in the middle of a bar
-        place_in = np.floor(np.minimum(ratio + 0.125, 4.2) * 4).astype(int)
-        count = np.bincount(place_in, minlength=17) / REPEATS
-        right = Panel((-0.13, 4.13), (0, 1), title="the same, as a ratio", xlabel="estimate / p(x), last bar: more",
+        bar = 2 / 7  # 0 is the edge of a bar, 1 the middle of one
+        place_in = np.floor(np.minimum(ratio, 4.2) / bar).astype(int)
+        count = np.bincount(place_in, minlength=15) / REPEATS
+        right = Panel((0, 4.29), (0, 1), title="the same, as a ratio", xlabel="estimate / p(x), last bar: more",
                       ylabel="share of repeats", aspect=1.1)  # fmt: skip
-        right.bars(np.arange(17) / 4, count, 0.25, 0, "share of repeats", fill=0.4)
+        right.bars((np.arange(15) + 0.5) * bar, count, bar, 0, "share of repeats", fill=0.4)
         right.line([1, 1], [0, 1], -1, "truth", dash=1, width=1.5)
         off = mean[j] if abs(mean[j]) > 0.005 else 0.0
         where = (

@@ -39,13 +39,13 @@
           { t: "text", s: -1, x: -0.05, y: v, text: String(v).replace("-", "\u2212"), align: "right", size: 1 },
         ]),
         { t: "poly", s: 1, x: rect, y: [FLOOR, FLOOR, top, top], fill: 0.4, w: 2, name: "ELBO, above \u22129" },
-        { t: "poly", s: 3, x: rect, y: [top, top, logp, logp], fill: 0.4, w: 2, name: "gap KL(q || posterior)" },
+        { t: "poly", s: 3, x: rect, y: [top, top, logp, logp], fill: 0.4, w: 2, name: "gap KL(q ‖ posterior)" },
         { t: "line", s: -1, x: [0, 1], y: [logp, logp], dash: 1, w: 1.5, name: "log p(x)" },
         { t: "text", s: -1, x: 0.5, y: FLOOR + 0.45, text: elbo > FLOOR + 0.9 ? "ELBO" : "", align: "center", size: 1 },
         { t: "text", s: -1, x: 0.5, y: (top + logp) / 2, text: elbo < FLOOR ? "gap, on below" : logp - top > 0.6 ? "gap" : "", align: "center", size: 1 },
       ] },
     ],
     alt: `Posterior with ${p.model}, q with mean ${f(p.mean, 2)} and scale ${f(p.scale, 2)}. The ELBO is ${f(elbo, 2)} and the gap ${f(kl, 2)}; they add up to log p(x) = ${f(logp, 2)} nats. ${close}`,
-    readouts: { ELBO: f(elbo, 3), "gap KL(q || posterior)": f(kl, 3), "sum, log p(x)": f(elbo + kl, 3), "E log p(x | z)": f(recon, 3), "KL(q || prior)": f(klPrior, 3) },
+    readouts: { ELBO: f(elbo, 3), "gap KL(q ‖ posterior)": f(kl, 3), "sum, log p(x)": f(elbo + kl, 3), "E log p(x | z)": f(recon, 3), "KL(q ‖ prior)": f(klPrior, 3) },
   };
 }

@@ -47,12 +47,12 @@ def area(z, prior, like) -> None:
     total = torch.trapezoid(joint, z)
     _, ax = plt.subplots()
     _line(ax, z, prior, 2, "prior p(z)")
-    _line(ax, z, like, 3, "likelihood p(x | z), not a density of z")
+    _line(ax, z, like, 3, "likelihood p(x | z)")
     label = f"their product: area {total:.3f} = p(x)"
     ax.fill_between(z, joint, color=style.colour(0), alpha=0.35, label=label)
     _line(ax, z, joint / total, 0, "product / area = posterior p(z | x)")
     ax.set(xlim=(-3.5, 3.5), ylim=(0, 1.25), xlabel="latent z", ylabel="density")
-    ax.legend(fontsize=8.5, loc="upper left")
+    ax.legend(fontsize=9.5, loc="upper left")
     plt.show()
 
 
@@ -63,7 +63,7 @@ def prior_samples(dims, rms, median, predicted) -> None:
     _line(left, dims, rms, 1, "measured, 200 repeats", ls="none", marker=style.marker(1))
     _level(left, 1, "error of an estimate of zero")
     thin = {"arrowstyle": "-", "lw": 0.7}
-    left.annotate("all estimates ≈ 0", (24, 1), (14.5, 0.06), fontsize=8, arrowprops=thin)
+    left.annotate("all estimates ≈ 0", (24, 1), (13.5, 0.05), fontsize=9.5, arrowprops=thin)
     left.set(xlabel="dimension D", ylabel="relative error", ylim=(0.01, 1e5), yscale="log")
     left.legend()
     _line(right, dims, median, 2, ls="none", marker=style.marker(2))
@@ -83,12 +83,12 @@ def jensen() -> None:
     _line(ax, [w.mean()] * 2, [low, high], 3, "difference", ls="-", lw=3)
     ax.plot([w.mean()] * 2, [-1.6, low], color=style.colour(-1), lw=1, ls="--")
     ax.plot([w.mean()] * 2, [low, high], "o", color=style.colour(3), ms=5)
-    ax.annotate("mean weight", (w.mean() - 0.05, -1.5), fontsize=8.5, ha="right")
+    ax.annotate("mean weight", (w.mean() - 0.05, -1.5), fontsize=9.5, ha="right")
     thin = {"arrowstyle": "-", "lw": 0.7}
     ax.annotate("log of the mean", (w.mean(), high), (0.5, 0.8), arrowprops=thin)
     ax.annotate("mean of the logs", (w.mean(), low), (1.33, -0.62), arrowprops=thin)
     ax.set(xlabel="weight w", ylabel="log w", ylim=(-1.6, 1.3))
-    ax.legend(loc="lower right", fontsize=8.5)
+    ax.legend(loc="lower right", fontsize=9.5)
     plt.show()
 
 
@@ -113,7 +113,7 @@ def mean_field(Lam, target, path) -> None:
     ax.set(
         xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 4.7), ylim=(-2.7, 3.4)
     )
-    ax.legend(fontsize=8.5, loc="upper left")
+    ax.legend(fontsize=9.5, loc="upper left")
     plt.show()
 
 
@@ -124,9 +124,15 @@ def two_modes(z, posterior, fits) -> None:
     for j, (name, (mean, log_std)) in enumerate(fits.items(), 1):
         density = (-0.5 * ((z - mean) / log_std.exp()) ** 2 - log_std).exp() / (2 * torch.pi) ** 0.5
         which, _, start = name.partition(", ")
-        _line(ax, z, density, j, f"min KL({which})" + (f", started {start}" if start else ""))
+        _line(
+            ax,
+            z,
+            density,
+            j,
+            f"KL({which})".replace("||", "‖") + (f", from the {start}" if start else ""),
+        )
     ax.set(xlim=(-4, 4), xlabel="latent z", ylabel="density", ylim=(0, None))
-    fig.legend(loc="outside lower center", ncols=2, fontsize=8.5, columnspacing=1)
+    fig.legend(loc="outside lower center", ncols=2, fontsize=9.5, columnspacing=1)
     plt.show()
 
 
@@ -196,5 +202,7 @@ def scales(kept, lost, posterior: float) -> None:
     _line(ax, range(len(lost)), lost, 1, "without")
     _level(ax, posterior, "posterior")
     ax.set(xlabel="update", ylabel="scale of q", yscale="log")
+    ax.set_yticks([0.05, 0.1, 0.2, 0.5, 1], ["0.05", "0.1", "0.2", "0.5", "1"])
+    ax.minorticks_off()
     ax.legend()
     plt.show()

@@ -43,27 +43,27 @@
       ks.push(k); mean.push(c.reduce((a, b) => a + b, 0) / R); low.push(c[Math.floor(R / 10)]); high.push(c[Math.floor((R * 9) / 10)]);
     }
     const floor = -5 * Math.max(1, Math.ceil(-0.26 * low[0]));
-    const jitter = [], dots = [], centre = [], count = new Array(17).fill(0);
+    const jitter = [], dots = [], centre = [], bar = 2 / 7, count = new Array(15).fill(0);
     let total = 0, below = 0;
     for (let r = 0; r < R; r++) {
       const ratio = Math.exp(est[r][j]);
       jitter.push(j + 0.36 * (r / (R - 1) - 0.5)); dots.push(est[r][j]); total += ratio; below += ratio < 0.5 ? 1 : 0;
-      count[Math.floor(Math.min(ratio + 0.125, 4.2) * 4)] += 1;
+      count[Math.floor(Math.min(ratio, 4.2) / bar)] += 1;
     }
-    for (let b = 0; b < 17; b++) { centre.push(b / 4); count[b] /= R; }
+    for (let b = 0; b < 15; b++) { centre.push((b + 0.5) * bar); count[b] /= R; }
     const where = p.near === 0 ? "the prior" : p.near === 1 ? "the posterior" : `${p.near.toFixed(2)} of the way`;
     const percent = ((100 * below) / R).toFixed(1), off = (Math.abs(mean[j]) > 0.005 ? mean[j] : 0).toFixed(2);
     return {
       panels: [
-        { xlim: [-0.3, LARGEST + 0.3], ylim: [floor, 5], title: "estimates of log p(x), minus log p(x)", xlabel: "log2 K (K samples: 1, 2, 4, ... 256)", ylabel: "nats", equal: false, axes: true, aspect: 1.35, grow: 1.4, items: [
+        { xlim: [-0.3, LARGEST + 0.3], ylim: [floor, 5], title: "estimates of log p(x), minus log p(x)", xlabel: "log₂ K (K samples: 1, 2, 4, … 256)", ylabel: "nats", equal: false, axes: true, aspect: 1.35, grow: 1.4, items: [
           { t: "points", s: 0, x: jitter, y: dots, r: 1.6, a: 0.5, m: 0, name: "200 repeats at your K" },
           { t: "line", s: -1, x: [-1, LARGEST + 1], y: [0, 0], dash: 1, w: 1.5, name: "truth" },
           { t: "line", s: 1, x: ks, y: mean, dash: 1, w: 2.5, name: "their mean: estimates the bound" },
           { t: "line", s: 2, x: ks, y: low, dash: 2, w: 1.5, name: "10 and 90 percent" },
           { t: "line", s: 2, x: ks, y: high, dash: 2, w: 1.5 },
         ] },
-        { xlim: [-0.13, 4.13], ylim: [0, 1], title: "the same, as a ratio", xlabel: "estimate / p(x), last bar: more", ylabel: "share of repeats", equal: false, axes: true, aspect: 1.1, grow: 1, items: [
-          { t: "bars", s: 0, x: centre, y: count, width: 0.25, fill: 0.4, name: "share of repeats" },
+        { xlim: [0, 4.29], ylim: [0, 1], title: "the same, as a ratio", xlabel: "estimate / p(x), last bar: more", ylabel: "share of repeats", equal: false, axes: true, aspect: 1.1, grow: 1, items: [
+          { t: "bars", s: 0, x: centre, y: count, width: bar, fill: 0.4, name: "share of repeats" },
           { t: "line", s: -1, x: [1, 1], y: [0, 1], dash: 1, w: 1.5, name: "truth" },
         ] },
       ],

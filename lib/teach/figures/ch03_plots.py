@@ -146,7 +146,7 @@ def black_pixel(scale, plain, floor: float, n: int) -> None:
     _line(ax, scale, stopped, 1, f"as the number 0, floor {floor:g}")
     _line(ax, scale, spread, 2, "dequantised: averaged over its cell", ls="-", lw=2.4)
     ax.axhline(math.log(n), color=style.colour(-1), ls=":", lw=1.2)
-    ax.annotate(f"log {n}", (0.35, math.log(n) + 0.15))
+    ax.annotate(f"log {n}", (0.35, math.log(n) + 0.4))
     ax.set(xscale="log", xlabel="standard deviation s", ylabel="nats from this pixel")
     ax.set(ylim=(-3, 12.5), xlim=(1e-4, 1))  # room for the legend
     ax.legend(loc="upper right", fontsize=9)
@@ -158,15 +158,16 @@ def ring(data, samples, codes) -> None:
     _, axes = plt.subplots(1, 3, figsize=(9, 3.1))
     mode = torch.atan2(data[:, 1], data[:, 0])
     look = {"s": 4, "lw": 0}
-    axes[0].scatter(*data.T, c=mode, cmap="hsv", **look)
+    axes[0].scatter(*data.T, c=mode, cmap=style.cyclic(), **look)
     axes[1].scatter(*samples.T, color=style.colour(0), alpha=0.5, **look)
-    axes[2].scatter(*codes.T, c=mode, cmap="hsv", **look)
+    axes[2].scatter(*codes.T, c=mode, cmap=style.cyclic(), **look)
     for ax, title in zip(axes, ("data", "samples", "codes of the data"), strict=True):
         ax.set(title=title, aspect="equal")
     lim = 1.15 * float(data.abs().max())
     for ax in axes[:2]:
         ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x₁")
-    axes[0].set_ylabel("x₂")
+    for ax in axes[:2]:
+        ax.set_ylabel("x₂")
     axes[2].set(xlabel="z₁", ylabel="z₂")
     plt.show()
 
@@ -210,7 +211,7 @@ def units(kl: dict) -> None:
         k = range(1, len(values) + 1)
         look = {"marker": style.marker(j), "ms": 9 - 2 * j, "mfc": "none"}  # none covers another
         _line(ax, k, values, j, name, clip_on=False, **look)
-    ax.set(xlabel="latent dimension, sorted", ylabel="mean KL (nats)", ylim=(0, None))
+    ax.set(xlabel="latent dimension, sorted", ylabel="mean KL (nats)", ylim=(-0.08, None))
     ax.set_xticks([1, 5, 10, 15, 20])
     ax.legend()
     plt.show()

@@ -211,7 +211,7 @@ def masks() -> Explorable:
     words = {
         "checkerboard": "a coupling with a checkerboard mask",
         "channels": "a coupling with half of the channels as mask",
-        "squeeze": "squeeze: each 2 x 2 block becomes four channels",
+        "squeeze": "squeeze: each 2 × 2 block becomes four channels",
         "leave": "half of the channels leave for the base",
     }
 
@@ -232,11 +232,13 @@ def masks() -> Explorable:
 
         frame = dict(axes=False, equal=True, aspect=1.0)
         first = Panel(
-            (-0.02, 1.02), (-0.02, 1.02), title=f"the pixels, as {C} x {H} x {H}", **frame
+            (-0.02, 1.02), (-0.02, 1.02), title=f"the pixels, as {C} × {H} × {H}", **frame
         )
         for c in range(C):
             x, y, side = cells[c * H * H + H * (H - 1)]  # the lowest left cell of this channel
-            first.picture(1 - picture[now["numbers"][c]], (x, x + H * side, y, y + H * side))
+            right, above = x + H * side, y + H * side
+            first.picture(1 - picture[now["numbers"][c]], (x, right, y, above))
+            first.poly([x, right, right, x], [y, y, above, above], -1, fill=0.0, width=1)
 
         second = Panel((-0.02, 1.02), (-0.02, 1.02), title="who passes, who is changed", **frame)
         for kind, rows, series, name, fill in (
@@ -277,12 +279,12 @@ def masks() -> Explorable:
         return Scene(
             [first, second, third],
             f"Step {n} of {len(every)}, level {now['level']} of {round(levels)}: {what}.{acts} The tensor is "
-            f"{C} x {H} x {H}. So far each pixel was changed {count.min()} to {count.max()} times, and {len(left)} "
+            f"{C} × {H} × {H}. So far each pixel was changed {count.min()} to {count.max()} times, and {len(left)} "
             f"of 64 numbers have left for the base.",
             {
                 "step": f"{n} of {len(every)}",
                 "what": now["kind"],
-                "tensor": f"{C} x {H} x {H}",
+                "tensor": f"{C} × {H} × {H}",
                 "changed now": f"{here} of {changed.size}",
                 "changed so far": f"{count.min()} to {count.max()} times",
                 "left for the base": f"{len(left)} of 64",

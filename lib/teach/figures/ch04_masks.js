@@ -30,9 +30,10 @@
   const N = now.H, cells = place(now.C, N), changed = now.changed || now.at.map(() => false), leaving = now.at.map((i) => now.gone.includes(i));
   const box = ([x, y, side], s, fill, name) => ({ t: "poly", s, x: [x, x + side, x + side, x], y: [y, y, y + side, y + side], fill, w: 1, ...(name ? { name } : {}) });
   const word = ([x, y, side], text) => ({ t: "text", s: -1, x: x + side / 2, y: y + side / 2, text, align: "center", size: 0.85 });
-  const first = range(now.C).map((c) => {
-    const [x, y, side] = cells[c * N * N + N * (N - 1)];
-    return { t: "heat", s: 0, v: now.at.slice(c * N * N, (c + 1) * N * N).map((i) => Math.round((1 - picture[i]) * 255)), shape: [N, N], extent: [x, x + N * side, y, y + N * side], gray: 1 };
+  const first = range(now.C).flatMap((c) => {
+    const [x, y, side] = cells[c * N * N + N * (N - 1)], right = x + N * side, above = y + N * side;
+    return [{ t: "heat", s: 0, v: now.at.slice(c * N * N, (c + 1) * N * N).map((i) => Math.round((1 - picture[i]) * 255)), shape: [N, N], extent: [x, right, y, above], gray: 1 },
+      { t: "poly", s: -1, x: [x, right, right, x], y: [y, y, above, above], fill: 0, w: 1 }];
   });
   const second = [], third = [];
   for (const [rows, s, name, fill, text] of [
@@ -49,9 +50,9 @@
   });
   const what = {
     checkerboard: "a coupling with a checkerboard mask", channels: "a coupling with half of the channels as mask",
-    squeeze: "squeeze: each 2 x 2 block becomes four channels", leave: "half of the channels leave for the base", start: "the image, before any layer",
+    squeeze: "squeeze: each 2 × 2 block becomes four channels", leave: "half of the channels leave for the base", start: "the image, before any layer",
   }[now.kind];
-  const here = changed.filter(Boolean).length, size = `${now.C} x ${N} x ${N}`, few = Math.min(...count), most = Math.max(...count);
+  const here = changed.filter(Boolean).length, size = `${now.C} × ${N} × ${N}`, few = Math.min(...count), most = Math.max(...count);
   const panel = (title, items) => ({ xlim: [-0.02, 1.02], ylim: [-0.02, 1.02], title, xlabel: "", ylabel: "", equal: true, axes: false, aspect: 1, grow: 1, items });
   const acts = here ? ` ${changed.length - here} of the ${changed.length} numbers pass, ${here} are scaled and shifted.` : "";
   return {

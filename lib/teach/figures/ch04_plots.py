@@ -48,7 +48,7 @@ def slices(s, t, cuts: list[float]) -> None:
     for j, cut in enumerate(cuts):
         at = torch.tensor(cut)
         left.axvline(cut, color=style.colour(j), ls=style.dash(j))
-        _line(right, b, conditional(at, b), j, f"$x_a$ = {cut:g}")
+        _line(right, b, conditional(at, b), j, f"$x_a$ = ${cut:g}$")
     right.set(xlabel="$x_b$", ylabel="density of $x_b$ given $x_a$", ylim=(0, None))
     right.legend()
     plt.show()
@@ -108,7 +108,7 @@ def moons(truth, flow, points) -> None:
         axes[3].plot(*z[part].T, ms=2, mew=0.5, label=name, **look)
     axes[3].set(title="data sent to the base", xlabel="$z_1$", ylabel="$z_2$")
     axes[3].set(xlim=(-6, 6), ylim=(-4, 5.7))
-    axes[3].legend(markerscale=3, loc="upper right")
+    axes[3].legend(markerscale=3, loc="upper right", frameon=True, framealpha=1.0)
     for ax in axes:
         ax.set_aspect("equal")
     plt.show()

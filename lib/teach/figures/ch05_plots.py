@@ -52,12 +52,14 @@ def there_and_back(x: Tensor, z: Tensor, grid: Tensor, mean: Tensor, std: Tensor
     """Two coordinates of an autoregressive model, and the noise that they came from."""
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
     hue = torch.atan2(z[:, 1], z[:, 0])
-    left.scatter(*x.T, c=hue, cmap="twilight", s=5, lw=0)
+    look = dict(c=hue, cmap=style.cyclic(), s=5, lw=0)
+    left.scatter(*x.T, **look)
     _line(left, grid, mean, -1, "mean of x₂ given x₁", ls="-", lw=1.4)
-    left.fill_between(grid, mean - std, mean + std, color=style.INK, alpha=0.12, lw=0)
+    left.fill_between(grid, mean - std, mean + std, color=style.INK, alpha=0.12, lw=0,
+                      label="± 1 standard deviation")  # fmt: skip
     left.set(xlim=(-2.6, 3.2), ylim=(-2.8, 2.8), xlabel="x₁", ylabel="x₂", title="data x")
     left.legend(loc="lower right", fontsize=9)
-    right.scatter(*z.T, c=hue, cmap="twilight", s=5, lw=0)
+    right.scatter(*z.T, **look)
     right.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6), xlabel="z₁", ylabel="z₂", title="noise z")
     right.set_aspect("equal")
     plt.show()
@@ -112,6 +114,7 @@ def times(dims: tuple[int, ...], measured: dict[str, list[float]]) -> None:
             textcoords="offset points",
         )
     ax.set(xscale="log", yscale="log", xlabel="dimension D", ylabel="ms for 1,024 examples")
+    ax.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
     ax.set_xticks(dims, dims)
     ax.minorticks_off()
     ax.set_xlim(dims[0] * 0.9, dims[-1] * 1.35)
@@ -223,7 +226,7 @@ def posteriors(side: Tensor, cases: list[dict[str, Tensor]], x: Tensor) -> None:
         low, high = side[inside.amin(0)], side[inside.amax(0)]
         half, middle = float((high - low).max()) / 2, (low + high) / 2
         ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
-        ax.set(aspect="equal", xlabel="z₁", title=f"x = ({at[0]:.1f}, {at[1]:.1f})")
+        ax.set(aspect="equal", xlabel="z₁", title=f"x = (${at[0]:.1f}$, ${at[1]:.1f}$)")
     axes[0].set_ylabel("z₂")
     for j, name in enumerate(cases[0]):
         colour, label = style.colour(j) if j else style.INK, f"{name} q" if j else name

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
 from lib.flows import Flow, Transform, Uniform
@@ -73,9 +72,9 @@ def line_maps(z: Tensor, maps: dict[float, tuple[Tensor, Tensor]], p_z: Tensor) 
     """One-dimensional planar maps (x, dx/dz), by their uw, and the densities of x."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.3))
     for j, (a, (x, slope)) in enumerate(maps.items()):
-        _line(left, z, x, j, f"uw = {a}")
+        _line(left, z, x, j, f"uw = ${a}$")
         if a >= -1:
-            _line(right, x, p_z / slope.clamp_min(1e-9), j, f"uw = {a}")
+            _line(right, x, p_z / slope.clamp_min(1e-9), j, f"uw = ${a}$")
     left.axhline(0.2, color=style.colour(-1), ls=":", lw=1)
     left.set(xlim=(-2.5, 2.6), ylim=(-2.5, 2.5), xlabel="z", ylabel="x")
     right.set(xlim=(-3.5, 3), ylim=(0, 1.4), xlabel="x", ylabel="density")
@@ -94,7 +93,7 @@ def one_layer(cases: dict[str, Tensor], w: Tensor, b: float) -> None:
         _density(ax, Flow(layer, 2).log_prob, top=0.26)
         _bent_grid(ax, lambda z, layer=layer: layer.from_base(z)[0], color="white", alpha=0.35)
         _axes(ax)
-        ax.set_title(f"{name}: w·u = {float(w @ u):.1f}".replace("-0.0", "0.0"))
+        ax.set_title(f"{name}: w·u = ${float(w @ u):z.1f}$")
     plt.show()
 
 
@@ -154,15 +153,13 @@ def depths(flow: Flow, counts: tuple[int, ...], n: int = 1500) -> None:
     torch.manual_seed(0)
     z = torch.randn(n, 2)
     side, outer = torch.atan2(z[:, 1], z[:, 0]), z.norm(dim=1) > 1.5
-    turn = [style.colour(j) for j in (0, 2, 1, 3, 0)]  # dark all round, so that no side is pale
-    cyclic = LinearSegmentedColormap.from_list("cyclic", turn)
     rows = 2
     fig, axes = plt.subplots(rows, len(counts) // rows, figsize=(8.4, 5.9))
     for ax, k in zip(axes.flat, counts, strict=True):
         with torch.no_grad():
             x = first(flow.transform, k).from_base(z)[0] if k else z
         for part, marker, size in ((~outer, ".", 5), (outer, "x", 12)):
-            ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap=cyclic,
+            ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap=style.cyclic(),
                        vmin=-math.pi, vmax=math.pi, rasterized=True)  # fmt: skip
         _axes(ax, 4.2)
         ax.set_title(f"after {k} layers" if k else "noise", fontsize=9)

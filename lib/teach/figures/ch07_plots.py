@@ -36,7 +36,7 @@ def residual(field: Callable, paths: dict[int, Tensor]) -> None:
             more = {"marker": ".", "ms": 4} if n < 50 else {}
             c = style.colour(-1 if j == 6 else j)
             _line(ax, *one.T, j, lw=1.4, ls="-", **{**more, "color": c})
-            ax.plot(*one[0], "o", color=c, ms=5, mfc="none")
+            ax.plot(*one[0], "o", color=c, ms=5, mfc="white", zorder=3)
             ax.plot(*one[-1], "o", color=c, ms=5)
         ax.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", xlabel="z₁", ylabel="z₂")
         ax.set_title(f"{n} blocks" if n < 50 else "the limit")
@@ -45,7 +45,7 @@ def residual(field: Callable, paths: dict[int, Tensor]) -> None:
 
 def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) -> None:
     """Slopes of a scalar field, the exact curve, and polygons with so many steps."""
-    fig, ax = plt.subplots(figsize=(4.4, 3.2))
+    fig, ax = plt.subplots(figsize=(4.4, 3.4))
     grid = torch.cartesian_prod(torch.linspace(0.04, 1.96, 25), torch.linspace(0.04, 0.96, 13))
     slope = torch.stack([field(s, z) for s, z in grid])
     length = (1 + slope**2).sqrt()
@@ -53,9 +53,9 @@ def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) 
               scale=32, width=0.003, headwidth=0, headlength=0, headaxislength=0, pivot="mid")  # fmt: skip
     _line(ax, t, exact, 0, "exact", lw=2.4)
     for j, (n, z) in enumerate(euler.items(), 1):
-        _marked(ax, torch.linspace(0, 2, n + 1), z, j, f"Euler, {n} steps", lw=1.3)
+        _marked(ax, torch.linspace(0, 2, n + 1), z, j, f"Euler, {n} steps", lw=1.3, clip_on=False)
     ax.set(xlabel="time t", ylabel="share z", xlim=(0, 2), ylim=(0, 1))
-    ax.legend(loc="lower right", frameon=True, framealpha=1.0, edgecolor="none")  # on the slopes
+    fig.legend(loc="outside upper center", ncols=3, fontsize=9, columnspacing=1)
     plt.show()
 
 
@@ -84,13 +84,13 @@ def adaptive(field: Callable, start: Tensor, trials: list[tuple[float, float, bo
     index = [round(400 * t / times[-1]) for t in times]
     top.plot(times, path[index], style.marker(1), color=style.colour(1), ms=3.5)
     top.set(ylabel="z")
-    _marked(low, *zip(*taken, strict=True), 1, "accepted")
+    _marked(low, *zip(*taken, strict=True), 1, "accepted", ls="-", lw=1)
     low.plot(*zip(*refused, strict=True), style.marker(2), color=style.colour(2), mfc="none", ms=5,
              label="refused")  # fmt: skip
     low.set(yscale="log", xlabel="time t", ylabel="step h")
     low.set_yticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
     low.minorticks_off()
-    low.legend(fontsize=8.5, loc="lower right")
+    low.legend(fontsize=9.5, loc="lower right")
     plt.show()
 
 
@@ -124,7 +124,8 @@ def minus_x(paths: dict[int, Tensor]) -> None:
         left.plot(time, paths[1][:, k, 0], color=c, lw=1.2, ls="-")
         right.plot(*paths[2][:, k].T, color=c, lw=1.2, ls="-")
         right.plot(*paths[2][-1, k], "o", color=c, ms=4)
-        right.plot(*paths[2][0, k], "o", color=c, ms=4, mfc="none")
+        right.plot(*paths[2][0, k], "o", color=c, ms=4, mfc="white", zorder=3)
+        left.plot(0, paths[1][0, k, 0], "o", color=c, ms=4, mfc="white", zorder=3)
         left.plot(1, paths[1][-1, k, 0], "o", color=c, ms=4)
     left.set(xlabel="time t", ylabel="x", title="one dimension", ylim=(-1.1, 1.1))
     right.set(xlabel="x", ylabel="u", title="one more dimension")
@@ -171,7 +172,7 @@ def memory(lengths: Sequence[int], used: dict[str, list[float]]) -> None:
     ax.set(xscale="log", yscale="log", xlabel="RK4 steps", ylabel="kept for the way back, MiB")
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
-    ax.legend()
+    fig.legend(loc="outside lower center", ncols=3, fontsize=9, columnspacing=1)
     plt.show()
 
 
