@@ -214,7 +214,7 @@ NODES = {
     "Gaussian": (1.05, 4.7, 0), "IAF": (3.1, 4.7, 2), "MAF": (2.1, 3.6, 2), "RealNVP": (0.95, 2.5, 2),
     "VAE": (4.6, 4.7, 1), "any flow": (4.0, 2.8, 2), "latent diffusion": (6.4, 3.7, 4),
     "hierarchical VAE": (7.7, 4.7, 1), "DDPM": (9.3, 3.6, 4), "score SDE": (8.8, 2.4, 4),
-    "planar": (0.8, 0.4, 2), "residual flow": (2.3, 1.5, 3), "continuous flow": (4.6, 0.4, 3),
+    "planar": (0.8, 0.4, 2), "residual flow": (2.3, 1.5, 2), "continuous flow": (4.6, 0.4, 3),
     "probability flow": (7.0, 1.4, 4), "DDIM": (9.3, 0.4, 4),
 }  # fmt: skip
 ARROWS = (
