@@ -31,9 +31,9 @@ def schedules() -> Explorable:
         k = np.unique(np.round(np.linspace(1, steps, 21)))
         at_k = [float(v) / steps for v in k]
         left = Panel((0, 1), (0, 1), title="signal that is left", xlabel="time t",
-                     ylabel="alpha squared", aspect=1.15)  # fmt: skip
+                     ylabel="α²", aspect=1.15)  # fmt: skip
         right = Panel((0, 1), (-20, 14), title="log signal-to-noise ratio", xlabel="time t",
-                      ylabel="lambda", aspect=1.15)  # fmt: skip
+                      ylabel="λ", aspect=1.15)  # fmt: skip
         left.line(times, [vp.alpha(float(u)) ** 2 for u in times], 0, "VP", width=2.2)
         left.points(at_k, [chain.alpha(u) ** 2 for u in at_k], 1, "DDPM's chain", radius=3)
         left.line(times, [cosine.alpha(float(u)) ** 2 for u in times], 2, "cosine", dash=1)

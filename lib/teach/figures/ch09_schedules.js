@@ -23,13 +23,13 @@
   const small = (v) => v.toExponential(1).replace(/e([+-])(\d)$/, "e$10$2");
   return {
     panels: [
-      { ...axes, ylim: [0, 1], title: "signal that is left", ylabel: "alpha squared", items: [
+      { ...axes, ylim: [0, 1], title: "signal that is left", ylabel: "α²", items: [
         { t: "line", s: 0, x: times, y: times.map(vpA), dash: 0, w: 2.2, name: "VP" },
         { t: "points", s: 1, x: at, y: at.map(chA), r: 3, m: 1, name: "DDPM's chain" },
         { t: "line", s: 2, x: times, y: times.map(coA), dash: 1, w: 2, name: "cosine" },
         { t: "line", s: -1, x: [p.t, p.t], y: [0, 1], dash: 0, w: 1, a: 0.7 },
       ] },
-      { ...axes, ylim: [-20, 14], title: "log signal-to-noise ratio", ylabel: "lambda", items: [
+      { ...axes, ylim: [-20, 14], title: "log signal-to-noise ratio", ylabel: "λ", items: [
         { t: "line", s: 0, x: inner, y: inner.map((u) => clip(vpL(u))), dash: 0, w: 2.2, name: "VP" },
         { t: "points", s: 1, x: at, y: at.map((u) => clip(chL(u))), r: 3, m: 1, name: "DDPM's chain" },
         { t: "line", s: 2, x: inner, y: inner.map((u) => clip(coL(u))), dash: 1, w: 2, name: "cosine" },
