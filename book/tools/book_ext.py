@@ -91,8 +91,6 @@ class Units(SphinxTransform):
             if isinstance(node.parent, self.code):
                 continue
             text = UNIT.sub(lambda found: found[0].replace(" ", "\u00a0"), node)
-            if isinstance(node.parent, nodes.reference):  # "9. Denoising diffusion"
-                text = re.sub(r"^(\d+\.) ", "\\1\u00a0", text)
             if text != node:
                 node.parent.replace(node, nodes.Text(text))
         for node in self.document.findall(nodes.literal):

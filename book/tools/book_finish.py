@@ -21,6 +21,8 @@ PICTURE = re.compile(r'<img (?![^>]*\bloading=)([^>]*?\bsrc="([^"]*_images/[^"]+
 REPAIRS = (
     # an option such as --seed does not break at its hyphens (book.css)
     (r'<span class="pre">(-[^<]{1,24}</span>)', r'<span class="pre option">\1'),
+    # "9. Denoising diffusion" as the text of a link: the number does not stand alone
+    (r'(<span class="std std-doc">\d+\.|<p class="prev-next-title">\d+\.) ', "\\1\u00a0"),
     # a label that hides the text of the button: "Search Ctrl+K"
     (r'(<button [^>]*\bsearch-button-field\b[^>]*?) aria-label="Search"', r"\1"),
     # what only ruff reads in a cell
