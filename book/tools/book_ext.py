@@ -19,7 +19,8 @@ from sphinx.transforms import SphinxTransform
 
 OPEN = re.compile(r'\s*<a\s+(?:id|name)="([^"]+)"\s*>\s*(</a>)?\s*')
 UNIT = re.compile(
-    r"(?<=[\d½]) (?:%|[×±] (?=[\d½])|(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|updates|images)\b))"
+    r"(?<=[\d½]) (?:%|[×±] (?=[\d½])|(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|updates|images|evaluations)\b))"
+    r"|[±≤≥] (?=\d)"
     r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem) (?=\d)"
 )
 SHORT = 24  # characters of code that fit a line of a phone

@@ -24,7 +24,7 @@ RC = {
     "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES),
     "axes.grid": False,
     "legend.frameon": False,
-    "legend.handlelength": 2.8,
+    "legend.handlelength": 3.2,
     "lines.linewidth": 1.8,
     "image.cmap": "viridis",
 }

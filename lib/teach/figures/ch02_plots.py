@@ -132,7 +132,7 @@ def two_modes(z, posterior, fits) -> None:
             f"KL({which})".replace("||", "‖") + (f", from the {start}" if start else ""),
         )
     ax.set(xlim=(-4, 4), xlabel="latent z", ylabel="density", ylim=(0, None))
-    fig.legend(loc="outside lower center", ncols=2, fontsize=9.5, columnspacing=1)
+    fig.legend(loc="outside lower center", ncols=2, fontsize=9, columnspacing=1, handlelength=2.4)
     plt.show()
 
 

@@ -161,7 +161,7 @@ def depths(flow: Flow, counts: tuple[int, ...], n: int = 1500) -> None:
         for part, marker, size in ((~outer, ".", 5), (outer, "x", 12)):
             ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap=style.cyclic(),
                        vmin=-math.pi, vmax=math.pi, rasterized=True)  # fmt: skip
-        _axes(ax, 4.2)
+        _axes(ax, 4.2, "x" if k else "z")
         ax.set_title(f"after {k} layers" if k else "noise", fontsize=9)
     plt.show()
 

@@ -85,7 +85,7 @@ def time() -> Explorable:
             panels,
             f"At t = {t:.2f} the density is {what}. Divergence at five points: mean {mean:.2f}; "
             f"mean log p {float(log_p[k].mean()):.2f}. Where the divergence is positive, log p falls in time.",
-            {"t": f"{t:.2f}", "mean divergence": f"{mean:.2f}", "mean log p": f"{float(log_p[k].mean()):.2f}"},
+            {"t": f"{t:.2f}", "divergence, mean of five": f"{mean:.2f}", "log p, mean of five": f"{float(log_p[k].mean()):.2f}"},
         )  # fmt: skip
 
     return explore("A continuous flow, frame by frame", scene,

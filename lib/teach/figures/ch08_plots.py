@@ -36,11 +36,11 @@ def through_time(log_p: Callable, times: Sequence[float], path: Tensor) -> None:
     """Densities at several times, and points on their way: path (T, B, 2) from time 0 to 1."""
     fig, axes = plt.subplots(1, len(times), figsize=(2.15 * len(times), 2.5), sharey=True)
     for ax, t in zip(axes, times, strict=True):
-        _density(ax, lambda x, t=t: log_p(t, x), 4.0, n=52)
+        _density(ax, lambda x, t=t: log_p(t, x), 4.5, n=58)
         k = round(t * (len(path) - 1))
         ax.plot(*path[: k + 1].permute(2, 0, 1).numpy(), color="white", ls="-", lw=0.9, alpha=0.8)
         ax.plot(*path[k].T, "o", ms=4, color="white", mec="black", mew=0.8)
-        _square(ax, 4.0)
+        _square(ax, 4.5)
         ax.set_xticks((-2, 0, 2))  # a tick at the end runs into the next panel's
         ax.set_title(f"t = {t:g}", fontsize=10)
     for ax in axes[1:]:
@@ -56,7 +56,7 @@ def line_flow(at: Callable, density: Callable) -> None:
         left.plot(t, [at(float(s), x) for s in t],
                   color=style.colour(0), ls="-", lw=1)  # fmt: skip
     left.set(xlabel="time t", ylabel="x(t)")
-    x = torch.linspace(-3.6, 3.6, 401)
+    x = torch.linspace(-5.5, 5.5, 501)
     for j, s in enumerate((0.0, 1 / 3, 2 / 3, 1.0)):
         _line(right, x, density(s, x), j, f"t = {s:.2g}")
     right.set(xlabel="x", ylabel="density")
@@ -133,9 +133,12 @@ def tame(runs: dict[float, tuple[RegularisedFlow, dict[int, int]]], x: Tensor) -
     axes[0].set(xlabel="training step", ylabel="evaluations for one log p")
     axes[0].legend(fontsize=8.5)
     for ax, (weight, (flow, _)) in zip(axes[1:], runs.items(), strict=True):
+        scale = flow.transform.transforms[
+            0
+        ]  # each flow has its own: the paths are drawn as the data are
         with torch.no_grad():
-            start = flow.transform.transforms[0].to_base(x)[0]
-        path = flow.parts()[0].path(start, torch.linspace(0, 1, 41).tolist())
+            path = flow.parts()[0].path(scale.to_base(x)[0], torch.linspace(0, 1, 41).tolist())
+            path = torch.stack([scale.x_from_base(state) for state in path])
         ax.plot(*path.permute(2, 0, 1), color=style.colour(0), ls="-", lw=0.8, alpha=0.7)
         ax.plot(*path[0].T, "o", ms=3, color=style.colour(1))
         _square(ax, 3.2)
@@ -176,7 +179,9 @@ def fresh(tolerances: Sequence[float], fixed: list[int], noisy: list[int]) -> No
     _, ax = plt.subplots()
     for j, (counts, name) in enumerate(((fixed, "one probe"), (noisy, "fresh probes"))):
         _line(ax, range(len(counts)), counts, j, name, marker=style.marker(j))
-    ax.set(yscale="log", ylabel="evaluations", xlabel="tolerance")
+    ax.set(yscale="log", ylabel="evaluations", xlabel="tolerance", ylim=(10, None))
+    ax.set_yticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1000"])
+    ax.minorticks_off()
     ax.set_xticks(range(len(tolerances)), [f"{t:g}" for t in tolerances])
     ax.legend(fontsize=9)
     plt.show()

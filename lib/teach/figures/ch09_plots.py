@@ -61,7 +61,7 @@ def there_and_back(
 ) -> None:
     """Paths of the chain and of the way back over the density at each time."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3), sharey=True)
-    x = torch.linspace(-3, 3, 161)
+    x = torch.linspace(-3.5, 3.5, 187)
     p = torch.stack([law(t).log_prob(x[:, None]).exp() for t in ts], 1)
     for ax, paths, title in zip(
         axes, (torch.stack(there)[:, :14, 0], torch.stack(back)[:, :14, 0]),
@@ -70,7 +70,7 @@ def there_and_back(
         ax.pcolormesh(ts, x, p.sqrt(), cmap="Blues", vmin=0, vmax=1.2, rasterized=True)
         along = ts if title.startswith("forward") else ts[::-1]
         ax.plot(along, paths, color=style.INK, ls="-", lw=0.7, alpha=0.7)
-        ax.set(xlabel="time t (0 data, 1 noise)", title=title, ylim=(-3, 3))
+        ax.set(xlabel="time t (0 data, 1 noise)", title=title, ylim=(-3.5, 3.5))
         ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes[0].set_ylabel("x")
     plt.show()
@@ -201,7 +201,7 @@ def reach(
     looks[list(looks)[-1]] |= {"mfc": "none", "ms": 8}
     for j, (name, values) in enumerate(found.items()):
         _line(axes["d"], counts, values, j, name, **looks[name])
-    axes["d"].axhline(floor, color=style.INK, ls=":", lw=1)
+    axes["d"].axhline(floor, color=style.INK, ls=":", lw=1, label="two sets of data")
     axes["d"].set(xscale="log", yscale="log", xlabel="steps", ylabel="sliced Wasserstein distance")
     axes["d"].set_xticks(list(counts), [str(c) for c in counts])
     axes["d"].set_yticks([0.03, 0.05, 0.1, 0.2, 0.4], ["0.03", "0.05", "0.1", "0.2", "0.4"])

@@ -239,7 +239,7 @@ def guidance_weight() -> Explorable:
         left = Panel((-SPAN, SPAN), (-SPAN, SPAN), title="samples, and the law p(x) p(y|x)ʷ",
                      xlabel="x₁", ylabel="x₂", equal=True, aspect=1.0)  # fmt: skip
         left.heat(q.view(PIXELS, PIXELS), (-SPAN, SPAN, -SPAN, SPAN), 0, "the law", top=1.0)
-        left.points(*x.T, 1, "guided samples", radius=1.4, alpha=0.6)
+        left.points(*x.T, 1, "guided samples", radius=1.4, alpha=1.0)
         for at, name in zip(WORDS, NAMES, strict=True):
             left.text(*at, name, -1, halo=True)
         centre = torch.tensor(GUIDED[1][k], dtype=torch.float64)

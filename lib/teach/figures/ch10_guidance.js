@@ -37,7 +37,7 @@
       panels: [
         { xlim: [-SPAN, SPAN], ylim: [-SPAN, SPAN], title: "samples, and the law p(x) p(y|x)ʷ", xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 1, items: [
           { t: "heat", s: 0, v: heat, shape: [N, N], extent: [-SPAN, SPAN, -SPAN, SPAN], name: "the law" },
-          { t: "points", s: 1, x: pts.map((q) => q[0]), y: pts.map((q) => q[1]), r: 1.4, a: 0.6, m: 1, name: "guided samples" },
+          { t: "points", s: 1, x: pts.map((q) => q[0]), y: pts.map((q) => q[1]), r: 1.4, a: 1, m: 1, name: "guided samples" },
           ...WORDS.map((m, i) => ({ t: "text", s: -1, x: m[0], y: m[1], text: NAMES[i], align: "center", size: 1, halo: true })),
         ] },
         { xlim: [0, 8], ylim: [0, 6], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x₂", equal: false, axes: true, aspect: 1, grow: 1, items: [

@@ -102,7 +102,7 @@ def failures(shares: dict[float, list[float]], by_level: dict[str, tuple[Tensor,
     for j, (gap, y) in enumerate(shares.items()):
         _line(left, range(1, len(y) + 1), y, j, f"{gap:g} apart")
     left.axhline(0.2, color=style.INK, lw=1, ls=":")
-    left.set(xlabel="Langevin steps", ylabel="share of the left mode", ylim=(0.1, 0.6))
+    left.set(xlabel="Langevin steps", ylabel="share left of the middle", ylim=(0.1, 0.6))
     left.legend(fontsize=8.5, ncols=2, loc="upper right")
     for j, (name, (level, error)) in enumerate(by_level.items()):
         _line(right, level, error, j, name, marker=style.marker(j))

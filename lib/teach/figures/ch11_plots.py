@@ -21,10 +21,13 @@ SAMPLERS = ("SDE, Euler-Maruyama", "DDIM", "DPM-Solver++(2M)", "DDPM", "Heun", "
 
 
 def _sampler(ax, x, y, name: str) -> None:
-    """The curve of a sampler, in ink if it is none of those."""
+    """The curve of a sampler."""
     known = name.replace("Euler in t", "ODE, Euler")
-    j = SAMPLERS.index(known) if known in SAMPLERS else -1
-    _line(ax, x, y, j, name, marker=style.marker(j) if j >= 0 else "x", ms=5)
+    if known in SAMPLERS:
+        j, more = SAMPLERS.index(known), {}
+    else:  # in ink
+        j, more = -1, {"marker": "+", "ls": ":"} if name.startswith("λ") else {"marker": "x"}
+    _line(ax, x, y, j, name, **{"marker": style.marker(j), "ms": 5, **more})
 
 
 def _square(ax, span: float, title: str = "") -> None:
