@@ -141,7 +141,7 @@ def tame(runs: dict[float, tuple[RegularisedFlow, dict[int, int]]], x: Tensor) -
             path = torch.stack([scale.x_from_base(state) for state in path])
         ax.plot(*path.permute(2, 0, 1), color=style.colour(0), ls="-", lw=0.8, alpha=0.7)
         ax.plot(*path[0].T, "o", ms=3, color=style.colour(1))
-        _square(ax, 3.2)
+        _square(ax, 3.6)
         ax.set_title(f"weight {weight:g}")
     plt.show()
 
