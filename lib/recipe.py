@@ -99,7 +99,7 @@ class Log:
 
     def mark(self, step: int, write: bool) -> None:
         """The clock at a checkpoint's step, from which a resumed run goes on."""
-        self.marks = {str(step): self.clock()}
+        self.marks[str(step)] = self.clock()
         self._write(write)
 
     def _write(self, write: bool) -> None:
@@ -249,7 +249,7 @@ def _run(recipe: Recipe, args, path: Path | None, first: bool, every: int, unit)
             if first:
                 print(*log.rows[-1]["point"], f"{u.seconds:.0f} s", flush=True)
     finally:
-        if step:  # stopped or done, `fit` writes a checkpoint of this step
+        if step:  # stopped or done, `fit` writes a checkpoint; after an error it may not
             log.mark(step, first)
     if not log.rows:  # a run that was complete already
         log.begin(recipe.fit["steps"] + 1)

@@ -127,16 +127,18 @@ def test_a_resumed_run_ends_with_the_whole_curve_and_all_seconds(tmp_path, monke
     assert kept.exists() and (tmp_path / "run.pt").exists()  # asked for by name: stays
 
 
+@pytest.mark.parametrize("marked", [False, True])
 def test_the_clock_of_a_resumed_run_has_the_seconds_since_the_last_point_of_its_curve(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, marked
 ):
-    """A run that is killed at step 8, two steps after its checkpoint, and long before its first point."""
+    """A run that ends at step 8, two steps after its checkpoint, and long before its first point."""
     words = ["line", "--device", "cpu", "--steps", "12", "--checkpoint", str(tmp_path / "run.pt")]
     words += ["--checkpoint-every", "6"]
 
-    def killed(self, step, write, mark=Log.mark):
+    def late(self, step, write, mark=Log.mark):
         if step == 6:  # a hundred seconds later
             self.start = self.start[0] - 100.0, self.start[1] - 50.0
+        if marked or step == 6:  # else it is killed, and marks no end
             mark(self, step, write)
 
     def update(self, update=Run.update):
@@ -145,7 +147,7 @@ def test_the_clock_of_a_resumed_run_has_the_seconds_since_the_last_point_of_its_
         return update(self)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Log, "mark", killed)
+        patch.setattr(Log, "mark", late)
         patch.setattr(Run, "update", update)
         patch.setattr(Run, "finish", lambda self, path: None)
         train({"line": line}, "", words, every=12)

@@ -147,7 +147,7 @@ def measured_page(_: list[Path] | None = None) -> str:
     chapter = _chapters(m, "MB")
     out += [
         "",
-        f"That was with {m['students']:.0f} students at once on {m['cores']:.0f} cores and nothing else running (load "
+        f"That was with {m['students']:.0f} students at once on {m['cores']:.0f} cores (load "
         f"{m['load']:.0f}): the seconds on the clock are those of {m['cores']:.0f} cores, the processor seconds are what counts. After "
         f"{_short(m['wall s'])} s all had opened, run and saved the chapter. A student's home took {m['home MB']:.0f} MB, the hub "
         f"{m['hub rss MB']:.0f} MB and its proxy {m['proxy rss MB']:.0f} MB of memory.",

@@ -11,10 +11,13 @@ COLOURS = ("#0072b2", "#c44e00", "#00795a", "#a8457f", "#7a5a00", "#3f3f9f")
 DASHES = ("-", (0, (6, 3)), (0, (1.5, 2)), (0, (7, 2, 1.5, 2)), (0, (3, 1.5)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#222222"
+# of an angle: dark all round, so that no side is pale
+CYCLIC = LinearSegmentedColormap.from_list("cyclic", [COLOURS[j] for j in (0, 2, 1, 3, 0)])
+WIDTH = 4.4  # inches of a figure of one panel: at the scale of book.css it just fits a phone
 FRAME = "0.7"  # where a white picture ends on white paper
 
 RC = {
-    "figure.figsize": (4.4, 3.0),  # at the scale of book.css it just fits a phone
+    "figure.figsize": (WIDTH, 3.0),
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.wspace": 0.05,  # the name of an axis keeps off the panel before
@@ -43,11 +46,6 @@ def dash(series: int):
 def marker(series: int) -> str:
     """Marker of a series of points."""
     return MARKERS[max(series, 0) % len(MARKERS)]
-
-
-def cyclic() -> LinearSegmentedColormap:
-    """Colours of an angle: dark all round, so that no side is pale."""
-    return LinearSegmentedColormap.from_list("cyclic", [colour(j) for j in (0, 2, 1, 3, 0)])
 
 
 def frame(ax) -> None:

@@ -97,7 +97,7 @@ def mean_field(Lam, target, path) -> None:
     turn = torch.linspace(0, 2 * torch.pi, 200).to(Lam)
     circle = torch.stack([turn.cos(), turn.sin()])
     factor = torch.linalg.cholesky(Lam.inverse())
-    _, ax = plt.subplots(figsize=(4.4, 4.0))
+    _, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
     for k, names in ((1, ("posterior", "best mean-field q")), (2, (None, None))):
         _line(ax, *(target[:, None] + k * factor @ circle), 0, names[0])
         _line(ax, *(target[:, None] + k * circle / Lam.diagonal().sqrt()[:, None]), 1, names[1])
@@ -119,7 +119,7 @@ def mean_field(Lam, target, path) -> None:
 
 def two_modes(z, posterior, fits) -> None:
     """A posterior with two modes and Gaussians (mean, log std) fitted to it."""
-    fig, ax = plt.subplots(figsize=(4.4, 3.3))
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 3.3))
     ax.fill_between(z, posterior, color=style.colour(0), alpha=0.25, label="posterior")
     for j, (name, (mean, log_std)) in enumerate(fits.items(), 1):
         density = (-0.5 * ((z - mean) / log_std.exp()) ** 2 - log_std).exp() / (2 * torch.pi) ** 0.5
@@ -197,7 +197,7 @@ def latent(codes, labels, real, drawn) -> None:
 
 def scales(kept, lost, posterior: float) -> None:
     """Scale of q against updates, with and without the entropy."""
-    _, ax = plt.subplots(figsize=(4.4, 2.6))
+    _, ax = plt.subplots(figsize=(style.WIDTH, 2.6))
     _line(ax, range(len(kept)), kept, 0, "with the entropy")
     _line(ax, range(len(lost)), lost, 1, "without")
     _level(ax, posterior, "posterior")

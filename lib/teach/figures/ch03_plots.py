@@ -158,16 +158,14 @@ def ring(data, samples, codes) -> None:
     _, axes = plt.subplots(1, 3, figsize=(9, 3.1))
     mode = torch.atan2(data[:, 1], data[:, 0])
     look = {"s": 4, "lw": 0}
-    axes[0].scatter(*data.T, c=mode, cmap=style.cyclic(), **look)
+    axes[0].scatter(*data.T, c=mode, cmap=style.CYCLIC, **look)
     axes[1].scatter(*samples.T, color=style.colour(0), alpha=0.5, **look)
-    axes[2].scatter(*codes.T, c=mode, cmap=style.cyclic(), **look)
+    axes[2].scatter(*codes.T, c=mode, cmap=style.CYCLIC, **look)
     for ax, title in zip(axes, ("data", "samples", "codes of the data"), strict=True):
         ax.set(title=title, aspect="equal")
     lim = 1.15 * float(data.abs().max())
     for ax in axes[:2]:
-        ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x₁")
-    for ax in axes[:2]:
-        ax.set_ylabel("x₂")
+        ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x₁", ylabel="x₂")
     axes[2].set(xlabel="z₁", ylabel="z₂")
     plt.show()
 

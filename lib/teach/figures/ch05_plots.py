@@ -52,7 +52,7 @@ def there_and_back(x: Tensor, z: Tensor, grid: Tensor, mean: Tensor, std: Tensor
     """Two coordinates of an autoregressive model, and the noise that they came from."""
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
     hue = torch.atan2(z[:, 1], z[:, 0])
-    look = dict(c=hue, cmap=style.cyclic(), s=5, lw=0)
+    look = dict(c=hue, cmap=style.CYCLIC, s=5, lw=0)
     left.scatter(*x.T, **look)
     _line(left, grid, mean, -1, "mean of x₂ given x₁", ls="-", lw=1.4)
     left.fill_between(grid, mean - std, mean + std, color=style.INK, alpha=0.12, lw=0,

@@ -159,7 +159,7 @@ def depths(flow: Flow, counts: tuple[int, ...], n: int = 1500) -> None:
         with torch.no_grad():
             x = first(flow.transform, k).from_base(z)[0] if k else z
         for part, marker, size in ((~outer, ".", 5), (outer, "x", 12)):
-            ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap=style.cyclic(),
+            ax.scatter(*x[part].T, c=side[part], marker=marker, s=size, lw=0.7, cmap=style.CYCLIC,
                        vmin=-math.pi, vmax=math.pi, rasterized=True)  # fmt: skip
         _axes(ax, 4.2, "x" if k else "z")
         ax.set_title(f"after {k} layers" if k else "noise", fontsize=9)

@@ -45,7 +45,7 @@ def residual(field: Callable, paths: dict[int, Tensor]) -> None:
 
 def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) -> None:
     """Slopes of a scalar field, the exact curve, and polygons with so many steps."""
-    fig, ax = plt.subplots(figsize=(4.4, 3.4))
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
     grid = torch.cartesian_prod(torch.linspace(0.04, 1.96, 25), torch.linspace(0.04, 0.96, 13))
     slope = torch.stack([field(s, z) for s, z in grid])
     length = (1 + slope**2).sqrt()
@@ -61,7 +61,7 @@ def rumour(field: Callable, t: Tensor, exact: Tensor, euler: dict[int, Tensor]) 
 
 def convergence(runs: dict[str, tuple[list[int], list]]) -> None:
     """Error over evaluations for each method: name -> (evaluations, errors)."""
-    fig, ax = plt.subplots(figsize=(4.4, 3.6))
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     for j, (name, (cost, errors)) in enumerate(runs.items()):
         _marked(ax, cost, torch.stack(errors), j, name)
     ax.set(xscale="log", yscale="log", xlabel="evaluations of the field", ylabel="error at the end")
@@ -79,7 +79,7 @@ def adaptive(field: Callable, start: Tensor, trials: list[tuple[float, float, bo
     for s, t in zip(fine, fine[1:], strict=False):
         path.append(solve_adaptive(field, path[-1], s, t, 1e-6, 1e-6, first_step=(t - s)).x)
     path = torch.cat(path)
-    fig, (top, low) = plt.subplots(2, 1, figsize=(4.4, 4.2), sharex=True)
+    fig, (top, low) = plt.subplots(2, 1, figsize=(style.WIDTH, 4.2), sharex=True)
     _line(top, fine, path, 0)
     index = [round(400 * t / times[-1]) for t in times]
     top.plot(times, path[index], style.marker(1), color=style.colour(1), ms=3.5)
@@ -152,7 +152,7 @@ def adjoint(t: Tensor, states: Tensor, adjoints: Tensor, marks: Tensor, grads: T
 
 def gradient_errors(tolerances: list[float], errors: dict[str, list]) -> None:
     """Relative error of the gradient over the tolerance, for each method."""
-    fig, ax = plt.subplots(figsize=(4.4, 3.6))
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     for j, (name, e) in enumerate(errors.items()):
         hollow = {} if j else {"ms": 9, "mfc": "none"}  # checkpointed lies on it
         _marked(ax, tolerances, torch.stack(list(e)), j, name, alpha=0.9, **hollow)
@@ -166,7 +166,7 @@ def gradient_errors(tolerances: list[float], errors: dict[str, list]) -> None:
 
 def memory(lengths: Sequence[int], used: dict[str, list[float]]) -> None:
     """Memory kept for the backward pass, MiB, over the number of steps."""
-    fig, ax = plt.subplots(figsize=(4.4, 3.2))
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 3.2))
     for j, (name, mib) in enumerate(used.items()):
         _marked(ax, lengths, mib, j, name)
     ax.set(xscale="log", yscale="log", xlabel="RK4 steps", ylabel="kept for the way back, MiB")

@@ -16,18 +16,18 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
     ax.plot(x, y, **{"color": style.colour(j), "ls": style.dash(j), "label": label, **more})
 
 
-# a sampler keeps its look from figure to figure; 11.7 draws the first three of them
-SAMPLERS = ("SDE, Euler-Maruyama", "DDIM", "DPM-Solver++(2M)", "DDPM", "Heun", "ODE, Euler")
+# the series of a sampler: it keeps its look from figure to figure; 11.7 draws the first three of them
+SAMPLERS = {
+    "SDE, Euler-Maruyama": 0, "DDIM": 1, "DPM-Solver++(2M)": 2, "DDPM": 3, "Heun": 4,
+    "ODE, Euler": 5, "Euler in t": 5, "DPM-Solver-2": -1, "λ = 0.5": -1,
+}  # fmt: skip
+INKED = {"DPM-Solver-2": {"marker": "x"}, "λ = 0.5": {"marker": "+", "ls": ":"}}
 
 
 def _sampler(ax, x, y, name: str) -> None:
     """The curve of a sampler."""
-    known = name.replace("Euler in t", "ODE, Euler")
-    if known in SAMPLERS:
-        j, more = SAMPLERS.index(known), {}
-    else:  # in ink
-        j, more = -1, {"marker": "+", "ls": ":"} if name.startswith("λ") else {"marker": "x"}
-    _line(ax, x, y, j, name, **{"marker": style.marker(j), "ms": 5, **more})
+    j = SAMPLERS[name]
+    _line(ax, x, y, j, name, **{"marker": style.marker(j), "ms": 5, **INKED.get(name, {})})
 
 
 def _square(ax, span: float, title: str = "") -> None:
@@ -167,7 +167,7 @@ def images(rows: dict[str, Tensor], size: float = 0.62, low: float = -1.0) -> No
 
 def digits_by_steps(counts: Sequence[int], series: dict[str, list], floor: float) -> None:
     """A distance of generated digits against evaluations."""
-    _, ax = plt.subplots(figsize=(4.4, 4.0))
+    _, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
     for name, y in series.items():
         _sampler(ax, counts, y, name)
     ax.axhline(floor, color=style.colour(-1), lw=0.8, ls=":", label="test digits")
