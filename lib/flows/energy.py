@@ -28,7 +28,7 @@ def U1(z: Tensor) -> Tensor:
 
 
 def U2(z: Tensor) -> Tensor:
-    """One period and a half of a sine wave.
+    """A sine wave of period 4 and height 1 along z_1.
 
     >>> U2(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
     tensor([0.0000, 3.1250])
