@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsFloat
 
+import numpy as np
 import torch
 
 _checkers: dict[str, Callable[[Any], None]] = {}
+TYPED = 2e-3  # how far a number that a reader types, with three digits, may be off
 
 
 class Hint(Exception):
@@ -61,6 +63,8 @@ def _tensor(value: Any) -> torch.Tensor:
         return torch.stack([_tensor(v) for v in value])
     if isinstance(value, SupportsFloat) and not hasattr(value, "shape"):
         return torch.tensor(float(value), dtype=torch.float64)  # also a fraction
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufO":
+        value = np.array(value, np.float64)  # torch takes no negative strides, no other byte order
     got = torch.as_tensor(value).detach()
     require(not got.is_complex(), "a real number was expected, not a complex one")
     return got.to("cpu", torch.float64)

@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .frames import pack
 from .scene import Panel, Scene, Sheet
 
@@ -143,7 +145,8 @@ class Explorable:
             raise ValueError(
                 f"{self.title!r} has no control {sorted(unknown)}; it has {list(self.values)}"
             )
-        return self._scene(**{**self.values, **params})
+        with torch.random.fork_rng([]):  # how often it is asked for hangs on where it is shown
+            return self._scene(**{**self.values, **params})
 
     def spec(self, *, static: bool) -> dict[str, Any]:
         """The description that the renderer takes."""

@@ -30,7 +30,11 @@ class Answers:
 
     def pytest_generate_tests(self, metafunc):
         names = metafunc.fixturenames
-        if "hint" in names:
+        if "typed" in names:
+            rows = [(k, *w) for k in self.PLAIN for w in self.WRONG[k]]
+            rows = [r for r in rows if isinstance(r[1], float | tuple)]
+            metafunc.parametrize(("label", "typed", "hint"), rows)
+        elif "hint" in names:
             rows = [(k, *w) for k, v in self.WRONG.items() for w in v]
             metafunc.parametrize(("label", "answer", "hint"), rows)
         elif "function" in names:
@@ -69,6 +73,14 @@ class Answers:
 
     def test_wrong_answers_get_their_hint(self, label, answer, hint, capsys):
         assert not check(label, answer)
+        said = capsys.readouterr().out
+        assert any(h in said for h in (hint if isinstance(hint, tuple) else (hint,))), said
+
+    def test_wrong_numbers_get_their_hint_when_rounded(self, label, typed, hint, capsys):
+        four = lambda a: float(f"{a:.4g}")
+        assert not check(
+            label, tuple(map(four, typed)) if isinstance(typed, tuple) else four(typed)
+        )
         said = capsys.readouterr().out
         assert any(h in said for h in (hint if isinstance(hint, tuple) else (hint,))), said
 

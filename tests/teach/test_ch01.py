@@ -122,6 +122,7 @@ WRONG = {
         (leaky(down, lambda z, s: up(z, s)[0]), "two things"),
         (leaky(down, lambda z, s: (up(z, s)[0], up(z, s)[1].exp())), "logarithm"),
         (without_context(down, up), "context"),
+        (leaky(down, lambda z, s: (torch.maximum(z, s * z), up(z, s)[1])), "x = s z elsewhere"),
         (Transform, ("Leaky", "argument", "positional")),
         (leaky(down, up)(0.3), "the class itself"),
     ],

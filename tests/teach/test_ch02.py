@@ -164,6 +164,8 @@ WRONG = {
         (lambda w: w.exp().mean(0).log(), "underflows"),
         (lambda w: w.sub_(1.0).logsumexp(0), "changed its input"),
         (lambda w: w.max(0).values, "not yet"),
+        (lambda w: (w - w.max()).exp().mean(0).log() + w.max(), "underflows"),  # of all examples
+        (lambda w: w.mean(0).log(), "not yet"),  # NaN
     ],
     "2.5": [
         (lambda *p: sweep(*p, fresh=False), "newest values"),

@@ -49,6 +49,12 @@ def log_bin(k, mean, scale, n):
     return torch.where(k == 0, below, torch.where(k == n - 1, above, inside))
 
 
+def naive_edges(k, mean, scale, n):
+    """Right within, and by way of probabilities in the first and the last bin."""
+    edge = (k == 0) | (k == n - 1)
+    return torch.where(edge, naive_bin(k, mean, scale, n), log_bin(k, mean, scale, n))
+
+
 def naive_bin(k, mean, scale, n, first=True, last=True):
     low, high = parts(k, mean, scale)
     low, high = low.sigmoid(), high.sigmoid()
@@ -79,6 +85,11 @@ def like(x, z, m, log_s, logits):
 def by_probability(x, z, m, log_s, logits):
     p = torch.sigmoid(logits)
     return (x * p.log() + (1 - x) * (1 - p).log()).nan_to_num(0).sum(-1)
+
+
+def by_halves(x, z, m, log_s, logits):
+    """Safe for a logit far above 0, and by way of exp(-logit) for one far below."""
+    return ((x - 1) * logits - torch.log1p(torch.exp(-logits))).sum(-1)
 
 
 def prior(x, z, m, log_s, logits):
@@ -162,6 +173,7 @@ WRONG = {
         ),
         (lambda k, m, s, n: log_bin(k, m - 0.5, s, n), "also at the edges"),
         (naive_bin, "round to the same"),
+        (naive_edges, "round to the same"),
         (lambda k, m, s, n: k * 0, "not yet"),
     ],
     "3.5": [
@@ -180,6 +192,7 @@ WRONG = {
         (lambda *a: importance_bound(log_weights(*a)), "the bound already"),
         (lambda *a: log_weights(*a).exp(), "their logarithms were asked"),
         (lambda *a: prior(*a) - posterior(*a) + by_probability(*a), "work with the logits"),
+        (lambda *a: log_weights(*a) - like(*a) + by_halves(*a), "work with the logits"),
     ],
     "3.6": [
         (lambda r, kl, f: -r.mean() + kl.clamp(min=f).mean(0).sum(), "after the mean"),
@@ -192,6 +205,8 @@ WRONG = {
         (lambda r, kl, f: -r.mean() - kl.mean(0).clamp(min=f).sum(), "it is a cost"),
         (lambda r, kl, f: -r.mean() + kl.mean(0).clamp(min=f).mean(), "do not average"),
         (lambda r, kl, f: -r.mean() + (kl.mean(0) - f).relu().sum(), "the excess"),
+        (lambda r, kl, f: -r.mean() + sum(max(f, m.item()) for m in kl.mean(0)), "no gradient"),
+        (lambda r, kl, f: free_bits(r, kl.detach(), f), "no gradient"),
     ],
 }
 

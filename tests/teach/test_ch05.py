@@ -113,6 +113,7 @@ WRONG = {
         (lambda p, z: ((z - p(z)[0]) * (-p(z)[1]).exp(), -p(z)[1].sum(1)), "that is x -> z"),
         (lambda p, z: (p(z)[0] + p(z)[1].exp() * z, p(z)[1].sum(1)), "IAF"),
         (lambda p, z: sample(p, z, 2), "x is not right"),
+        (lambda p, z: sample(p, z, 4), "how many passes"),
         (second(sample, lambda s, p, z: -s), "the sign"),
         (second(sample, lambda s, p, z: s.sum()), "each example"),
         (second(sample, lambda s, p, z: p(sample(p, z)[0])[1]), "over the coordinates"),
@@ -134,6 +135,7 @@ WRONG = {
         (second(gated, lambda s, u, r, m: r.sum(1)), "not raw_gate"),
         (second(gated, lambda s, u, r, m: s.sum()), "not over the batch"),
         (second(gated, lambda s, u, r, m: torch.sigmoid(r).log().sum(1)), "in one step"),
+        (second(gated, lambda s, u, r, m: (r - r.exp().log1p()).sum(1)), "in one step"),
         (second(gated, lambda s, u, r, m: s + 1), "z is right"),
     ],
     "5.6": [

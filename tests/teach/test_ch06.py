@@ -25,6 +25,16 @@ def inverse(x, w, u, b, steps=80):
     return x - h[:, None] * u, -torch.log1p(a * (1 - h**2))
 
 
+def newton(x, w, u, b):
+    """Without damping: right for a gentle layer, and not for w.u = 4.9."""
+    s, a = x @ w + b, w @ u
+    for _ in range(60):
+        h = torch.tanh(s)
+        s = s - (s + a * h - (x @ w + b)) / (1 + a * (1 - h**2))
+    h = torch.tanh(s)
+    return x - h[:, None] * u, -torch.log1p(a * (1 - h**2))
+
+
 def naive_inverse(x, w, u, b):
     h = torch.tanh(x @ w + b)
     return x - h[:, None] * u, -torch.log1p((w @ u) * (1 - h**2))
@@ -79,10 +89,13 @@ WRONG = {
         (lambda d, u, v: thin(d, u, v) if len(d) < 9 else (d.prod() * (1 + v @ (u / d))).log(),
          "overflows"),
         (lambda d, u, v: (1 + v @ (u / d)).log() + d.log().sum(), "NaN"),
+        (lambda d, u, v: (1 + v @ (u / d)).log() + d.abs().log().sum(), "NaN"),
+        (lambda d, u, v: thin(d, u, v) if len(d) < 9 else d.log().sum(), "overflows"),
         (2, "function was expected"),
     ],
     "6.4": [
         (naive_inverse, "s, the root"),
+        (newton, "where s +"),
         (lambda *a: inverse(*a, steps=22), "where s +"),  # right to six digits, not to 1e-8
         (lambda x, w, u, b: (inverse(x, w, u, b)[0], -inverse(x, w, u, b)[1]), "wrong sign"),
         (lambda x, w, u, b: (inverse(x, w, u, b)[0], naive_inverse(x, w, u, b)[1]), "at the root"),
@@ -92,6 +105,7 @@ WRONG = {
     "6.5": [
         (lambda z, c, a, b: radial(z, c, a, b, power=1), "D - 1 is missing"),
         (lambda z, c, a, b: radial(z, c, a, b, power=5), "not D"),
+        (lambda z, c, a, b: radial(z, c, a, b, power=4), "D - 1"),  # right for D = 5
         (lambda z, c, a, b: (radial(z, c, a, b)[0], -radial(z, c, a, b)[1]), "inverse"),
         (lambda z, c, a, b: (z, radial(z, c, a, b)[1]), "x = z"),
     ],

@@ -18,6 +18,11 @@ def estimate(f, x, e, v=None):
     return (eJ * e).sum(1)
 
 
+def by_rows(f, x, e):
+    J = [torch.autograd.functional.jacobian(lambda r: f(r[None])[0], row) for row in x]
+    return torch.stack([v @ j @ v for v, j in zip(e, J, strict=True)])
+
+
 def base(x):
     return -0.5 * x.square().sum(1) - x.shape[1] / 2 * LOG_2PI
 
@@ -74,10 +79,12 @@ WRONG = {
         (lambda f, x, e: estimate(f, x, e).sum(), "batch"),
         (lambda f, x, e: estimate(f, x, e) / 4, "mean"),
         (lambda f, x, e: estimate(f, x, e) + 1, "one backward pass"),
+        (by_rows, "6 times"),
         (2, "function was expected"),
     ],
     "8.4": [
         (lambda *a: log_density(*a, sign=-1.0), "sign"),
+        (lambda *a: log_density(*a) + (a[2].shape[1] - 2) / 2 * LOG_2PI, "not for D = 3"),
         (lambda *a: log_density(*a, sign=0.0), "missing"),
         (lambda *a: log_density(*a, keep=False), "overwritten"),
         (lambda *a: log_density(*a, weight=False), "step length"),
@@ -94,6 +101,7 @@ WRONG = {
         (lambda W1, b, W2, x: (W1 * W2.T).sum().expand(len(x)), "slopes"),
         (lambda *a: divergence(*a).sum(), "batch"),
         (lambda *a: divergence(*a) + 1, "sum over k"),
+        (lambda W1, b, W2, x: divergence(W1, b, W2, x) + 0 * (W2 @ W1).trace(), "raised"),
     ],
 }  # fmt: skip
 

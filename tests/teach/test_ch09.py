@@ -85,6 +85,7 @@ WRONG = {
     ],
     "9.4": [
         (lambda *a: step_back(*a)[0], "pair"),
+        (lambda *a: (step_back(*a)[0], step_back(*a)[0]), "one number"),
         (lambda *a: step_back(*a, swap=True), "exchanged"),
         (lambda *a: step_back(*a, weight=0.53), "alpha_s, not alpha_t"),
         (lambda *a: step_back(*a, factor=False), "factor a"),

@@ -15,7 +15,11 @@ from tests.teach.answers import Answers
 def quantise(z, codes, far=False, through=True):
     apart = torch.cdist(z, codes)
     code = codes[apart.argmax(1) if far else apart.argmin(1)]
-    return code + through * (z - z.detach())
+    return code.detach() + through * (z - z.detach())
+
+
+def _cosine(z, c):
+    return torch.nn.functional.cosine_similarity(z[:, None], c[None], dim=2)
 
 
 def follow(N, m, z, k, decay, new=None, old=None, mean=False, late=False):
@@ -71,6 +75,9 @@ WRONG = {
         (lambda z, c: quantise(z, c, far=True), "farthest"),
         (lambda z, c: quantise(z, c, through=False).detach(), "no gradient"),
         (lambda z, c: quantise(z, c) + z - z.detach(), "unchanged"),
+        (lambda z, c: quantise(z, c) + c.sum() - c.sum().detach(), "detach what"),
+        (lambda z, c: c[(z @ c.T).argmax(1)].detach() + z - z.detach(), "least distance"),
+        (lambda z, c: c[_cosine(z, c).argmax(1)].detach() + z - z.detach(), "least distance"),
         (lambda z, c: quantise(z, c) + 1, "least distance"),
         (lambda z, c: quantise(z, c)[0], "shape"),
         (3, "function was expected"),
@@ -81,6 +88,7 @@ WRONG = {
         (lambda N, m, z, k, d: follow(N, m, z, k, d, new=1.0, old=0.0), "forgets"),
         (lambda *a: follow(*a, mean=True), "not their mean"),
         (lambda *a: follow(*a, late=True), "new N"),
+        (lambda N, m, z, k, d: follow(N[: k.max() + 1], m[: k.max() + 1], z, k, d), "shape"),
         (lambda *a: follow(*a)[:2], "three things"),
         (lambda *a: (follow(*a)[0] + 1, *follow(*a)[1:]), "decay N"),
         (lambda *a: (follow(*a)[0], follow(*a)[1] + 1, follow(*a)[2]), "decay m"),

@@ -60,6 +60,11 @@ def test_answers(answer, said, capsys):
         ((torch.tensor(1), 0.1), [1.0, 0.1]),
         ([torch.ones(2), [np.float32(2), True]], [[1.0, 1.0], [2.0, 1.0]]),
         (0.1, 0.1),  # not rounded to float32 on its way
+        (np.array([16.0, 26.0])[::-1], [26.0, 16.0]),
+        (np.array([1.5, 2.0], dtype=">f8"), [1.5, 2.0]),
+        (np.array([Fraction(1, 4), 2], dtype=object), [0.25, 2.0]),
+        (np.longdouble(0.5), 0.5),
+        (np.array([True, False]), [1.0, 0.0]),
     ],
 )
 def test_every_kind_of_number_is_one(value, want):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, known, number, require
+from ..exercise import TYPED, Hint, call, close, exercise, known, number, require
 
 F64 = torch.float64
 _known = partial(known, rtol=1e-5)
@@ -30,6 +30,7 @@ def stretched(answer: Any) -> None:
             "a density is not negative: what belongs to the length is |a|, not a": -0.25,
             "you multiplied by the stretch; a stretched density gets lower": 1.0,
         },
+        rtol=TYPED,
     )
     close(got, 0.25, "over which interval is x spread, and how long is it?")
 
@@ -100,12 +101,16 @@ def folded(answer: Any) -> None:
 def leaky(answer: Any) -> None:
     make: Callable = answer
     require(isinstance(answer, type), "give the class itself: check('1.5', Leaky)")
-    transform = call(make, 0.3)
+    for s in (0.3, 2.0):
+        _leaky(call(make, s), s)
+
+
+def _leaky(transform: Any, s: float) -> None:
     z = torch.tensor([[0.7, -1.2, -0.4], [-2.0, 0.1, 1.5], [0.3, 0.8, 2.0]], dtype=F64)
-    x_true = torch.where(z < 0, 0.3 * z, z)
-    want = math.log(0.3) * (z < 0).sum(1).to(F64)
+    x_true = torch.where(z < 0, s * z, z)
+    want = math.log(s) * (z < 0).sum(1).to(F64)
     x, up = _pair(transform, "from_base", z)
-    _known(x, {"from_base and to_base are exchanged: from_base multiplies negative numbers by s": torch.where(z < 0, z / 0.3, z)})  # fmt: skip
+    _known(x, {"from_base and to_base are exchanged: from_base multiplies negative numbers by s": torch.where(z < 0, z / s, z)})  # fmt: skip
     close(x, x_true, "from_base: x = z where z >= 0, and x = s z elsewhere")
     _logabsdet(up, want, "from_base")
     back, down = _pair(transform, "to_base", x_true)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, known, number, require
+from ..exercise import TYPED, Hint, call, close, exercise, known, number, require
 
 F64 = torch.float64
 _known = partial(known, rtol=1e-5)
@@ -42,7 +42,7 @@ def by_hand(answer: Any) -> None:
             "that is the density; its logarithm was asked for": math.exp(log_p(z_b)),
             "that is in bits; nats were asked for": log_p(z_b) / math.log(2),
         },
-        rtol=1e-3,
+        rtol=TYPED,
     )
     close(got, log_p(z_b), "not yet: s = 0.8, t = 1.56; what is z_b?", rtol=1e-3)
 
@@ -62,7 +62,7 @@ def floor(answer: Any) -> None:
             "that is in bits; nats were asked for": 32 * log2pi / math.log(2),
             "a density is not a probability, but here it is bounded: look at the peak of the base": 0.0,
         },
-        rtol=1e-3,
+        rtol=TYPED,
     )
     close(got, 32 * log2pi, "not yet: how high is the peak of N(0, I)?", rtol=1e-3)
 

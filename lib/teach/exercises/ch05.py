@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import Hint, call, close, exercise, known, number, require
+from ..exercise import TYPED, Hint, call, close, exercise, known, number, require
 
 F64 = torch.float64
 _known = partial(known, rtol=1e-6)
@@ -49,7 +49,7 @@ def by_hand(answer: Any) -> None:
             + 1
             - LOG_2PI,
         },
-        rtol=1e-3,
+        rtol=TYPED,
     )
     close(got, right, "not yet: find z_1 and z_2, then use (5.5)", rtol=1e-3)
 
@@ -170,6 +170,15 @@ def inverse(answer: Any) -> None:
     )
     close(ladj, a.sum(1), "x is right; the log-det is the sum of the log-scales at the final x")
 
+    def longer(x: Tensor) -> tuple[Tensor, Tensor]:
+        before = torch.nn.functional.pad(x.to(F64).cumsum(1)[:, :-1], (1, 0))
+        return torch.cos(2 * before), 0.5 * torch.sin(before)
+
+    x = 1.3 * torch.sin(torch.arange(18.0, dtype=F64)).view(2, 9)
+    m, a = longer(x)
+    got, _ = _pair(call(answer, longer, (x - m) * (-a).exp()), "x and the log-det")
+    close(got, x, "right for D = 4 and not for D = 9: how many passes does that need?", rtol=1e-6)
+
 
 @exercise("5.5")
 def gate(answer: Any) -> None:
@@ -204,10 +213,10 @@ def gate(answer: Any) -> None:
         },
     )
     close(ladj, log.sum(1), "z is right; the log-det is the sum of log sigma")
-    closed = torch.full((1, 3), -200.0)
-    _, ladj = _pair(call(answer, u[:1].float(), closed, m[:1].float()), "z and the log-det")
-    close(ladj, [-600.0], "right for moderate gates, but sigmoid(-200) is 0 in float32: compute "
-          "log sigmoid in one step", rtol=1e-5)  # fmt: skip
+    shut = torch.tensor([[-200.0, -200.0, -200.0], [200.0, -200.0, 200.0]])
+    _, ladj = _pair(call(answer, u.float(), shut, m.float()), "z and the log-det")
+    close(ladj, [-600.0, -200.0], "right for moderate gates, but sigmoid(-200) is 0 in float32, and "
+          "exp(200) infinite: compute log sigmoid in one step", rtol=1e-5)  # fmt: skip
 
 
 @exercise("5.6")

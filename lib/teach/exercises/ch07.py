@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import call, close, exercise, known, number, require, seeded
+from ..exercise import TYPED, call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
 _known = partial(known, rtol=1e-5)
@@ -34,6 +34,7 @@ def largest_step(answer: Any) -> None:
             "that keeps z from changing sign; it may, as long as |z| does not grow": 1 / 8,
             "the factor is 1 - 8h, and it may go down to -1": 8.0,
         },
+        rtol=TYPED,
     )
     close(got, 0.25, "each step multiplies by 1 - 8h; where is |1 - 8h| = 1?")
 
@@ -51,6 +52,7 @@ def by_hand(answer: Any) -> None:
             "dL/dz(t1) is z(t1), not 1": 2 * z1,
             "that is dL/dz0": 1.5 * math.exp(-2.8),
         },
+        rtol=TYPED,
     )
     close(got, 2 * z1**2, "a z is the same at all times; what is it at t1?", rtol=2e-3)
 

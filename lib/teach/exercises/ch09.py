@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import call, close, exercise, known, number, require, seeded
+from ..exercise import TYPED, call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
 
@@ -39,6 +39,7 @@ def three_steps(answer: Any) -> None:
             ],
             "variances do not add up: each step shrinks the older noise": [0.504**0.5, 0.6],
         },
+        rtol=TYPED,
     )
     close(got, [0.504**0.5, 0.496], "alpha is the root of 0.9 x 0.8 x 0.7", rtol=2e-3)
 
@@ -64,8 +65,9 @@ def one_step(answer: Any) -> None:
                 torch.tensor(early / late).log() / 4
             ),
         },
+        rtol=TYPED,
     )
-    close(got, (early - late) / 4, "half the gain in SNR times the squared error", rtol=5e-3)
+    close(got, (early - late) / 4, "half the gain in SNR times the squared error", rtol=TYPED)
 
 
 @exercise("9.3")
@@ -107,6 +109,7 @@ def step_back(answer: Any) -> None:
         isinstance(out, tuple | list) and len(out) == 2, "a pair was expected: mean and variance"
     )
     mean, var = number(out[0]), number(out[1])
+    require(var.numel() == 1, "the variance should be one number")
     a = at / as_
     v = st**2 - a**2 * ss**2
     require(mean.shape == (4, 3), f"the mean should be (4, 3), and it is {tuple(mean.shape)}")

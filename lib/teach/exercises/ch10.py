@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..exercise import call, close, exercise, known, number, require, seeded
+from ..exercise import TYPED, call, close, exercise, known, number, require, seeded
 
 F64 = torch.float64
 _known = partial(known, atol=1e-9)
@@ -40,6 +40,7 @@ def edges(answer: Any) -> None:
             "E[x^2] is 1/3 on [-1, 1]: minimise lambda^2 / 6 - lambda": [1, 0],
             "the second moment of a uniform law on [-1, 1] is 1/3, not 1/12": [12, 0],
         },
+        rtol=TYPED,
     )
     hint = "minimise lambda^2 E[x^2] / 2 - lambda; and compare with a true score of 0"
     close(got, torch.tensor([3.0, 0.0], dtype=F64), hint, rtol=1e-3, atol=1e-6)
@@ -58,6 +59,7 @@ def step_sizes(answer: Any) -> None:
             "the *narrow* axis decides where it diverges": [want[0], 0.16, 2.0],
             "the larger variance comes first": [0.16, want[0], 0.08],
         },
+        rtol=TYPED,
     )
     close(
         got, want, "c^2 / (1 - h / (2 c^2)) for each axis, and 2 c^2 of the narrow one", rtol=1e-3

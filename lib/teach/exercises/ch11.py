@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..exercise import call, close, exercise, known, number, seeded
+from ..exercise import TYPED, call, close, exercise, known, number, seeded
 
 F64 = torch.float64
 
@@ -24,8 +24,7 @@ def code_of_a_point(answer: Any) -> None:
             "variances add, deviations do not: sqrt(9 + 16), not 3 + 4": 1.5 * 7 / 3,
             "that divides by the deviation at t = 1 as well; the code has its own scale": 1.5 / 3,
             "the variance at t = 0 is 9, not 3": 1.5 * math.sqrt(19 / 3),
-        },
-    )  # fmt: skip
+        }, rtol=TYPED)  # fmt: skip
     close(got, 2.5, "x(0) times the ratio of the standard deviations at both times", rtol=1e-3)
 
 
@@ -40,6 +39,7 @@ def lost_variance(answer: Any) -> None:
             "the difference of the two rho is squared": 0.9,
             "divide by both variances, c^2 + rho_s^2 and c^2 + rho_t^2": 0.6,
         },
+        rtol=TYPED,
     )
     close(got, 0.8, "one minus c^2 (rho_t - rho_s)^2 over the product of both variances", rtol=1e-3)
 

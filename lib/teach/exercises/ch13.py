@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..exercise import call, close, exercise, known, number, seeded
+from ..exercise import TYPED, call, close, exercise, known, number, seeded
 
 LN2 = math.log(2)
 
@@ -31,8 +31,7 @@ def bits_from_logits(answer: Any) -> None:
             "log2 256 is added, not subtracted: a level is a small cell": (nats - change)
             / (D * LN2) - 8,
             "per dimension: divide by 784": (nats - change) / LN2 + 8,
-        },
-    )  # fmt: skip
+        }, rtol=TYPED)  # fmt: skip
     close(got, right, "(-log p(y) - log|det|) / (D ln 2) + log2 256", rtol=1e-3)
 
 
@@ -53,6 +52,7 @@ def gap_of_a_gaussian(answer: Any) -> None:
             "the variance within is 0.25, the square of 0.5": 0.5 * math.log(4.5 / 0.5) - LN2,
             "the other way round: the Gaussian has the larger entropy": -right,
         },
+        rtol=TYPED,
     )
     what = "the entropy of the matched Gaussian minus that of the mixture"
     close(got, right, what, rtol=0, atol=5e-3)  # two decimals were asked for

@@ -25,6 +25,7 @@ MARKED = 150  # test digits drawn in the plane
 
 
 @lru_cache(1)
+@torch.random.fork_rng([])
 def _plane() -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
     """Layers (weight, bias) of the stored decoder; posterior means (150, 2) and classes (150,)."""
     model = plane_model()
@@ -110,6 +111,7 @@ def latent_plane() -> Explorable:
 
 
 @lru_cache(1)
+@torch.random.fork_rng([])
 def _sweep() -> Sweep:
     sweep = Sweep()
     weights.load("digits_beta", sweep)

@@ -161,6 +161,7 @@ def bend_moons() -> Explorable:
 
 
 @lru_cache(4)
+@torch.random.fork_rng([])
 def steps(levels: int) -> list[dict]:
     """What a multi-scale RealNVP of an 8 x 8 image does, in order: kind, level, the tensor, who is changed.
 

@@ -150,8 +150,7 @@ def energies(targets: dict[str, Callable], fitted: dict, sizes: tuple[int, ...])
 
 def depths(flow: Flow, counts: tuple[int, ...], n: int = 1500) -> None:
     """The same draws after the first layers of a flow, coloured by where they started."""
-    torch.manual_seed(0)
-    z = torch.randn(n, 2)
+    z = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
     side, outer = torch.atan2(z[:, 1], z[:, 0]), z.norm(dim=1) > 1.5
     rows = 2
     fig, axes = plt.subplots(rows, len(counts) // rows, figsize=(8.4, 5.9))

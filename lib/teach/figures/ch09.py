@@ -74,9 +74,9 @@ def schedules() -> Explorable:
 
 
 @cache
+@torch.random.fork_rng([])
 def _pictures(digit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Clean digit (8, 8), noisy ones and guesses (stops, 8, 8), all in [-1, 1]."""
-    torch.manual_seed(0)
     model = digits_model()
     load("ddpm_digits", model)
     x, labels = labelled("test")
