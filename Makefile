@@ -49,7 +49,7 @@ lab: $(STAMP)  ## JupyterLab at the chapters
 demo: $(STAMP)  ## the explorable figures, live and full screen (Voila); ONLY="09 10" for some chapters
 	@env -u TQDM_DISABLE $(PY) book/tools/demo.py $(ONLY)
 
-class: $(STAMP)  ## load test: N=12 students on a real JupyterHub on this machine (needs npm); not part of make test
+class: $(STAMP)  ## load test: N=12 students on a real JupyterHub on this machine (needs npm, and root for separate students); not part of make test
 	@$(PY) tests/benchmarks/classroom.py $(or $(N),12)
 
 slides: $(STAMP)  ## a deck of slides for each chapter, in _build/slides
@@ -83,6 +83,6 @@ lint: $(STAMP)  ## what tidy would change, and which chapter breaks which rule
 publish-as: $(STAMP)  ## say where the book is published, everywhere: URL=https://github.com/me/book [REF=v1]
 	@$(PY) book/tools/publish_as.py $(URL) $(REF)
 
-clean:  ## remove what was built and keep .venv
+clean:  ## remove _build, with downloaded data and checkpoints; keep .venv
 	rm -rf _build .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ EQUATION = re.compile(r"\((\d\d)_\w+\.ipynb(?:#eq-(\d+-\d+\w?))?(?:#[\w-]+)?\)")
 class Course:
     """The chapters of the book with what `book/chapters.yml` says about them.
 
-    Raises ValueError if a chapter has no entry, an entry has no chapter, or an entry is not as described there.
+    Raises ValueError if a chapter has no entry, or an entry is not as described there.
     """
 
     def __init__(self, paths: list[Path], root: Path = ROOT):

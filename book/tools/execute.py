@@ -67,6 +67,7 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 def _where(job: Job, index: int) -> str:
+    index = min(index, len(job.nb["cells"]) - 1)  # behind the last stands a probe of ours
     lines = job.nb["cells"][index]["source"].strip().splitlines()
     shown = "\n".join("    " + line for line in lines[:12])
     more = f"\n    ... ({len(lines) - 12} more lines)" if len(lines) > 12 else ""

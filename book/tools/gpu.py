@@ -32,7 +32,7 @@ def machine(found: dict, only: tuple[str, ...] = ()) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g}%"
+    return f"{float(f'{100 * share:.2g}'):g}%"  # two digits, and 100 is 100
 
 
 def find(rows: list[dict], work: str, task: str) -> dict | None:

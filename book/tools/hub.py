@@ -1,6 +1,6 @@
 """What a class needs: links that open a chapter on a JupyterHub, and the machines for a number of students.
 
-usage: hub.py links https://hub.example.edu      a link for each chapter
+usage: hub.py links https://hub.example.edu [branch]   a link for each chapter
        hub.py plan [students]                     memory, processors and nodes, with the arithmetic
 
 The plan is computed from what was measured: the sections "classroom.py" and "classroom_chapters.py" of
@@ -37,12 +37,15 @@ def repository() -> tuple[str, str]:
     return about["url"], about["branch"]
 
 
-def link(hub: str, path: Path) -> str:
-    """The nbgitpuller link that brings the book to a student's home and opens the chapter `path` in JupyterLab."""
-    url, branch = repository()
+def link(hub: str, path: Path, branch: str = "") -> str:
+    """The nbgitpuller link that brings the book to a student's home and opens the chapter `path` in JupyterLab.
+
+    `branch` stands for the published one, where that is a tag: nbgitpuller pulls a tag once and then fails.
+    """
+    url, published = repository()
     query = {
         "repo": url,
-        "branch": branch,
+        "branch": branch or published,
         "targetpath": FOLDER,
         "urlpath": f"lab/tree/{FOLDER}/chapters/{path.name}",
     }
@@ -198,9 +201,9 @@ def _short(value: float) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) == 2 and arguments[0] == "links":
+    if arguments[:1] == ["links"] and len(arguments) in (2, 3):
         for path in chapters():
-            print(link(arguments[1], path))
+            print(link(arguments[1], path, *arguments[2:]))
         return 0
     if arguments[:1] == ["plan"] and len(arguments) <= 2:
         p = plan(int(arguments[1]) if len(arguments) == 2 else 200, measured())

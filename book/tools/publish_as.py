@@ -107,7 +107,8 @@ def publish(root: Path, url: str, ref: str = "main") -> list[Path]:
         if path == root / SOURCE:
             text = _once(rf'^VERSION = "{re.escape(old_ref)}"', f'VERSION = "{ref}"', text)
         elif path == root / "_config.yml":
-            text = _once(rf"^  branch: {re.escape(old_ref)}$", f"  branch: {ref}", text)
+            # quoted: YAML would read 1.10 as a number
+            text = _once(rf'^  branch: "?{re.escape(old_ref)}"?$', f'  branch: "{ref}"', text)
         write(path, text)
     cell = runpy.run_path(str(root / SOURCE))["SETUP_CELL"]
     for path in chapters(root):

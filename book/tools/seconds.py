@@ -35,7 +35,7 @@ def short(name: str) -> str:
 
 
 def about(seconds: float) -> int:
-    """A rounded number, at most a sixth off from 3 s on, that does not change with every run."""
+    """A rounded number, at most a sixth off from 3 to 350 s, that does not change with every run."""
     return min(STEPS, key=lambda n: abs(math.log(n / seconds)))
 
 

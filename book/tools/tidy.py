@@ -86,7 +86,8 @@ def _quiet(text: str) -> str:
     call = last.value if isinstance(last, ast.Expr) else None
     if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "check":
         lines = text.rstrip(";").split("\n")
-        lines[last.lineno - 1] = "_ = " + lines[last.lineno - 1]
+        line, at = lines[last.lineno - 1].encode(), last.col_offset  # which counts bytes
+        lines[last.lineno - 1] = (line[:at] + b"_ = " + line[at:]).decode()
         return "\n".join(lines)
     return text
 

@@ -166,6 +166,7 @@ def test_link_of_a_chapter(path):
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]
     assert (parts.netloc, parts.path) == ("hub.example.edu", "/hub/user-redirect/git-pull")
     assert (query["repo"], query["branch"]) == (config["url"], config["branch"])
+    assert "branch=work&" in hub.link("https://hub.example.edu/", path, "work")
     lab, tree, folder, *rest = query["urlpath"].split("/")
     assert (lab, tree, folder) == ("lab", "tree", query["targetpath"])
     assert (ROOT / "/".join(rest)).is_file()

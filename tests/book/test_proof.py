@@ -315,3 +315,8 @@ def test_the_shares_that_were_stored_are_rates_over_limits():
             )  # starts differ by 3%
             moved = r["gigabytes a second"] * 1e9 / run["limits"]["bytes"]
             assert r["of the copy"] == pytest.approx(moved, rel=0.05, abs=1e-4)
+
+
+def test_a_share_has_two_digits():
+    shares = (0.0031, 0.017, 0.64, 0.995, 1.02)
+    assert [gpu._percent(s) for s in shares] == ["0.31%", "1.7%", "64%", "100%", "100%"]

@@ -179,6 +179,10 @@ def _build(root, **cells):
     return run.returncode, run.stdout + run.stderr
 
 
+# The kernel dies when it is given the next cell, which is the build's own.
+LATER = "import os; get_ipython().events.register('pre_run_cell', lambda _: os._exit(3))"
+
+
 def test_failures_stop_the_build_and_leave_nothing(tree):
     code, said = _build(tree, _01_one=["x = 1"], _02_two=["print(2)"])
     assert code == 0, said
@@ -190,11 +194,13 @@ def test_failures_stop_the_build_and_leave_nothing(tree):
         _02_two=["y = 0\n1 / y"],
         _03_three=["import sys; sys.stderr.write('a warning')"],
         _04_four=["import os; os._exit(3)"],
+        _05_five=[LATER],
     )
     assert code == 1
     assert "02_two, cell 1" in said and "ZeroDivisionError" in said
     assert "03_three, cell 1" in said and "a warning" in said
-    assert "04_four, cell 1" in said and "kernel died" in said
+    assert "04_four, cell 1" in said and said.count("kernel died") == 2
+    assert "05_five, cell 1" in said and "IndexError" not in said  # though it died behind the last
     assert "01_one" not in said.split("executing")[1].split("\n")[0]  # unchanged: not run again
     left = {p.name for p in (tree / "_build/executed").iterdir()}
     assert left == {"01_one"}  # the good result of the old 02_two went as well
