@@ -1,5 +1,6 @@
 """Chapter 13's checkers, and what its explorable figures compute."""
 
+import itertools
 import math
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_labels_keep_clear_of_points_and_of_each_other():
     points = [(0.3, 0.3), (0.34, 0.31), (0.7, 0.6), (0.98, 0.5), (0.5, 0.97)]
     words = ["first", "second", "third", "at the edge", "above"]
     boxes = []
-    for (x, y, align), word in zip(ch13.placed(points, words), words, strict=True):
+    for (x, y, align, _), word in zip(ch13.placed(points, words), words, strict=True):
         wide = 0.0115 * len(word)
         left = x - wide * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
         boxes.append((left, left + wide, y - 0.025, y + 0.025))
@@ -129,6 +130,25 @@ def test_labels_keep_clear_of_points_and_of_each_other():
         assert a[0] >= 0 and a[1] <= 1 and a[2] >= 0 and a[3] <= 1
         for b in boxes[:i]:
             assert a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
+
+
+def test_names_do_not_meet_on_a_wide_page():
+    """Of all pairs of axes on both data, with all families, bars and bounds: one in a hundred may."""
+    figure, met = ch13.compare(), []
+    axes, share = figure.controls[1].options, {"left": 0.0, "center": 0.5, "right": 1.0}
+    pairs = [(d, *xy) for d in ch13.DATA.values() for xy in itertools.combinations(axes, 2)]
+    for data, x, y in pairs:
+        panel = figure.scene(data=data, x=x, y=y).panels[0].spec
+        (x0, x1), (y0, y1) = panel["xlim"], panel["ylim"]
+        boxes = []
+        for item in (i for i in panel["items"] if i["t"] == "text"):
+            wide, at = 0.01 * len(item["text"]), (item["x"] - x0) / (x1 - x0)
+            left, v = at - share[item["align"]] * wide, (item["y"] - y0) / (y1 - y0)
+            boxes.append((left, left + wide, v - 0.015, v + 0.015))
+        assert len(boxes) == len(ch13.NAMES)
+        if any(ch13._meet(a, b) for a, b in itertools.combinations(boxes, 2)):
+            met.append((data, x, y))
+    assert len(met) <= len(pairs) / 100, met
 
 
 def test_every_arrow_joins_two_nodes_and_names_an_equation_of_its_own():

@@ -145,7 +145,9 @@ def samples() -> Explorable:
         left = Panel((-0.3, LARGEST + 0.3), (floor, 5), title="estimates of log p(x), minus log p(x)",
                      xlabel="log₂ K (K samples: 1, 2, 4, … 256)", ylabel="nats", aspect=1.35, grow=1.4)  # fmt: skip
         jitter = j + 0.36 * (np.arange(REPEATS) / (REPEATS - 1) - 0.5)
-        left.points(jitter, est[:, j], 0, "200 repeats at your K", radius=1.6, alpha=0.5)
+        lost = int((est[:, j] < floor).sum())
+        name = "200 repeats at your K" + (f" ({lost} lower, on the edge)" if lost else "")
+        left.points(jitter, np.maximum(est[:, j], floor), 0, name, radius=1.6, alpha=0.5)
         left.line([-1, LARGEST + 1], [0, 0], -1, "truth", dash=1, width=1.5)
         left.line(ks, mean, 1, "their mean: estimates the bound", width=2.5)
         left.line(ks, low, 2, "10 and 90 percent", width=1.5)

@@ -44,10 +44,10 @@
     }
     const floor = -5 * Math.max(1, Math.ceil(-0.26 * low[0]));
     const jitter = [], dots = [], centre = [], bar = 2 / 7, count = new Array(15).fill(0);
-    let total = 0, below = 0;
+    let total = 0, below = 0, lost = 0;
     for (let r = 0; r < R; r++) {
       const ratio = Math.exp(est[r][j]);
-      jitter.push(j + 0.36 * (r / (R - 1) - 0.5)); dots.push(est[r][j]); total += ratio; below += ratio < 0.5 ? 1 : 0;
+      jitter.push(j + 0.36 * (r / (R - 1) - 0.5)); dots.push(Math.max(est[r][j], floor)); lost += est[r][j] < floor ? 1 : 0; total += ratio; below += ratio < 0.5 ? 1 : 0;
       count[Math.floor(Math.min(ratio, 4.2) / bar)] += 1;
     }
     for (let b = 0; b < 15; b++) { centre.push((b + 0.5) * bar); count[b] /= R; }
@@ -56,7 +56,7 @@
     return {
       panels: [
         { xlim: [-0.3, LARGEST + 0.3], ylim: [floor, 5], title: "estimates of log p(x), minus log p(x)", xlabel: "log₂ K (K samples: 1, 2, 4, … 256)", ylabel: "nats", equal: false, axes: true, aspect: 1.35, grow: 1.4, items: [
-          { t: "points", s: 0, x: jitter, y: dots, r: 1.6, a: 0.5, m: 0, name: "200 repeats at your K" },
+          { t: "points", s: 0, x: jitter, y: dots, r: 1.6, a: 0.5, m: 0, name: "200 repeats at your K" + (lost ? ` (${lost} lower, on the edge)` : "") },
           { t: "line", s: -1, x: [-1, LARGEST + 1], y: [0, 0], dash: 1, w: 1.5, name: "truth" },
           { t: "line", s: 1, x: ks, y: mean, dash: 1, w: 2.5, name: "their mean: estimates the bound" },
           { t: "line", s: 2, x: ks, y: low, dash: 2, w: 1.5, name: "10 and 90 percent" },

@@ -80,7 +80,8 @@ def time() -> Explorable:
             panel.line([t, t], list(ylim), -1, width=1, alpha=0.7)
             panels.append(panel)
         mean = float(divergence[k].mean())
-        what = "eight clumps" if t < 0.3 else "a ring of blurred spots" if t < 0.56 else "one round cloud"  # fmt: skip
+        what = ("eight clumps" if t < 0.3 else "a ring of blurred spots" if t < 0.38
+                else "one ring, filling up" if t < 0.56 else "one round cloud")  # fmt: skip
         return Scene(
             panels,
             f"At t = {t:.2f} the density is {what}. Divergence at five points: mean {mean:.2f}; "
@@ -121,7 +122,7 @@ def probes() -> Explorable:
         true, one = float(J.trace()), spread(J, kind)
         predicted, seen = one / math.sqrt(count), float(estimates.std())
         reach = 24.0
-        edges = np.linspace(true - reach, true + reach, 49)
+        edges = np.linspace(true - reach, true + reach, 50)  # the trace is the middle of a bar
         height, _ = np.histogram(np.clip(estimates, edges[0], edges[-1]), edges)
         left = Panel((edges[0], edges[-1]), (0, 100), title="400 estimates of the trace", xlabel="estimate",
                      ylabel="how many (cut at 100)", aspect=1.2)  # fmt: skip
@@ -133,13 +134,14 @@ def probes() -> Explorable:
             "estimates",
         )
         left.line([true, true], [0, 100], -1, "the trace", dash=2, width=2)
-        right = Panel((-0.3, 8.3), (-2, 1.5), title="error against price", xlabel="log2 of probes",
+        right = Panel((-0.3, 8.3), (-2, 1.5), title="error against price (0 is not drawn)", xlabel="log2 of probes",
                       ylabel="log₁₀ of the standard deviation", aspect=1.2)  # fmt: skip
         powers = np.arange(9)
         for j, k in enumerate(("Gaussian", "signs")):
-            sd = max(spread(J, k), 0.01)  # zero lies below the picture
-            right.line(powers, np.log10(sd / np.sqrt(2.0**powers)), j, f"{k}, formula")
-        right.points([power], [math.log10(max(seen, 0.01))], 2, "these 400", radius=6)
+            sd = np.where((sd := spread(J, k)) > 1e-9, sd / np.sqrt(2.0**powers), np.nan)
+            right.line(powers, np.log10(sd), j, f"{k}, formula")
+        at = math.log10(seen) if seen > 0.01 else math.nan
+        right.points([power], [at], 2, "these 400", radius=6)
         many, sort = "probe" if count == 1 else "probes", "Sign" if kind == "signs" else kind
         return Scene(
             [left, right],

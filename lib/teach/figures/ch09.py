@@ -32,17 +32,17 @@ def schedules() -> Explorable:
         at_k = [float(v) / steps for v in k]
         left = Panel((0, 1), (0, 1), title="signal that is left", xlabel="time t",
                      ylabel="α²", aspect=1.15)  # fmt: skip
-        right = Panel((0, 1), (-20, 14), title="log signal-to-noise ratio", xlabel="time t",
+        right = Panel((0, 1), (-24, 14), title="log signal-to-noise ratio", xlabel="time t",
                       ylabel="λ", aspect=1.15)  # fmt: skip
         left.line(times, [vp.alpha(float(u)) ** 2 for u in times], 0, "VP", width=2.2)
         left.points(at_k, [chain.alpha(u) ** 2 for u in at_k], 1, "DDPM's chain", radius=3)
         left.line(times, [cosine.alpha(float(u)) ** 2 for u in times], 2, "cosine", dash=1)
-        right.line(inner, np.clip([vp.log_snr(u) for u in inner], -20, 14), 0, "VP", width=2.2)
-        right.points(at_k, np.clip([chain.log_snr(u) for u in at_k], -20, 14), 1,
+        right.line(inner, np.clip([vp.log_snr(u) for u in inner], -24, 14), 0, "VP", width=2.2)
+        right.points(at_k, np.clip([chain.log_snr(u) for u in at_k], -24, 14), 1,
                      "DDPM's chain", radius=3)  # fmt: skip
-        right.line(inner, np.clip([cosine.log_snr(u) for u in inner], -20, 14), 2, "cosine", dash=1)
+        right.line(inner, np.clip([cosine.log_snr(u) for u in inner], -24, 14), 2, "cosine", dash=1)
         left.line([t, t], [0, 1], -1, width=1, alpha=0.7)
-        right.line([t, t], [-20, 14], -1, width=1, alpha=0.7)
+        right.line([t, t], [-24, 14], -1, width=1, alpha=0.7)
         here = {"VP": vp.log_snr(t), "chain": chain.log_snr(t), "cosine": cosine.log_snr(t)}
         end = 2 * math.log(chain.alpha(1.0) / vp.alpha(1.0))
         return Scene(

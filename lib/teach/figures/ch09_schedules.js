@@ -1,5 +1,5 @@
 (p) => { // the twin of ch09.schedules: same scene, computed in the browser
-  const f = (v, d) => v.toFixed(d), T = Math.round(p.steps), clip = (v) => Math.min(14, Math.max(-20, v));
+  const f = (v, d) => v.toFixed(d), T = Math.round(p.steps), clip = (v) => Math.min(14, Math.max(-24, v));
   const B = (u) => 0.1 * u + 0.5 * (p.beta_max - 0.1) * u * u;
   const vpA = (u) => Math.exp(-B(u)), vpL = (u) => -B(u) - Math.log(-Math.expm1(-B(u)));
   const table = [0];
@@ -29,11 +29,11 @@
         { t: "line", s: 2, x: times, y: times.map(coA), dash: 1, w: 2, name: "cosine" },
         { t: "line", s: -1, x: [p.t, p.t], y: [0, 1], dash: 0, w: 1, a: 0.7 },
       ] },
-      { ...axes, ylim: [-20, 14], title: "log signal-to-noise ratio", ylabel: "λ", items: [
+      { ...axes, ylim: [-24, 14], title: "log signal-to-noise ratio", ylabel: "λ", items: [
         { t: "line", s: 0, x: inner, y: inner.map((u) => clip(vpL(u))), dash: 0, w: 2.2, name: "VP" },
         { t: "points", s: 1, x: at, y: at.map((u) => clip(chL(u))), r: 3, m: 1, name: "DDPM's chain" },
         { t: "line", s: 2, x: inner, y: inner.map((u) => clip(coL(u))), dash: 1, w: 2, name: "cosine" },
-        { t: "line", s: -1, x: [p.t, p.t], y: [-20, 14], dash: 0, w: 1, a: 0.7 },
+        { t: "line", s: -1, x: [p.t, p.t], y: [-24, 14], dash: 0, w: 1, a: 0.7 },
       ] },
     ],
     alt: `At t = ${f(p.t, 2)} the log signal-to-noise ratio is ${f(vp, 2)} for VP up to beta ${f(p.beta_max, 0)}, ${f(ch, 2)} for its chain of ${f(p.steps, 0)} steps and ${f(co, 2)} for cosine within ${f(p.limit, 0)}. At t = 1 log alpha squared of the chain is ${f(end, 3)} below that of VP.`,

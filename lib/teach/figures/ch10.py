@@ -161,7 +161,7 @@ def langevin_step() -> Explorable:
             [left, right],
             f"Step {h:.4f}, {n} steps, bumps {gap:.1f} apart. {said}",
             {"step h": f"{h:.4f}", "time, h × n": f"{h * n:.2f}", "share on the left": left_of,
-             "truth": f"{truth:.3f}", "width of a bump / true width": wide},
+             "truth": f"{truth:.3f}", "bump width / true width, in the limit": wide},
         )  # fmt: skip
 
     return explore(

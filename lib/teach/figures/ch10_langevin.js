@@ -50,7 +50,7 @@
         ] },
       ],
       alt: `Step ${h.toFixed(4)}, ${n} steps, bumps ${p.gap.toFixed(1)} apart. ${said}`,
-      readouts: { "step h": h.toFixed(4), "time, h × n": (h * n).toFixed(2), "share on the left": lost > 0.02 ? "–" : share.toFixed(3), truth: truth.toFixed(3), "width of a bump / true width": wide },
+      readouts: { "step h": h.toFixed(4), "time, h × n": (h * n).toFixed(2), "share on the left": lost > 0.02 ? "–" : share.toFixed(3), truth: truth.toFixed(3), "bump width / true width, in the limit": wide },
     };
   };
 })()

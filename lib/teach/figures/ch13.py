@@ -30,7 +30,8 @@ DATA = {"digits": "digits, 64 dimensions", "plane": "eight Gaussians, 2 dimensio
 FEW = 5  # models: the ranks of fewer say nothing
 SCALES = (1, 2)  # of the letters: on a wide page, on a phone
 PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
-PLACES += ((0, 1.9), (0, -1.9), (1, 2), (-1, 2), (1, -2), (-1, -2))  # farther, for crowds
+FAR = (1.9, 2.8, 3.7, 4.6, 5.5, 6.5, 7.5)  # for crowds; a thin line leads to the mark from there
+PLACES += tuple((dx, s * far) for far in FAR for dx in (0, 1, -1) for s in (1, -1))
 
 
 def label(metric: str, data: str) -> str:
@@ -95,12 +96,13 @@ def placed(
     points: list[tuple[float, float]],
     words: list[str],
     bars: Sequence[tuple[float, float, float, float]] = (),
-) -> list[tuple[float, float, str]]:
-    """Where each label goes, in shares of the panel, and its alignment: on nothing else if it can.
+) -> list[tuple[float, float, str, float]]:
+    """Where each label goes, in shares of the panel, its alignment, and how far above its mark: on nothing else if it can.
 
-    bars: left, right, bottom and top of what is to be seen besides the points. On a wide page first;
-    of the places that are equally good there, the best on a phone, where letters are twice as wide a
-    share of the panel. Three times over, since the first labels do not know the last ones.
+    bars: left, right, bottom and top of what is to be seen besides the points; another label is worse
+    than any of these. On a wide page first; of the places that are equally good there, the best on a
+    phone, where letters are twice as wide a share of the panel. Three times over, since the first
+    labels do not know the last ones.
     """
     marks = {
         k: [(x - 0.012 * k, x + 0.012 * k, y - 0.01 - 0.01 * k, y + 0.01 + 0.01 * k) for x, y in points]
@@ -110,7 +112,7 @@ def placed(
     out = {}
     for i in [*range(len(words))] * 3:
         (x, y), best = points[i], None
-        taken = {k: marks[k] + [out[j][4][k] for j in out if j != i] for k in SCALES}
+        others = {k: [out[j][5][k] for j in out if j != i] for k in SCALES}
         for dx, dy in PLACES:
             px, py = x + 0.024 * dx, y + (0.04 if dx else 0.055) * dy
             far = math.hypot(px - x, py - y) - 1e-9  # nearer to another point, it seems that one's
@@ -120,14 +122,23 @@ def placed(
                 wide = 0.0115 * k * len(words[i])
                 left = px - wide * (1 - dx) / 2
                 a = boxes[k] = (left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k)
-                on = sum(
-                    a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2] for b in taken[k]
-                )
-                bad = 100 * bad + on + nearer + 4 * (a[0] < 0 or a[1] > 1 or a[2] < 0 or a[3] > 1)
+                on = sum(_meet(a, b) for b in marks[k]) + 4 * sum(_meet(a, b) for b in others[k])
+                on += min(nearer, 1) if led(dy) else nearer
+                bad = 100 * bad + on + 4 * (a[0] < 0 or a[1] > 1 or a[2] < 0 or a[3] > 1)
             if best is None or bad < best[0]:
-                best = (bad, px, py, ("right", "center", "left")[dx + 1], boxes)
+                best = (bad, px, py, ("right", "center", "left")[dx + 1], dy, boxes)
         out[i] = best
-    return [best[1:4] for best in out.values()]
+    return [best[1:5] for best in out.values()]
+
+
+def led(dy: float) -> bool:
+    """Whether a line leads from a label to its mark."""
+    return abs(dy) > 1.5
+
+
+def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Whether two boxes, each left, right, bottom and top, have a place in common."""
+    return a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2]
 
 
 def compare() -> Explorable:
@@ -162,7 +173,17 @@ def compare() -> Explorable:
             bars.append(((left - x0) / (x1 - x0), (right - x0) / (x1 - x0), v, v))
             bars.append((u, u, (low - y0) / (y1 - y0), (high - y0) / (y1 - y0)))
         spots = placed(unit, words, bars if spread else ())
-        for (u, v, align), word, i in zip(spots, words, keep, strict=True):
+        lines = [
+            (a, b, u, v - math.copysign(0.02, dy))
+            for (a, b), (u, v, _, dy) in zip(unit, spots, strict=True)
+            if led(dy)
+        ]
+        if lines:
+            xs, ys = ([w for l in lines for w in (l[k], l[k + 2], None)] for k in (0, 1))
+            place = lambda w, low, high: None if w is None else low + w * (high - low)
+            panel.line([place(w, x0, x1) for w in xs], [place(w, y0, y1) for w in ys], -1, dash=0,
+                       width=0.8, alpha=0.55)  # fmt: skip
+        for (u, v, align, _), word, i in zip(spots, words, keep, strict=True):
             at, family = (x0 + u * (x1 - x0), y0 + v * (y1 - y0)), shared["family"][i]
             panel.text(*at, word, family, align=align, size=0.85)
         px, py = ([a["at"][i][0] for i in keep] for a in (ax, ay))

@@ -11,12 +11,13 @@
     a.forEach((p, i) => { cov += (p - mean) * (b[i] - mean); va += (p - mean) ** 2; vb += (b[i] - mean) ** 2; });
     return a.length > 1 && va > 0 && vb > 0 ? cov / Math.sqrt(va * vb) : 0;
   };
+  const led = (dy) => Math.abs(dy) > 1.5; // a line leads from the label to its mark
   const placed = (points, words, bars) => { // on nothing on a wide page; of such places, the best on a phone
     const marks = SCALES.map((k) => [...points.map(([x, y]) => [x - 0.012 * k, x + 0.012 * k, y - 0.01 - 0.01 * k, y + 0.01 + 0.01 * k]), ...bars]);
     const out = [];
     for (let n = 0; n < 3 * points.length; n++) { // the first labels do not know the last ones
       const i = n % points.length, [x, y] = points[i];
-      const taken = marks.map((m, at) => [...m, ...out.filter((_, j) => j !== i).map((o) => o[4][at])]);
+      const others = SCALES.map((_, at) => out.filter((_, j) => j !== i).map((o) => o[5][at]));
       let best = null;
       for (const [dx, dy] of PLACES) {
         const px = x + 0.024 * dx, py = y + (dx ? 0.04 : 0.055) * dy, far = Math.hypot(px - x, py - y) - 1e-9;
@@ -25,15 +26,16 @@
         const boxes = SCALES.map((k, at) => {
           const wide = 0.0115 * k * [...words[i]].length, left = px - (wide * (1 - dx)) / 2;
           const a = [left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k];
-          const on = taken[at].filter((b) => a[0] < b[1] && a[1] > b[0] && a[2] < b[3] && a[3] > b[2]).length;
-          bad = 100 * bad + on + nearer + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
+          const meet = (b) => a[0] < b[1] && a[1] > b[0] && a[2] < b[3] && a[3] > b[2];
+          const on = marks[at].filter(meet).length + 4 * others[at].filter(meet).length + (led(dy) ? Math.min(nearer, 1) : nearer);
+          bad = 100 * bad + on + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
           return a;
         });
-        if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], boxes];
+        if (!best || bad < best[0]) best = [bad, px, py, ["right", "center", "left"][dx + 1], dy, boxes];
       }
       out[i] = best;
     }
-    return out.map((o) => o.slice(1, 4));
+    return out.map((o) => o.slice(1, 5));
   };
   const here = N.data[p.data], ax = here.axes[p.x], ay = here.axes[p.y];
   const [x0, x1] = limits(ax.at), [y0, y1] = limits(ay.at), items = [];
@@ -53,7 +55,14 @@
     const [, left, right] = ax.at[i], [, low, high] = ay.at[i], [u, v] = unit[k];
     return [[(left - x0) / (x1 - x0), (right - x0) / (x1 - x0), v, v], [u, u, (low - y0) / (y1 - y0), (high - y0) / (y1 - y0)]];
   }) : [];
-  placed(unit, words, bars).forEach(([u, v, align], k) => items.push({
+  const spots = placed(unit, words, bars), xs = [], ys = [];
+  spots.forEach(([u, v, , dy], k) => {
+    if (!led(dy)) return;
+    const [a, b] = unit[k];
+    xs.push(x0 + a * (x1 - x0), x0 + u * (x1 - x0), null); ys.push(y0 + b * (y1 - y0), y0 + (v - Math.sign(dy) * 0.02) * (y1 - y0), null);
+  });
+  if (xs.length) items.push({ t: "line", s: -1, x: xs, y: ys, dash: 0, w: 0.8, a: 0.55 });
+  spots.forEach(([u, v, align], k) => items.push({
     t: "text", s: N.family[keep[k]], x: x0 + u * (x1 - x0), y: y0 + v * (y1 - y0), text: words[k], align, size: 0.85,
   }));
   const px = keep.map((i) => ax.at[i][0]), py = keep.map((i) => ay.at[i][0]), sign = (ax.better || -1) * (ay.better || -1);
