@@ -88,8 +88,11 @@ class Attributes:
         return self._map(lambda part: part[rows])
 
     def to(self, *args, **kwargs) -> Attributes:
-        """As Tensor.to. A dtype is for the floats only; the classes stay integers."""
-        rest = [a for a in args if not isinstance(a, torch.dtype)]
+        """As Tensor.to. A dtype, or a tensor's, is for the floats only; the classes stay integers."""
+        if "other" in kwargs:
+            args = (kwargs.pop("other"), *args)
+        where = lambda a: a.device if isinstance(a, Tensor) else a
+        rest = [where(a) for a in args if not isinstance(a, torch.dtype)]
         others = {k: v for k, v in kwargs.items() if k != "dtype"}
         move = lambda t: t.to(*args, **kwargs)
         keep = lambda t: t.to(*rest, **others) if rest or others else t

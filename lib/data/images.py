@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..utils import check_batch, check_count, check_finite, known
+from ..utils import check_batch, check_count, check_finite, known, sum_dims
 from . import files
 
 LEVELS = {"digits": 17, "mnist": 256, "fashion_mnist": 256, "cifar10": 256, "binarized_mnist": 2}
@@ -175,7 +175,7 @@ def to_logit(x: Tensor, margin: float) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"to_logit needs values in [0, 1], within it for margin 0; got {low:.4g} to {high:.4g}"
         )
-    logabsdet = (math.log1p(-2 * margin) - log_s - log_rest).flatten(1).sum(1)
+    logabsdet = sum_dims(math.log1p(-2 * margin) - log_s - log_rest)
     return log_s - log_rest, logabsdet
 
 
@@ -189,7 +189,7 @@ def from_logit(y: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     _check_margin(margin)
     log = torch.nn.functional.logsigmoid
     x = (torch.sigmoid(y) - margin) / (1 - 2 * margin)
-    return x, (log(y) + log(-y) - math.log1p(-2 * margin)).flatten(1).sum(1)
+    return x, sum_dims(log(y) + log(-y) - math.log1p(-2 * margin))
 
 
 def logit_bits_per_dim(nll: Tensor, x: Tensor, n_levels: int, margin: float) -> Tensor:

@@ -210,7 +210,7 @@ def _comparable(log: Tensor, y: Tensor, var: Tensor) -> Tensor:
     in its own standard deviations.
     """
     lost = log.amax(1, keepdim=True) == -math.inf
-    if can_look(log) and not known(lost.any()):  # a GPU is not waited for: it computes both
+    if can_look(log) and known(~lost.any()):  # a GPU is not waited for, vmap cannot know: both
         return log
     reach = y.detach().abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
     far = -((y / reach) ** 2 / var).sum(-1)

@@ -31,7 +31,7 @@ def read_attributes(images: Tensor, threshold: float = 0.5) -> Attributes:
     """What (B, 3, S, S) images in [0, 1] show, with a confidence (B,) in [0, 1]; S is at least 16.
 
     The confidence is the part of the image's difference from its background that the answer
-    explains, seen at half the resolution. Below `threshold`, shape and colour are -1 and the
+    explains, seen at half the resolution; 0 without any. Below `threshold`, shape and colour are -1 and the
     other numbers NaN. A background far from both known ones is -1.
 
     Raises:
@@ -100,7 +100,8 @@ def _read(images: Tensor, threshold: float) -> Attributes:
     total = view(signal).square().flatten(1).sum(1)
     rest = view(images - drawn - (ground - grounds[background])[:, :, None, None])
     rest = rest.square().flatten(1).sum(1)
-    first.confidence = (1 - rest / total.clamp_min(1e-9)).clamp(0, 1)
+    share = (1 - rest / total.clamp_min(1e-9)).clamp(0, 1)
+    first.confidence = share.masked_fill(total <= 1e-9, 0)  # of nothing, nothing is explained
     # A shape covers at least 3 % of the image; half of that is nothing.
     unknown = (first.confidence < threshold) | ~(first.size > 0.14)
     for a in filter(None, (first, first.second)):

@@ -36,7 +36,8 @@ class LatentBound(NamedTuple):
 class DiffusionPrior(nn.Module):
     """z = scale u + shift with u from a diffusion, x ~ p(x | z). Calling it gives the prior's loss.
 
-    The VAE is trained before and stays as it is. Its latents are moved and scaled to mean 0 and
+    The VAE is trained before and keeps its weights: it is put in eval mode, and its parameters come
+    back with requires_grad=False. Its latents are moved and scaled to mean 0 and
     variance 1 in each dimension by `fit_scale`, since a schedule is made for that.
 
     Args:
@@ -60,7 +61,11 @@ class DiffusionPrior(nn.Module):
 
     @torch.no_grad()
     def fit_scale(self, x: Tensor) -> "DiffusionPrior":
-        """Shift and scale by draws of q(z | x) for some examples (B, ...); returns itself."""
+        """Shift and scale by draws of q(z | x) for some examples (B, ...); returns itself.
+
+        Raises:
+            ValueError: fewer than two examples.
+        """
         z = self.vae.posterior(x)[0]
         if len(z) < 2:
             raise ValueError(f"the scale of latents needs at least 2 examples, got {len(z)}")

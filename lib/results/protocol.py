@@ -163,8 +163,9 @@ def measure(data: str, reading: Reading, seed: int) -> dict[str, Any]:
     torch.manual_seed(1_000 + seed)
     begun = time.process_time()
     nats = reading.nats(x)
+    seconds = (time.process_time() - begun) / len(x)  # of the model: the truth's own log p is slow
     found: dict[str, Any] = {"kind": reading.kind, **likelihood(data, nats)}
-    found["score_seconds"] = (time.process_time() - begun) / len(x)
+    found["score_seconds"] = seconds
     for name in ("tighter", "standard"):
         if (other := getattr(reading, name)) is not None:
             again = likelihood(data, other(x))

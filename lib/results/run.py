@@ -1,7 +1,7 @@
 """Train every model of the book on both data sets with three seeds, and write what they score.
 
     python -m lib.results                 all of it; half an hour of two idle cores
-    python -m lib.results --only vae      these trainings again, the other rows stay
+    python -m lib.results --only vae      these trainings again, the other rows stay (same code)
     python -m lib.results --data plane    all on these data; the other rows stay
 
 The file is written after each training, and an unfinished one is continued if the code is the same.
@@ -78,11 +78,16 @@ def main(argv: list[str] | None = None) -> None:
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         jobs = {pool.submit(run, *job, args.share): job for job in todo}
         for done in as_completed(jobs):
-            if error := done.exception():  # the others go on: each is written when it is done
+            error = done.exception()
+            if error is None:
+                try:
+                    results = store.add(results, done.result())
+                except ValueError as refused:
+                    error = refused
+            if error is not None:  # the others go on: each is written when it is done
                 failed.append(error)
                 print(*jobs[done], f"failed: {error!r}", flush=True)
                 continue
-            results = store.add(results, done.result())
             store.write(results, path)
             print(*jobs[done], f"{time.perf_counter() - begun:.0f} s", flush=True)
     left = store.missing(results)
@@ -94,7 +99,8 @@ def main(argv: list[str] | None = None) -> None:
 def plan(path: Path, only: list[str] | None, data: tuple[str, ...], share: float = 1.0):
     """The results to add to, and the trainings to do, the first seed of all before the second.
 
-    Raises ValueError where the file was edited by hand, or holds rows of another share of the steps.
+    Raises ValueError where the file was edited by hand, holds rows of another share of the steps, or
+    some rows would be made anew by other code than the rest.
     """
     old = json.loads(path.read_text()) if path.is_file() else None
     fits = old is not None and old.get("schema") == store.SCHEMA
@@ -107,6 +113,10 @@ def plan(path: Path, only: list[str] | None, data: tuple[str, ...], share: float
     same = fits and old["made"]["code"] == store.fingerprint()
     unfinished = same and bool(store.missing(old))
     some = only is not None or set(data) != set(protocol.DATA)  # these again, the other rows stay
+    if fits and some and not same:  # "made" says once of all rows which code they are of
+        raise ValueError(
+            f"{path} holds rows of other code: make all again, or give another --to for these"
+        )
     results = old if fits and (some or unfinished) else store.blank()
     results["models"] = store.blank()["models"]
     if share != 1:

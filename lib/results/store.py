@@ -206,7 +206,7 @@ def add(results: Results, rows: list[dict[str, Any]]) -> Results:
     """With these rows in their places, in the order of the models, and no other of their kind.
 
     What they bring beside numbers is kept apart: samples ("drawn") for the first seed only, and what
-    each test image costs ("images").
+    each test image costs ("images"). Raises ValueError for a row that `read` would refuse.
 
     >>> add(blank(), read()['rows'])['rows'] == read()['rows']
     True
@@ -221,6 +221,8 @@ def add(results: Results, rows: list[dict[str, Any]]) -> Results:
             mine = images.setdefault(row["model"], [None] * len(SEEDS))
             mine[SEEDS.index(row["seed"])] = row["images"]
     rows = [{k: v for k, v in row.items() if k not in ("drawn", "images")} for row in rows]
+    for row in rows:
+        check_row(row)
     key = lambda row: (row["data"], row["model"], row["seed"])
     kept = {key(row): row for row in results["rows"]} | {key(row): row for row in rows}
     order = list(MODELS)

@@ -138,11 +138,15 @@ def best(cells: dict, metric: str, among: Iterable[str] | None = None) -> list[s
 def apart(a: Cell, b: Cell) -> float:
     """How many standard errors of the difference of two means apart, seeds as independent draws.
 
+    Equal means are 0 apart; without an error, as of one seed each, others are infinitely far.
+
     >>> round(apart(cell([1.0, 2.0]), cell([4.0, 5.0])), 2)
     4.24
     """
-    error = math.sqrt(a.std**2 / a.n + b.std**2 / b.n)
-    return math.inf if error == 0 else abs(a.mean - b.mean) / error
+    gap, error = abs(a.mean - b.mean), math.sqrt(a.std**2 / a.n + b.std**2 / b.n)
+    if error == 0:
+        return math.inf if gap else 0.0
+    return gap / error
 
 
 def paired(results: Results, a: str, b: str) -> Cell:

@@ -126,7 +126,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "cnf_digits": _core(ODE, "digits", 8, "8 x 8 digits by an ODE", ("bits",), BITS),
     "cnf_mnist": _gpu(
-        ODE, "mnist", 8, "MNIST by an ODE of convolutions", ("bits",), BITS,
+        ODE, "mnist", 8, "MNIST by two ODEs of convolutions", ("bits",), BITS,
         f"1.05 for a single flow, {GRATHWOHL}, table 2",
     ),
     # chapters 9 to 12

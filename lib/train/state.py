@@ -76,6 +76,11 @@ class Run:
         if callable(self.data):
             drawn = self.data(B)
             x, context = drawn if isinstance(drawn, tuple) else (drawn, None)
+            if context is not None and len(context) != len(x):
+                raise ValueError(
+                    f"the data function gave {len(x)} examples and a context of {len(context)} "
+                    f"rows: each example needs one"
+                )
             n, rows = len(x), self.workers.rows(len(x))
             x, context = x[rows], None if context is None else context[rows]
         else:
@@ -164,10 +169,10 @@ class Run:
         if self.workers.size == 1:
             return losses.mean()
         mine = [float(self.signals.number == number) for number in NUMBERS]
-        seen = torch.cat([losses.sum()[None] / n, losses.new_tensor(mine)])
+        seen = torch.cat([_sum(losses)[None] / n, losses.new_tensor(mine)])
         mean, *signals = self.workers.total(seen)
         self.stop = max(number * bool(k) for number, k in zip(NUMBERS, signals, strict=True))
-        return mean
+        return mean.to(losses.dtype)
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -187,13 +192,14 @@ class Run:
             for i in range(first, last, B):
                 j = min(i + B, last)
                 part = None if context is None else context[i:j].to(self.device)
-                total += self.losses(model, x[i:j].to(self.device), part).sum().item()
+                total += _sum(self.losses(model, x[i:j].to(self.device), part)).item()
         total = W.total(torch.tensor(total, dtype=torch.float64, device=self.device)).item()
         loss = total / len(x)
         self.stale += 1
         if loss < self.best_valid:  # never true of a NaN
             self.stale, self.best_valid = 0, loss
-            self.best = {k: v.clone() for k, v in model.state_dict().items()}
+            state = model.state_dict()  # a model's `get_extra_state` may be no tensor
+            self.best = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
         self.owed = False
         return loss
 
@@ -279,3 +285,8 @@ class Run:
             self.model.load_state_dict(self.ema.module.state_dict())
         self.opt.zero_grad()
         self.model.eval()
+
+
+def _sum(losses: Tensor) -> Tensor:
+    """In float32 at least: in float16 it could be past 65504, where each loss and the mean are not."""
+    return losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))

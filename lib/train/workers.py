@@ -110,7 +110,7 @@ def device_here(name: str | None = None) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16: an NVIDIA card from Ampere on, a CPU with AMX.
+    """Whether the hardware multiplies bfloat16: NVIDIA from Ampere on, CPUs with AMX or AVX512-BF16.
 
     >>> has_bfloat16(torch.device("cpu")) in (True, False)
     True

@@ -126,7 +126,7 @@ def sweep(steps: int = 800) -> Rates:
 
 def main() -> None:
     """Run the sweep and store it."""
-    begun = time.process_time()
+    begun, threads = time.process_time(), torch.get_num_threads()
     rates = weights.round_weights(sweep())
     card = {
         "recipe": "lib.vae.compress.sweep(steps=800)",
@@ -136,7 +136,7 @@ def main() -> None:
         "kl_weights": list(KL_WEIGHTS),
         "codes": list(CODES),
         "seconds": round(time.process_time() - begun, 1),
-        "device": "cpu, one thread",
+        "device": f"cpu, {'one thread' if threads == 1 else f'{threads} threads'}",
     }
     print(weights.save("shapes_rates", rates, card))
 

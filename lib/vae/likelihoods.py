@@ -25,8 +25,11 @@ class Likelihood(nn.Module):
     channels = 1  # numbers per value of x
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
-        """log p(x | params): (B, *shape), (B, channels * shape[0], ...) -> (B,), nats."""
-        split = self.split(params)
+        """log p(x | params): (B, *shape), (B, channels * shape[0], ...) -> (B,), nats.
+
+        In the precision of x where that of params is lower, as under autocast.
+        """
+        split = self.split(params.to(torch.promote_types(params.dtype, x.dtype)))
         if tuple(x.shape) != (len(params), *split.shape[2:]):
             raise ValueError(
                 f"{type(self).__name__} got parameters for x of shape "

@@ -98,6 +98,7 @@ class LinearGaussian(nn.Module):
         if noise is None:
             like = {"dtype": self.W.dtype, "device": self.W.device}
             noise = torch.randn(n, self.latent + len(self.mu), generator=generator, **like)
+        _check_noise(noise, (n, self.latent + len(self.mu)))
         check_context(self, noise, context)
         z, eps = noise.split([self.latent, len(self.mu)], 1)
         return z @ self.W.T + self.mu + self.log_sigma.exp() * eps
@@ -127,11 +128,15 @@ class LinearGaussian(nn.Module):
         return -self.elbo(x, context).total
 
     def log_weights(self, x: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
-        """log p(x, z) - log q(z | x) for n samples of q: (B, D) -> (n, B)."""
+        """log p(x, z) - log q(z | x) for n samples of q: (B, D) -> (n, B).
+
+        `noise`, (n, B, d), holds the standard normal numbers that make z.
+        """
         mean, factor = self.q(x)
         check_count(n)
         if noise is None:
             noise = torch.randn(n, *mean.shape, dtype=x.dtype, device=x.device)
+        _check_noise(noise, (n, *mean.shape))
         z = mean + noise @ factor.T
         log_q = -0.5 * (noise**2 + math.log(2 * math.pi)).sum(-1) - self.log_std.sum()
         log_joint = self.log_joint(x.expand(n, *x.shape).flatten(0, 1), z.flatten(0, 1))
@@ -185,3 +190,8 @@ class LinearGaussian(nn.Module):
         check_input(self, x, context)
         if known(~x.isfinite().all()):
             check_finite(x)
+
+
+def _check_noise(noise: Tensor, shape: tuple[int, ...]) -> None:
+    if noise.shape != shape:
+        raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")

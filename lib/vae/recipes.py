@@ -9,6 +9,8 @@ From the command line, which keeps the weights; all but `mnist_small` and the di
     BOOK_DATA=... python -m lib.train mnist_conv --mode full
 """
 
+from argparse import ArgumentTypeError
+
 import torch
 from torch import Tensor, nn
 
@@ -138,6 +140,14 @@ def _bound(model: LatentModel, x: Tensor, n: int = 8) -> dict[str, float]:
     return {"-elbo": kl - recon, "-recon": -recon, "kl": kl}
 
 
+def _count(word: str) -> int:
+    """A number of images on the command line: refused before the training, not after it."""
+    try:
+        return check_count(int(word), "the number")
+    except ValueError as error:
+        raise ArgumentTypeError(error) from error
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train one of the recipes, measure it on the test part, store weights and card."""
     from lib.flows.autoregressive_recipes import digits_iaf, mnist_iaf  # chapters 5 and 6: the same
@@ -145,13 +155,13 @@ def main(argv: list[str] | None = None) -> None:
 
     more = (digits_vae, digits_iaf, digits_planar, mnist_iaf, mnist_planar)
     recipes = RECIPES | {f.__name__: f for f in more}
-    images = dict(type=int, default=10_000, help="for log p, spread over the set")
+    images = dict(type=_count, default=10_000, help="for log p, spread over the set")
     run = train(recipes, main.__doc__, argv, test_images=images)
     small = run.args.recipe.startswith("digits")
     test = (digits("test")[0] if small else binarized_mnist("test")).float().to(run.args.device)
     if run.quick:
         test = test[:: max(1, len(test) // 16)]
-    some = test[:: max(1, len(test) // run.args.test_images)]  # the set is sorted by class
+    some = test[:: -(-len(test) // run.args.test_images)]  # the set is sorted by class
     bound = {"-elbo of all": measure_bound(run.model, test)["-elbo"]}
     metrics = {"part": "test", "unit": "nats", **bound, **measure(run.model, some)}
     module = recipes[run.args.recipe].__module__.replace("__main__", "lib.vae.recipes")

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lib.utils import check_batch, check_count, check_indices, sum_dims
@@ -63,8 +64,8 @@ class VectorQuantizer(nn.Module):
         reseed: a code whose running count falls below this share of the codes' mean one moves to
             one of the batch's latents, drawn in proportion to the squared distance to its code.
             0: codes that are no longer chosen stay where they are.
-        warm: the first batch in training mode places the codes, on latents of its own. Else they
-            start as samples of a standard normal.
+        warm: the first batch in training mode places the codes, on latents of its own, those of
+            the first process in all. Else they start as samples of a standard normal.
 
     Latents nearer than 1e-19 to several codes have any of them in float32: such squares are 0.
 
@@ -122,10 +123,7 @@ class VectorQuantizer(nn.Module):
         """
         flat = self._rows(z)
         if self.training and not self.placed and len(flat):
-            n = len(flat)
-            enough = n >= self.codes
-            order = torch.randperm(n) if enough else torch.randint(n, (self.codes,))
-            self.place(flat.detach()[order[: self.codes].to(flat.device)], n / self.codes)
+            self._start(flat.detach())
         indices = self._nearest(flat.detach())
         indices = indices.view(len(z), *z.shape[2:])
         code = self._codes(indices)
@@ -145,9 +143,9 @@ class VectorQuantizer(nn.Module):
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The codes with these indices: (B, ...) -> (B, C, ...)."""
-        if indices.is_floating_point():
+        if indices.is_floating_point() or indices.dtype == torch.bool:
             raise TypeError(f"indices must be integers, not {indices.dtype}")
-        return self._codes(check_indices(indices, self.codes, "indices"))
+        return self._codes(check_indices(indices.long(), self.codes, "indices"))
 
     def _codes(self, indices: Tensor) -> Tensor:
         return self.codebook[indices].movedim(-1, 1)
@@ -186,6 +184,15 @@ class VectorQuantizer(nn.Module):
         if z.ndim < 2 or z.shape[1] != self.width:
             raise ValueError(f"latents must be (B, {self.width}, ...), not {tuple(z.shape)}")
         return z.movedim(1, -1).reshape(-1, self.width).to(self.codebook.dtype)
+
+    def _start(self, rows: Tensor) -> None:
+        """Place the codes on some of the first batch's latents, (N, C): in all processes the same."""
+        n = len(rows)
+        order = torch.randperm(n) if n >= self.codes else torch.randint(n, (self.codes,))
+        start = rows[order[: self.codes].to(rows.device)]
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast(start, 0)  # DDP averages a codebook's gradient, not where it lies
+        self.place(start, n / self.codes)
 
     @torch.no_grad()
     def _nearest(self, rows: Tensor) -> Tensor:

@@ -145,6 +145,16 @@ def test_logit_is_inverted_and_its_log_det_is_autograds(device, margin):
     assert_close(inverse, -logabsdet)
 
 
+def test_logit_takes_one_number_for_each_example(device):
+    x = torch.rand(5, **F64).to(device)
+    y, logabsdet = images.to_logit(x, 0.05)
+    back, inverse = images.from_logit(y, 0.05)
+    for got, want in zip((y, logabsdet), images.to_logit(x[:, None], 0.05), strict=True):
+        assert_close(got, want.flatten())
+    assert_close(back, x)
+    assert_close(inverse, -logabsdet)
+
+
 def test_logit_bits_are_those_of_the_density_on_the_unit_cube():
     """A uniform x has 8 bits, whatever the coordinates; and the published formula, term by term."""
     x, margin = torch.rand(5, 1, 4, 4, **F64), 0.05

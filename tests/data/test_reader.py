@@ -101,6 +101,15 @@ def test_the_reader_says_when_there_is_no_shape(device):
     assert (grey.background == -1).all() and (grey.shape == -1).all()
 
 
+@pytest.mark.parametrize("ground", names.BACKGROUNDS)
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_an_empty_image_explains_nothing(ground, size, device):
+    colour = torch.tensor(names.BACKGROUNDS[ground], device=device)
+    read = read_attributes(colour[:, None, None].expand(2, 3, size, size))
+    assert (read.confidence == 0).all() and (read.shape == -1).all()
+    assert (read.background == list(names.BACKGROUNDS).index(ground)).all()
+
+
 def test_matches_marks_only_what_was_wanted():
     x, a = sample(20, 32, colour="red")
     marks = matches(read_attributes(x), parse_captions(["a red circle"] * 20))

@@ -240,6 +240,11 @@ def test_attributes_move_and_slice(device):
     assert a.size.dtype == a.second.x.dtype == torch.float64 and a.shape.dtype == torch.int64
     assert len(a[2:5]) == len(a[2:5].second) == 3 and a.second.y.device.type == device.type
     assert torch.equal(render(a)[2:5], render(a[2:5]))
+    like = torch.zeros(1, device=device, dtype=torch.float16)
+    for b in (a.to(like), a.to(other=like), a.to(like, copy=True), a.second.to(like)):
+        assert b.size.dtype == torch.float16 and b.size.device == like.device
+        assert b.shape.dtype == b.colour.dtype == b.background.dtype == torch.int64
+        assert b.shape.device == like.device
 
 
 def test_a_second_shape_is_checked_too():

@@ -15,6 +15,7 @@ from lib.flows.continuous import Continuous, FieldNet, RegularisedFlow, set_solv
 from lib.flows.recipes import measure
 from lib.flows.recipes_ode import digits, eight, measure_plane, moons, plane_flow
 from lib.train import fit
+from lib.train.catalogue import ENTRIES
 
 
 @pytest.mark.parametrize("build, density", [(moons, two_moons()), (eight, eight_gaussians())])
@@ -66,6 +67,7 @@ def test_the_full_size_recipe_takes_a_step(device, monkeypatch):
     recipe = recipes_ode.mnist(steps=1, width=8)
     settings = recipe.fit | {"batch_size": 2, "valid": recipe.fit["valid"][:2], "valid_every": 1}
     model = recipe.model.to(device)
+    assert len(model.parts()) == 2 and "two ODEs" in ENTRIES["cnf_mnist"].about
     (update,) = fit(model, recipe.train, **settings)
     assert 5 < bits_per_dim(update.valid, 784, 256) < 20 and min(model.costs) > 0
     assert model.sample(1).shape == (1, 1, 28, 28)

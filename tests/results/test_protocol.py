@@ -1,6 +1,7 @@
 """The harness of chapter 13: metrics against closed forms, and every model once, at almost no steps."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -188,3 +189,21 @@ def test_the_averaged_copy_is_validated_at_the_full_weight_of_the_divergence():
     assert validated == [1.0] * 8
     assert trained == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
     assert type(model.kl_weight) is float and model.kl_weight == 1.0
+
+
+def test_the_clock_of_scoring_stops_before_the_truth_is_asked(monkeypatch):
+    """Its log p costs most of a quick model's time, and is not the model's."""
+    _cheap(monkeypatch)
+    clock, truth = [0.0], protocol.likelihood
+
+    def passes(seconds, value):
+        clock[0] += seconds
+        return value
+
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(process_time=lambda: clock[0]))
+    monkeypatch.setattr(protocol, "likelihood", lambda *args: passes(100.0, truth(*args)))
+    draw = lambda n: passes(2.0, protocol.real_samples("plane", 0)[:n])
+    nats = lambda x: passes(3.0, torch.zeros(len(x)))
+    found = protocol.measure("plane", protocol.Reading(nats, draw, lambda: 1, "exact", nats), 0)
+    assert found["score_seconds"] * 40 == pytest.approx(3)
+    assert found["sample_seconds"] * 30 == pytest.approx(2) == found["one_sample_seconds"]

@@ -112,11 +112,24 @@ def test_rows_of_other_code_are_not_continued(tmp_path):
     assert not runner.plan(path, None, DATA)[0]["rows"]
 
 
+@pytest.mark.parametrize(("only", "data"), [(["vae"], DATA), (None, ("plane",)), ([], DATA)])
+def test_rows_of_other_code_are_not_mixed_with_new_ones(only, data, tmp_path):
+    """The file says once of all its rows which code made them."""
+    results = whole()
+    results["made"]["code"] = "another"
+    path = store.write(results, tmp_path / "all.json")
+    with pytest.raises(ValueError, match="holds rows of other code: make all again, or give"):
+        runner.plan(path, only, data)
+    assert not runner.plan(path, None, DATA)[0]["rows"]
+
+
 def test_means_spreads_and_order():
     c = cell([1.0, 2.0, 4.5])
     assert (c.mean, c.low, c.high, c.n) == (2.5, 1.0, 4.5, 3)
     assert c.std == pytest.approx(math.sqrt((1.5**2 + 0.5**2 + 2.0**2) / 2))
     assert apart(c, cell([4.0, 5.0, 7.5])) == pytest.approx(3 / math.sqrt(2 * c.std**2 / 3))
+    same, above = cell([1.0, 1.0]), cell([1.5])
+    assert apart(same, cell([1.0])) == 0 and apart(c, c) == 0 and apart(same, above) == math.inf
     cells = table(whole(), "digits", ["cost", "recall"])
     assert best(cells, "cost")[0] == "gaussian" and best(cells, "cost")[-1] == "latent"
     with pytest.raises(ValueError, match="neither end"):
@@ -201,3 +214,23 @@ def test_a_failed_training_does_not_cost_the_others(tmp_path, monkeypatch, capsy
     anew = {(r["data"], r["seed"]) for r in store.read(path)["rows"] if r["cost"] == 50.0}
     assert anew == {(d, s) for d in DATA for s in SEEDS} - {("digits", 0)}
     assert "digits vae 0 failed: FloatingPointError" in capsys.readouterr().out
+
+
+def test_a_row_that_is_not_a_number_fails_its_training_alone(tmp_path, monkeypatch, capsys):
+    """Written and sealed, it could neither be read nor be continued."""
+    results = whole() | {"reference": [{"data": "plane", "seed": 0, "recall": 0.9}]}
+    path = store.write(results, tmp_path / "all.json")
+
+    def run(data, training, seed, share):
+        bad = (data, seed) == ("digits", 1)
+        return [row(training, data, seed, cost=50.0, frechet=math.nan if bad else 2.5)]
+
+    pool = lambda jobs, mp_context: ThreadPoolExecutor(jobs)
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with pytest.raises(ValueError, match="frechet of vae is not finite"):
+        runner.main(["--to", str(path), "--only", "vae", "--jobs", "1"])
+    anew = {(r["data"], r["seed"]) for r in store.read(path)["rows"] if r["cost"] == 50.0}
+    assert anew == {(d, s) for d in DATA for s in SEEDS} - {("digits", 1)}
+    assert "digits vae 1 failed: ValueError" in capsys.readouterr().out

@@ -412,6 +412,11 @@ def test_mistakes(device):
             ValueError,
             "returns \\(x, context\\) itself",
         ),
+        (
+            lambda: run(model, lambda n: (x, torch.ones(len(x) + 2, 1)), steps=1),
+            ValueError,
+            "gave 8 examples and a context of 10 rows",
+        ),
         (lambda: fit(model, x, steps=1, patience=3), ValueError, "give fit some `valid`"),
         (lambda: fit(model, x, steps=1, schedule="linear"), ValueError, '"cosine" or "constant"'),
         (lambda: fit(model, x, steps=1, ema=1.0), ValueError, "between 0 and 1"),
@@ -536,3 +541,35 @@ def test_validation_leaves_frozen_parts_as_they_are():
     ]
     assert modes == [(False, True)] * 6
     assert torch.equal(model.front.running_mean, torch.zeros(2))
+
+
+class Costly(Mean):
+    """A loss of 500 for each example, which float16 can hold: of 256 the sum is past its end."""
+
+    def forward(self, x, context=None):
+        return 500 + 0 * super().forward(x)
+
+
+def test_a_validation_loss_in_half_precision_is_summed_in_float32(device):
+    x = torch.ones(300, 1, dtype=torch.float16, device=device)
+    model = Costly().to(device, torch.float16)
+    (update,) = run(model, x, steps=1, valid=x)
+    assert update.loss == update.valid == 500
+
+
+def test_the_best_weights_keep_what_else_a_model_stores(tmp_path, device):
+    """`get_extra_state` may be anything that a checkpoint can hold."""
+
+    class Named(Mean):
+        extra = None
+
+        def get_extra_state(self):
+            return {"name": "mean", "steps": [1, 2]}
+
+        def set_extra_state(self, state):
+            self.extra = state
+
+    model, x = Named().to(device), torch.ones(8, 1, device=device)
+    run(model, x, steps=3, valid=x, checkpoint=tmp_path / "run.pt")
+    assert model.extra == {"name": "mean", "steps": [1, 2]}
+    assert run(model, x, steps=3, valid=x, checkpoint=tmp_path / "run.pt") == []

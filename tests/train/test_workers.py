@@ -14,6 +14,7 @@ import torch
 
 from lib import weights
 from lib.train import __main__ as command
+from lib.train.state import Run
 from lib.train.workers import Workers, device_here, joined, lost
 
 
@@ -56,6 +57,13 @@ def test_each_process_has_noise_of_its_own(n, told):
     drawn = [tuple(step) for worker in told[n] for step in worker["noise"]]
     assert len(set(drawn)) == len(drawn) == 4 * n
     assert all(len(step) == 8 // n * 2 for step in drawn)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_codebook_is_placed_alike_in_every_process(n, told):
+    """Each sees other rows of the first minibatch, and DDP sends no parameter around later."""
+    for worker in told[n]:
+        assert worker["codes"] == told[n][0]["codes"]
 
 
 def test_a_single_process_has_it_all():
@@ -143,3 +151,13 @@ def test_a_process_that_is_lost_ends_the_job_which_then_resumes(number, tmp_path
     # on as one process: a checkpoint does not know how many wrote it
     command.main([str(word) for word in words])
     assert weights.card("digits_plane", to)["curve"][-1][0] == 300
+
+
+def test_a_mean_over_processes_of_half_precision_losses_is_summed_in_float32():
+    """Of 256 losses of 500 here and as many there, the sum is past the end of float16."""
+    settings = dict(seed=0, batch_size=4, lr=0.1, weight_decay=0.0, clip=None, ema=None)
+    settings |= dict(schedule="constant", steps=None)
+    run = Run(torch.nn.Linear(1, 1), torch.ones(8, 1), None, None, None, 1, settings)
+    run.workers.size, run.workers.total = 2, lambda values: 2 * values
+    mean = run.agree(torch.full((256,), 500.0, dtype=torch.float16), 512)
+    assert mean.item() == 500 and mean.dtype == torch.float16

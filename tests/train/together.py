@@ -18,6 +18,7 @@ from torch import nn
 
 from lib.train import Draws, fit
 from lib.train.workers import joined
+from lib.vae.vq import VectorQuantizer
 
 
 class Regression(nn.Module):
@@ -45,6 +46,18 @@ class Noise(nn.Module):
         eps = torch.randn_like(x)
         self.seen.append(eps.flatten().tolist())
         return (eps + self.weight).sum(1)
+
+
+class Codes(nn.Module):
+    """A codebook that learns by its gradient, and lies on the first batch at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.quantizer = VectorQuantizer(3, 2, decay=None)
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, context=None):
+        return self.quantizer(x + self.shift).loss
 
 
 def pairs(n, generator=None):
@@ -93,10 +106,19 @@ def noise(repeat: int) -> list[list[float]]:
     return model.seen
 
 
+def codes() -> list[list[float]]:
+    """The codebook after each of three steps."""
+    torch.manual_seed(0)
+    model, x = Codes(), table()[1]
+    steps = fit(model, x, steps=3, batch_size=24, lr=0.1, progress=False)
+    return [model.quantizer.codebook.flatten().tolist() for _ in steps]
+
+
 def work(path: Path) -> None:
     """One process of the job: what it saw of all trainings goes to a file of its own."""
     with joined(torch.device("cpu"), timeout=120) as workers:
         told = {"curves": curves(), "noise": noise(0), "again": noise(1), "size": workers.size}
+        told["codes"] = codes()
         Path(path, f"{workers.size}-{workers.rank}.json").write_text(json.dumps(told))
 
 

@@ -7,6 +7,7 @@ import torch
 
 from lib import weights
 from lib.data import shapes
+from lib.vae import compress
 from lib.vae.autoencoder import KLAutoencoder
 from lib.vae.compress import CODES, KL_WEIGHTS, Rates, images, levels, measure, trained
 from lib.vae.elbo import kl_normal
@@ -57,6 +58,16 @@ def test_levels_and_images():
     x = images(6, torch.Generator().manual_seed(1))
     assert x.shape == (6, 3, 32, 32) and -1 <= x.min() and x.max() <= 1 and x.min() < -0.7
     assert levels(torch.tensor([-2.0, -1.0, 0.0, 1.0])).tolist() == [0, 0, 128, 255]
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, "cpu, one thread"), (3, "cpu, 3 threads")])
+def test_the_card_says_how_many_threads_there_were(threads, said, monkeypatch):
+    cards = []
+    monkeypatch.setattr(compress, "sweep", Rates)
+    monkeypatch.setattr(weights, "save", lambda name, model, card: cards.append(card))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    compress.main()
+    assert cards[0]["device"] == said
 
 
 def test_what_is_stored_trades_rate_for_error():

@@ -38,6 +38,20 @@ def test_probabilities_of_all_levels_sum_to_one(name, device):
     torch.testing.assert_close(likelihood.mean(params)[:, 0], mean)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", DISCRETE)
+def test_probabilities_sum_to_one_where_a_decoder_gave_half_precision(name, dtype, device):
+    """As autocast does: the parameters are coarse, and what is computed from them need not be."""
+    likelihood, n = DISCRETE[name]
+    params = loud(likelihood, 9, 1, device=device).to(dtype)
+    x = torch.arange(n, dtype=torch.float32, device=device)
+    log_p = torch.stack([likelihood.log_prob(k.expand(9, 1), params) for k in x])
+    assert log_p.dtype == torch.float32
+    want = torch.stack([likelihood.log_prob(k.expand(9, 1), params.double()) for k in x.double()])
+    torch.testing.assert_close(log_p.double(), want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(log_p.exp().sum(0), torch.ones_like(log_p[0]), rtol=1e-4, atol=0)
+
+
 def test_joint_over_pixels_sums_to_one_in_the_right_layout(device):
     """Two channels and two pixels: all 3^4 images; each pixel must read its own parameters."""
     for likelihood in (Categorical(3), DiscretisedLogistic(3), DiscretisedLogistic(3, 2)):

@@ -34,17 +34,28 @@ def test_mnist_recipes_take_a_step(name, device, monkeypatch):
     assert model.sample(2).shape == (2, 1, 28, 28)
 
 
-def test_main_writes_measured_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("n", "stride"), [(6, 4), (5, 5), (100, 1)])
+def test_main_writes_measured_weights(n, stride, tmp_path, monkeypatch):
     few = torch.randint(2, (24, 1, 28, 28), dtype=torch.uint8)
     monkeypatch.setattr(recipes, "binarized_mnist", lambda split: few)
     args = ["mnist_small", "--steps", "2", "--to", str(tmp_path), "--device", "cpu"]
-    recipes.main([*args, "--test-images", "6"])
+    recipes.main([*args, "--test-images", str(n)])
     model = recipes.mnist_small_model()
     card = weights.load("mnist_small", model, tmp_path)
-    again = measure(model, few[::4].float())  # spread over the set
-    assert card["metrics"]["examples"] == 6 and card["curve"][-1][0] == 2
+    again = measure(model, few[::stride].float())  # spread over the set
+    assert card["metrics"]["examples"] == min(n, 24) and card["curve"][-1][0] == 2
     for key, value in again.items():
         assert card["metrics"][key] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("n", ["0", "-3", "few"])
+def test_main_refuses_no_test_images_before_it_trains(n, monkeypatch, capsys):
+    few = torch.randint(2, (24, 1, 28, 28), dtype=torch.uint8)
+    monkeypatch.setattr(recipes, "binarized_mnist", lambda split: few)
+    monkeypatch.setattr("lib.recipe.fit", lambda *args, **how: pytest.fail("it trains"))
+    with pytest.raises(SystemExit) as end:
+        recipes.main(["mnist_small", "--steps", "2", "--device", "cpu", "--test-images", n])
+    assert end.value.code == 2 and "argument --test-images: " in capsys.readouterr().err
 
 
 def test_stored_mnist_samples():

@@ -389,8 +389,21 @@ def test_residual_blocks_stand_at_every_resolution(blocks):
         assert sum(isinstance(m, Residual) for m in net.modules()) == 3 * blocks
 
 
+AUTOCAST = {
+    "bernoulli": Bernoulli,
+    "gaussian": lambda: Gaussian(0.5),
+    "gaussian shared": Gaussian,
+    "gaussian pixel": lambda: Gaussian("pixel"),
+    "gaussian pixel, no floor": lambda: Gaussian("pixel", floor=0.0),
+    "categorical": lambda: Categorical(2),
+    "logistic": lambda: DiscretisedLogistic(2),
+    "mixture": lambda: DiscretisedLogistic(17, 3),
+}
+
+
+@pytest.mark.parametrize("likelihood", AUTOCAST)
 @pytest.mark.parametrize("kind", ["planar", "radial", "sylvester", "iaf", "none"])
-def test_a_vae_trains_with_autocast_whatever_its_posterior(kind, device):
+def test_a_vae_trains_with_autocast_whatever_its_posterior(kind, likelihood, device):
     """The encoder's answer is coarse there; a flow takes float32, and its maps stay exact."""
     flow = {
         "planar": lambda: PlanarFlow(2, layers=2, context=3),
@@ -400,9 +413,9 @@ def test_a_vae_trains_with_autocast_whatever_its_posterior(kind, device):
         "none": lambda: None,
     }[kind]()
     width = 4 if flow is None else 7
-    model = VAE(nn.Linear(6, width), nn.Linear(2, 6), Bernoulli(), 2, posterior_flow=flow).to(
-        device
-    )
+    law = AUTOCAST[likelihood]()
+    nets = nn.Linear(6, width), nn.Linear(2, 6 * law.channels)
+    model = VAE(*nets, law, 2, posterior_flow=flow).to(device)
     x = torch.rand(16, 6).round().to(device)
     for update in fit(model, x, steps=2, batch_size=8, amp=torch.bfloat16, progress=False):
         assert math.isfinite(update.loss)

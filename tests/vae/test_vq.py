@@ -42,6 +42,12 @@ class TestNearest:
         assert torch.equal(z[0].mT, vq.codebook)
         assert indices.tolist() == [list(range(6))] and loss.item() == 0
 
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+    def test_indices_of_any_integers_are_numbers_and_no_mask(self, dtype, device):
+        vq = quantiser(codes=6, device=device)
+        k = torch.arange(6, device=device).repeat(3).view(6, 3)  # of the codebook's own shape
+        assert torch.equal(vq.lookup(k.to(dtype)), vq.lookup(k))
+
     def test_takes_any_number_of_positions(self, device):
         vq = quantiser(device=device).eval()
         flat, grid = latents(5, 3, device=device), latents(5, 3, 2, 2, 2, device=device)
@@ -251,10 +257,16 @@ class TestRest:
             out = vq(z)
         assert out.z.dtype == torch.bfloat16
         assert out.loss.dtype == vq.codebook.dtype == torch.float32
-        # distances were computed in float32, on the latents as they came
-        again = quantiser(width=4, device=device).float()
-        again.codebook.copy_(vq.codebook)
         assert out.loss.isfinite().all() and vq.codebook.isfinite().all()
+
+    def test_distances_are_in_float32_under_autocast(self, device):
+        """With products in bfloat16 one latent in ten or so would take another code."""
+        vq = quantiser(codes=256, width=4, device=device).float().eval()
+        z = latents(4000, 4, device=device).float()
+        want = vq.indices(z)
+        with torch.autocast(device.type, torch.bfloat16):
+            assert torch.equal(vq.indices(z), want)
+            assert torch.equal(vq(z).indices, want)
 
     def test_overflowing_latents_are_left_to_the_loss(self, device):
         """`fit` then says at which step, and puts the model back."""
@@ -286,6 +298,8 @@ class TestRest:
             vq(torch.zeros(2, 3, dtype=torch.int64))
         with pytest.raises(TypeError, match="indices must be integers"):
             vq.lookup(torch.zeros(2))
+        with pytest.raises(TypeError, match="indices must be integers, not torch.bool"):
+            vq.lookup(torch.zeros(4, 3, dtype=torch.bool))
         with pytest.raises(ValueError, match=r"codes are \(4, 3\), the vectors \(3, 4\)"):
             vq.place(torch.zeros(3, 4))
 
