@@ -81,7 +81,7 @@ def digits(
 
 
 def mnist(steps: int = 30_000, width: int = 64, seed: int = 0) -> Recipe:
-    """Dequantised MNIST, for a GPU: one ODE of convolutions, Hutchinson, RNODE's regularisers."""
+    """Dequantised MNIST, for a GPU: two ODEs of convolutions, Hutchinson, RNODE's regularisers."""
     torch.manual_seed(seed)
     pixels = Pixels("mnist")
     how = dict(trace="hutchinson", **TRAINING)
