@@ -34,10 +34,13 @@ def commit() -> str:
     if root() is None:
         return "release"
 
+    # GIT_DIR and its like, as git sets them for a hook, would speak of the hook's repository
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or "CONFIG" in k}
+
     def git(*words: str) -> str:
         command = ["git", "-C", str(root()), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
-        return done.stdout.strip()
+        how = dict(capture_output=True, text=True, check=True, timeout=5, env=env)
+        return subprocess.run(command, **how).stdout.strip()
 
     try:
         if not root().samefile(git("rev-parse", "--show-toplevel")):
@@ -60,14 +63,17 @@ def cache() -> Path:
     >>> cache().is_dir()
     True
     """
-    if chosen := os.environ.get("BOOK_CACHE"):
-        folder = Path(chosen).expanduser()
-    else:
-        checkout = root()
-        if checkout is not None and _writable(checkout / "_build" / "cache"):
-            return checkout / "_build" / "cache"
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "deep-generative-models"
+    chosen, checkout = os.environ.get("BOOK_CACHE"), root()
+    if not chosen and checkout is not None and _writable(checkout / "_build" / "cache"):
+        return checkout / "_build" / "cache"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(chosen or Path(base) / "deep-generative-models").expanduser()
+    except RuntimeError as error:
+        raise PermissionError(
+            "no home folder is known, so neither is a cache folder: set the environment variable "
+            "BOOK_CACHE to a folder that you may write to"
+        ) from error
     if not _writable(folder):
         raise PermissionError(
             f"cannot write to the cache folder {folder}: set the environment variable BOOK_CACHE "
@@ -125,8 +131,13 @@ def _writable(folder: Path) -> bool:
     probe = folder / f".probe.{secrets.token_hex(6)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        try:
+            with open(probe, "xb") as f:
+                f.write(b"0")  # a full disk takes an empty file
+                f.flush()
+                os.fsync(f.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError:
         return False
     return True

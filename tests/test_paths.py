@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -50,6 +51,40 @@ def test_a_cache_that_cannot_be_written_says_which_and_what_to_do(elsewhere, mon
     monkeypatch.setenv("BOOK_CACHE", str(elsewhere / "file" / "below"))
     with pytest.raises(PermissionError, match="file/below.*BOOK_CACHE"):
         paths.cache()
+
+
+def test_a_full_disk_is_passed_over(elsewhere, monkeypatch):
+    """An empty file fits on it; what is written, only until the disk is asked to have it."""
+    (elsewhere / "_toc.yml").touch()
+    monkeypatch.setattr(paths, "_LIB", elsewhere / "lib")
+    full, really = elsewhere / "_build", os.fsync
+
+    def fsync(handle):
+        if full in Path(os.readlink(f"/proc/self/fd/{handle}")).parents:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert paths.cache() == elsewhere / "home" / ".cache" / "deep-generative-models"
+    assert not list((full / "cache").iterdir())  # no probe left there either
+
+
+@pytest.mark.parametrize("chosen", [None, "~/cache"])
+def test_without_a_home_the_variable_is_named(elsewhere, monkeypatch, chosen):
+    """As in a container whose user has no entry in the list of users."""
+
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    if chosen:
+        monkeypatch.setenv("BOOK_CACHE", chosen)
+    with pytest.raises(PermissionError, match="BOOK_CACHE"):
+        paths.cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(elsewhere / "xdg"))
+    monkeypatch.delenv("BOOK_CACHE", raising=False)
+    assert paths.cache() == elsewhere / "xdg" / "deep-generative-models"
 
 
 def test_data_dir(elsewhere, monkeypatch):
@@ -107,6 +142,12 @@ def test_the_commit_of_another_repository_around_a_copy_is_not_the_book_s(tmp_pa
     (tmp_path / "_toc.yml").touch()  # the same repository, as the book's own
     monkeypatch.setattr(paths, "_LIB", tmp_path / "lib")
     assert len(paths.commit()) >= 7 and paths.commit() != "release"
+    own = paths.commit()
+    git("init", "other")  # a hook of another repository runs with that one in its environment
+    git("-C", "other", "commit", "--allow-empty", "-m", "not the book")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert paths.commit() == own
 
 
 def test_this_checkout():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lib.flows.made import MADE
 from lib.flows.spline import rational_quadratic
-from lib.flows.transform import Transform
+from lib.flows.transform import Transform, _check_limit
 from lib.utils import bounded, check_count
 
 Params = tuple[Tensor, ...]
@@ -53,6 +53,8 @@ class Autoregressive(Transform):
         return z, log_slope.sum(1)
 
     def from_base(self, z, context=None):
+        if type(self).params is not Autoregressive.params:  # a subclass's own: in whole passes only
+            return self.from_base_naive(z, context)
         self.check(z, context)
         if self.net.passes_pay(z):
             weights, k = self.net.weights(), self.net.outputs
@@ -104,7 +106,7 @@ class MaskedAutoregressive(Autoregressive):
         **kwargs,
     ):
         super().__init__(MADE(dim, 2, width, depth, context, order, **kwargs))
-        self.limit = limit
+        self.limit = _check_limit(limit)
 
     def each_to_base(self, x, params):
         raw, shift = params

@@ -108,6 +108,7 @@ def spline_coupling(
     3
     """
     parts = []
+    check_count(bins, "bins")
     for k in range(check_count(layers, "layers")):
         m, a, b = _split(dim, k, mask)
         net = mlp(a, (3 * bins - 1) * b, width, depth, relu, dropout, last=0.01)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.flows.spline import rational_quadratic
-from lib.flows.transform import Transform
+from lib.flows.transform import Transform, _check_limit
 from lib.utils import bounded, check_count, sum_dims
 
 
@@ -169,7 +169,7 @@ class AffineCoupling(Coupling):
 
     def __init__(self, mask: Tensor, net: nn.Module, limit: float = 3.0, context: int = 0):
         super().__init__(mask, net, context)
-        self.limit = limit
+        self.limit = _check_limit(limit)
 
     def scale_and_shift(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """log_scale and shift, each of the shape of b."""

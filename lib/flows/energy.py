@@ -191,7 +191,7 @@ class _Heating:
         self.model, self.start, self.steps, self.done = model, start, steps, 0
 
     def __call__(self, n: int) -> Tensor:
-        flow, like = self.model.flow, next(self.model.parameters())
+        flow, like = self.model.flow, next(self.model.parameters(), torch.empty(0))
         self.model.rise = min(1.0, self.start + (1 - self.start) * self.done / self.steps)
         self.done += 1
         return flow.base.draw(n, *flow.shape, device=like.device, dtype=like.dtype)
@@ -214,7 +214,7 @@ def forward_kl(flow: Flow, energy: Energy, half: float = 4.0, n: int = 200) -> f
     >>> abs(forward_kl(Flow(Affine(2), 2), normal, half=6.0)) < 1e-3
     True
     """
-    like = next(flow.parameters())
+    like = next(flow.parameters(), torch.empty(0))
     x = grid(half, n, dtype=like.dtype, device=like.device)
     log_p = torch.log_softmax(-energy(x).double(), 0)  # of the cells
     log_q = flow.log_prob(x).double() + 2 * math.log(2 * half / n)

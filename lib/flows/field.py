@@ -93,10 +93,11 @@ class FieldNet(nn.Module):
         if len(g) == 2:  # sum over j, k of g_k W_kj g_j (W_0 W_2)_jk: one product, whatever D is
             return v, (F.linear(g[0], W[1] * (W[0] @ W[2]).T) * g[1]).sum(1)
         D, B = len(W[-1]), len(x)
-        left = F.linear(g[0], (W[1] * W[0].T[:, None, :]).flatten(0, 1)).view(B, D, -1)
+        left = F.linear(g[0], (W[1] * W[0].T[:, None, :]).flatten(0, 1)).view(B, D, len(W[1]))
         for weight, s in zip(W[2:-2], g[1:-2], strict=True):
             left = F.linear(left * s[:, None], weight)
-        right = F.linear(g[-1], (W[-2].T * W[-1][:, None, :]).flatten(0, 1)).view(B, D, -1)
+        right = F.linear(g[-1], (W[-2].T * W[-1][:, None, :]).flatten(0, 1))
+        right = right.view(B, D, W[-2].shape[1])
         return v, ((left * right).sum(1) * g[-2]).sum(1)
 
 

@@ -38,7 +38,7 @@ class Uniform:
 
     def log_prob(self, z: Tensor) -> Tensor:
         inside = (z >= self.low) & (z <= self.high)
-        log_density = z.new_full((), -math.log(self.high - self.low))
+        log_density = 0 * z - math.log(self.high - self.low)  # with a graph
         return sum_dims(torch.where(inside, log_density, -math.inf))
 
     def draw(self, *shape: int, **kwargs) -> Tensor:
@@ -75,7 +75,7 @@ class Flow(nn.Module):
         if known(~x.isfinite().all()):
             check_finite(x)
         z, logabsdet = self.transform.to_base(x, context)
-        return self.base.log_prob(z) + logabsdet
+        return self._base_log_prob(z) + logabsdet
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The training loss of each example, -log p(x) in nats: (B, *shape) -> (B,)."""
@@ -105,7 +105,16 @@ class Flow(nn.Module):
         """
         noise = self._noise(n, context, noise, generator)
         x, logabsdet = self.transform.from_base(noise, context)
-        return x, self.base.log_prob(noise) - logabsdet
+        return x, self._base_log_prob(noise) - logabsdet
+
+    def _base_log_prob(self, z: Tensor) -> Tensor:
+        log_prob = self.base.log_prob(z)
+        if log_prob.shape != z.shape[:1]:  # broadcast, it would make a number for each pair
+            raise ValueError(
+                f"the base's {type(self.base).__name__}.log_prob must have shape ({len(z)},), one "
+                f"number for each example, got {tuple(log_prob.shape)}"
+            )
+        return log_prob
 
     def _noise(self, n, context, noise, generator) -> Tensor:
         """n points of the base, (n, *shape): those given, checked, or drawn."""

@@ -43,7 +43,8 @@ class LULinear(Transform):
         """
         check_data(self, x)
         centred = x - x.mean(0)
-        cov = centred.T @ centred / len(x)
+        with full_precision(x):
+            cov = centred.T @ centred / len(x)
         var = cov.diagonal()  # raised a little: constant and collinear coordinates have no factor
         little = 1e-5 * max(1.0, len(var) / 64)  # above the rounding of the largest eigenvalue
         factor = torch.linalg.cholesky(cov + torch.where(var > 1e-6, little * var, 1e-6).diag())
@@ -299,7 +300,8 @@ def start(transform: Transform, x: Tensor, context: Tensor | None = None) -> Ten
     """Data-driven start of a whole flow: every part with `init_from` starts from what reaches it.
 
     `x` is a batch of data, (B, ...), and the result its image in the base. Call it once, before
-    training; nothing changes unseen while a model runs.
+    training; nothing changes unseen while a model runs. Parts are those of `Compose` and
+    `MultiScale`: an `Inverse` stays as it is. Networks run in the mode they are in, dropout included.
 
     >>> start(Compose(ActNorm(2)), torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
     tensor([[-1., -1.],

@@ -147,7 +147,8 @@ def measure(
     True
     """
     check_count(len(levels), "the number of images, for a standard error,", 2)
-    device = next(model.parameters()).device
+    check_count(draws, "draws")
+    device = next(model.parameters(), torch.empty(0)).device
     total = torch.zeros(len(levels))
     with measuring(model, seed):  # Hutchinson's probes are random, too: one stream for both
         for _ in range(draws):

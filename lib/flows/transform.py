@@ -5,6 +5,9 @@ one number for each example. The direction is in the name, because libraries dis
 `forward` means.
 """
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from lib.utils import check_batch
@@ -53,6 +56,11 @@ class Transform(nn.Module):
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         """Raise a ValueError or TypeError if this transform cannot take `x` and `context`."""
         check_input(self, x, context)
+        if x.dtype in (torch.float16, torch.bfloat16):  # a log-determinant of three digits, or NaN
+            raise TypeError(
+                f"{type(self).__name__} got {x.dtype}: the map itself needs float32; use autocast "
+                f"around networks"
+            )
 
 
 def check_input(module: nn.Module, x: Tensor, context: Tensor | None = None) -> None:
@@ -107,6 +115,13 @@ def check_context(module: nn.Module, x: Tensor, context: Tensor | None) -> None:
             f"{name} expected one row of context for each of the {len(x)} examples, got shape "
             f"{tuple(context.shape)}"
         )
+
+
+def _check_limit(limit: float) -> float:
+    """Return the largest |log-scale| of a map: 0 would divide by it, infinity multiply 0 by it."""
+    if not 0 < limit < math.inf:
+        raise ValueError(f"limit must be finite and above 0, got {limit}")
+    return limit
 
 
 class Compose(Transform):

@@ -248,10 +248,13 @@ def check_forgotten(
     """
     parts = x if isinstance(x, tuple) else (x,)
     if torch.is_grad_enabled() and not any(p.requires_grad for p in (*parts, *params)):
-        v = field(parts[0].new_full((), t0), x)
+        # with a gradient, as in a backward pass: a field that differentiates itself makes a leaf of
+        # its own from a state that needs none
+        probe = tuple(p.detach().requires_grad_() for p in parts)
+        v = field(parts[0].new_full((), t0), probe if isinstance(x, tuple) else probe[0])
         for part in v if isinstance(v, tuple) else (v,):
             if part.requires_grad:
-                check_captured(part, parts[0], [])
+                check_captured(part, probe[0], probe)
 
 
 def check_captured(v: Tensor, x: Tensor, params: Sequence[Tensor]) -> None:
@@ -266,16 +269,22 @@ def check_captured(v: Tensor, x: Tensor, params: Sequence[Tensor]) -> None:
     # an operation may have several outputs (chunk, unbind): params may hold one of them
     ends = {(p.grad_fn, p.output_nr) for p in (x, *params) if p.grad_fn is not None}
     known_leaves = {id(p) for p in (x, *params)}
+
+    def check(leaf: Tensor) -> None:
+        if id(leaf) not in known_leaves:
+            raise ValueError(
+                f"the field uses a tensor of shape {tuple(leaf.shape)} that requires a gradient "
+                f"and is not in params: its gradient would be lost. Add it to params, or detach it"
+            )
+
+    if v.grad_fn is None and v.requires_grad:  # a leaf, returned as it is: no graph leads to it
+        check(v)
     todo, seen = [(v.grad_fn, v.output_nr)], set()
     while todo:
         node, output = todo.pop()
         if node is None or node in seen or (node, output) in ends:
             continue
         seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in known_leaves:
-            raise ValueError(
-                f"the field uses a tensor of shape {tuple(leaf.shape)} that requires a gradient "
-                f"and is not in params: its gradient would be lost. Add it to params, or detach it"
-            )
+        if getattr(node, "variable", None) is not None:
+            check(node.variable)
         todo += node.next_functions

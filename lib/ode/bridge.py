@@ -2,7 +2,8 @@
 
 It ends exactly at t1 (an adaptive solver of torchdiffeq steps past the end and interpolates, and some
 fields do not exist there), gives gradients to all that the field uses or says what was forgotten, and
-turns "underflow in dt" into a sentence with the time and the norm.
+turns "underflow in dt" into a sentence with the time and the norm. Only the adjoint's backward solve,
+where it fails, says so in torchdiffeq's own words, an AssertionError.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from lib.ode.adjoint import _needed, check_captured, check_forgotten
+from lib.ode.adjoint import _as_now, _needed, check_captured, check_forgotten
 from lib.ode.checks import SolverError, check_start, check_tolerance
 from lib.utils import known
 
@@ -85,6 +86,7 @@ def odeint(
     Raises:
         SolverError: the field or the state is not finite, or the steps became too small.
         ValueError: with `adjoint`, a tensor is missing in params.
+        AssertionError: the same as SolverError, from torchdiffeq, in the adjoint's backward solve.
 
     >>> odeint(lambda t, x: x, torch.ones(1, dtype=torch.float64), 0.0, 1.0, rtol=1e-8)
     tensor([2.7183], dtype=torch.float64)
@@ -109,9 +111,8 @@ def odeint(
         if adjoint:
             settings |= _adjoint_settings(field, params, times, options)
             check_forgotten(field, x, t0, settings["adjoint_params"])
-            out = torchdiffeq.odeint_adjoint(
-                _Watched(field, settings["adjoint_params"]), x, times, **settings
-            )
+            watched = _Watched(_as_now(field, parts[0]), settings["adjoint_params"])
+            out = torchdiffeq.odeint_adjoint(watched, x, times, **settings)
         else:
             out = torchdiffeq.odeint(field, x, times, **settings)
     except AssertionError as error:

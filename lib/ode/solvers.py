@@ -1,8 +1,9 @@
 """Runge-Kutta methods to read: four with a fixed step, and Dormand and Prince's, which chooses it.
 
-A field is any `field(t, x) -> dx/dt` with t a tensor of no dimensions and x of any shape. Times are
-floats and may run either way. Everything is differentiable: backpropagation through the solver goes
-through every step, and keeps them all in memory (`adjoint.py` does not).
+A field is any `field(t, x) -> dx/dt` with t a tensor of no dimensions and x, like dx/dt, of any shape
+but a single number's. Times are floats and may run either way. Everything is differentiable:
+backpropagation through the solver goes through every step, and keeps them all in memory (`adjoint.py`
+does not).
 """
 
 import math
@@ -71,7 +72,16 @@ def with_float_time(field: Field) -> Callable[[float, Tensor], Tensor]:
     >>> with_float_time(lambda t, x: t * x)(0.5, torch.ones(2))
     tensor([0.5000, 0.5000])
     """
-    return lambda t, x: field(x.new_full((), t), x)
+
+    def run(t: float, x: Tensor) -> Tensor:
+        v = field(x.new_full((), t), x)
+        if v.shape != x.shape:  # broadcast, x would grow
+            raise ValueError(
+                f"the field returned shape {tuple(v.shape)} for a state of shape {tuple(x.shape)}"
+            )
+        return v
+
+    return run
 
 
 def grid(t0: float, t1: float, steps: int) -> list[float]:
@@ -219,10 +229,12 @@ def solve_adaptive(
             if on_step:
                 on_step(t, x)
             t, x, k1 = t1 if last else t + h, x_new, k_new
+            check_state(x, t)  # beside an infinite state every error is small
             times.append(t)
         else:
             rejected += 1
-        h *= step_factor(size, t, h, x)
+        if t != t1:
+            h *= step_factor(size, t, h, x)
     return Solution(x, evaluations, times, rejected)
 
 
@@ -283,8 +295,9 @@ def initial_step(
     """
     size = lambda v: norm(v, x, x)
     d0, d1 = size(x), size(k1)
-    if not math.isfinite(d1):
+    if not (math.isfinite(d0) and math.isfinite(d1)):
         check_state(x, t)
+    if not math.isfinite(d1):
         raise SolverError(
             f"the field is not finite at the start, t = {t:.6g}, where the state has norm "
             f"{x.norm().item():.3g}"

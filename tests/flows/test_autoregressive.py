@@ -1,6 +1,7 @@
 """Autoregressive flows keep every law of a transform, and sample as D full passes would."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -163,6 +164,9 @@ def test_mistakes():
         MaskedAutoregressive(2, order=[1, 2])
     with pytest.raises(ValueError, match="bins must be at least 1"):
         SplineAutoregressive(2, bins=0)
+    for limit in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="limit must be finite and above 0"):
+            MaskedAutoregressive(2, limit=limit)
 
 
 @pytest.mark.parametrize("make", [MaskedAutoregressive, SplineAutoregressive])
@@ -191,7 +195,8 @@ def test_both_ways_of_sampling_agree_in_training_with_dropout(device):
     torch.testing.assert_close(layer.from_base(z), layer.from_base_naive(z), rtol=1e-4, atol=1e-4)
 
 
-def test_the_naive_inverse_follows_a_subclass_with_parameters_of_its_own(device):
+@pytest.mark.parametrize("pays", [False, True])
+def test_both_inverses_follow_a_subclass_with_parameters_of_its_own(pays, device, monkeypatch):
     """Chapter 13 makes a coupling layer of a MAF in this way."""
 
     class Shifted(MaskedAutoregressive):
@@ -201,6 +206,19 @@ def test_the_naive_inverse_follows_a_subclass_with_parameters_of_its_own(device)
 
     layer = Shifted(3, width=8).to(device)
     z = torch.randn(4, 3, device=device)
-    x, logabsdet = layer.from_base_naive(z)
-    torch.testing.assert_close(layer.to_base(x), (z, -logabsdet))
-    assert (x - z - 1).abs().max() < 1e-6
+    monkeypatch.setattr(MADE, "passes_pay", lambda self, z: pays)
+    for run in (layer.from_base_naive, layer.from_base):
+        x, logabsdet = run(z)
+        torch.testing.assert_close(layer.to_base(x), (z, -logabsdet))
+        assert (x - z - 1).abs().max() < 1e-6
+    torch.testing.assert_close(Flow(layer, 3).sample(4, noise=z), x.detach())
+    with pytest.raises(ValueError, match=r"expected shape \(B, 3\)"):
+        layer.from_base(z[:, :2])
+
+
+@pytest.mark.parametrize("make", [masked, spline])
+def test_the_layers_of_lib_fill_in_one_sweep(make, monkeypatch):
+    """D passes would give the same numbers, and take D times as long."""
+    layer = make(3)
+    monkeypatch.setattr(layer, "from_base_naive", None)
+    assert layer.from_base(torch.zeros(2, 3))[0].shape == (2, 3)

@@ -506,6 +506,17 @@ def test_a_field_that_is_not_finite(solver, device):
         Continuous(Bad(), solver=solver).to_base(x)
 
 
+@pytest.mark.parametrize("solver", ["dopri5", "torchdiffeq", "rk4"])
+def test_a_path_that_overflows(solver, device):
+    class Far(nn.Module):
+        def forward(self, t, x):
+            return torch.full_like(x, 2.5e307)
+
+    x = torch.full((4, 2), 1.7e308, dtype=F64, device=device)
+    with pytest.raises(SolverError, match="not finite|non-finite"):
+        Continuous(Far(), solver=solver).to_base(x)
+
+
 def test_mistakes(device):
     field = net(2, device=device)
     f = Continuous(field)
@@ -530,6 +541,38 @@ def test_nobody_moves_nowhere(device):
     """An empty batch has its shape at the end, and no divergence."""
     moved = Continuous(FieldNet(3, 8)).to(device).move(torch.empty(0, 3, device=device), 0.0, 1.0)
     assert moved.x.shape == (0, 3) and moved.divergence.shape == (0,) and moved.evaluations == 0
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("model", [Flow, RegularisedFlow])
+def test_nobody_is_trained_on_without_a_word(model, adjoint, device):
+    """Gradients of 0, as from any other flow: the last batch of a share may be empty."""
+    flow = model(Continuous(net(2, context=1, device=device), adjoint=adjoint), 2)
+    x, c = (torch.zeros(0, n, dtype=F64, device=device, requires_grad=True) for n in (2, 1))
+    flow(x, c).sum().backward()
+    for p in (x, c, *flow.parameters()):
+        assert torch.equal(p.grad, torch.zeros_like(p))
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_the_divergence_of_nobody(depth, device):
+    x = torch.ones(0, 2, dtype=F64, device=device)
+    v, div = net(2, depth, device=device).with_divergence(torch.zeros((), dtype=F64), x)
+    assert v.shape == (0, 2) and div.shape == (0,)
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "rk4", "torchdiffeq"])
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+def test_a_frozen_flow_has_forgotten_nothing(trace, solver, device):
+    """The estimate takes its derivatives at a leaf of its own where x needs none."""
+    flow = Continuous(net(3, device=device), trace=trace, adjoint=True, solver=solver)
+    flow.requires_grad_(False)
+    x = torch.ones(2, 3, dtype=F64, device=device)
+    torch.manual_seed(0)
+    got = flow.to_base(x)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        torch.testing.assert_close(got, flow.to_base(x), rtol=1e-4, atol=1e-4)
 
 
 def test_an_inverted_flow_pays_too(device):

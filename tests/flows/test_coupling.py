@@ -221,6 +221,9 @@ def test_mistakes():
         (lambda: AffineCoupling(torch.ones(3).bool(), mlp(1, 2)), ValueError, "needs both"),
         (lambda: AffineCoupling(torch.zeros(3).bool(), mlp(1, 2)), ValueError, "needs both"),
         (lambda: SplineCoupling(halves(2), mlp(1, 2), bins=0), ValueError, "bins"),
+        (lambda: spline_coupling(2, bins=0), ValueError, "bins must be at least 1"),
+        (lambda: AffineCoupling(halves(2), mlp(1, 2), limit=0), ValueError, "limit must be finite"),
+        (lambda: realnvp(2, limit=-3.0), ValueError, "limit must be finite and above 0"),
         (lambda: realnvp(1), ValueError, "at least 2 dimensions"),
         (lambda: nice(4, layers=0), ValueError, "layers"),
     ]:

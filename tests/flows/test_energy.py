@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib.flows import Affine, Flow, Uniform
+from lib.flows import Affine, Compose, Flow, Uniform
 from lib.flows.energy import (
     ENERGIES,
     U1,
@@ -224,6 +224,11 @@ def test_a_dropped_mode_shows_in_the_forward_divergence(device):
     reverse, stderr = ReverseKL(left, U1).kl(torch.randn(20_000, 2).to(device, F64), exact)
     assert math.log(2) - 4 * stderr < reverse < 1.2
     assert forward_kl(left, U1) > 10
+
+
+def test_forward_kl_of_a_flow_without_parameters():
+    normal = lambda z: 0.5 * z.square().sum(1)
+    assert abs(forward_kl(Flow(Compose(), 2), normal, half=6.0)) < 1e-3
 
 
 def test_forward_kl_where_the_energy_is_infinite(device):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib.flows import Affine, Compose, Flow, LULinear, Monotone, Rotation, Uniform
+from lib.flows import Affine, Compose, Flow, LULinear, Monotone, Rotation, StandardNormal, Uniform
 
 MIXTURE = torch.distributions.MixtureSameFamily(
     torch.distributions.Categorical(torch.tensor([0.4, 0.6])),
@@ -101,6 +101,20 @@ def test_uniform_base(device):
     torch.testing.assert_close(flow.log_prob(x).exp(), want)
     samples = flow.sample(1000)
     assert samples.min() >= 1 and samples.max() <= 3
+
+
+def test_a_base_that_does_not_sum_is_refused(device):
+    """(3, 1) and a determinant for each of the three would make nine numbers."""
+
+    class Each(StandardNormal):
+        def log_prob(self, z):
+            return -0.5 * z.square()
+
+    flow = Flow(Affine(1), 1, base=Each()).to(device)
+    x = torch.zeros(3, 1, device=device)
+    for run in (lambda: flow.log_prob(x), lambda: flow.sample_with_log_prob(3, noise=x)):
+        with pytest.raises(ValueError, match=r"Each.*shape \(3,\).*got \(3, 1\)"):
+            run()
 
 
 def test_mistakes(device):

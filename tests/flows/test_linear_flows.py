@@ -136,6 +136,12 @@ def test_a_linear_map_keeps_its_precision_under_autocast(make, device):
     for a, b in zip(got, want, strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b)
+    if make is LULinear:
+        x = torch.randn(500, 3, device=device) @ torch.randn(3, 3, device=device)
+        with torch.autocast(device.type, torch.bfloat16):
+            z = flow.init_from(x).to_base(x)[0]
+        cov = torch.cov(z.detach().T, correction=0)
+        torch.testing.assert_close(cov, torch.eye(3).to(cov), atol=1e-4, rtol=0)
 
 
 def test_collinear_data_of_many_dimensions(device):

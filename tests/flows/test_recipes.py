@@ -9,7 +9,7 @@ from torch import nn
 from lib import weights
 from lib.data import images
 from lib.data.images import bits_per_dim, quantise
-from lib.flows import Flow, LULinear, recipes
+from lib.flows import Compose, Flow, LULinear, recipes
 from lib.flows.continuous import Continuous, set_solver
 from lib.flows.recipes import Pixels, chessboard, digits_glow, digits_realnvp, measure
 from lib.train import fit
@@ -82,6 +82,14 @@ def test_measure_is_the_mean_of_bits(device):
     want = bits_per_dim(nll, 4, 17)
     assert mean == pytest.approx(want.mean().item(), abs=1e-3)
     assert error == pytest.approx(want.std().item() / 30**0.5, rel=0.05)
+
+
+def test_measure_wants_a_draw_and_no_parameters():
+    levels = torch.randint(17, (5, 4))
+    with pytest.raises(ValueError, match="draws must be at least 1"):
+        measure(Flow(LULinear(4), 4), levels, draws=0)
+    bare, same = (measure(Flow(f, 4), levels) for f in (Compose(), LULinear(4)))
+    assert bare == pytest.approx(same)
 
 
 def test_main_writes_measured_weights(tmp_path, monkeypatch):

@@ -121,6 +121,17 @@ def test_compose_hands_the_context_to_those_who_take_it(device):
 # mistakes
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [lambda: Affine(2), lambda: Rotation(2), Logit])
+def test_a_map_of_sixteen_bits_is_refused(make, dtype, device):
+    """Its determinant would have two or three digits, and a rotation none at all."""
+    flow = Flow(Compose(make()), 2).to(device, dtype)
+    x = torch.full((3, 2), 0.5, dtype=dtype, device=device)
+    for run in (flow.log_prob, flow.transform.to_base, flow.transform.from_base):
+        with pytest.raises(TypeError, match="needs float32.*autocast"):
+            run(x)
+
+
 def test_what_has_no_closed_form_says_so(device):
     x = torch.randn(2, 2, device=device)
     with pytest.raises(NotImplementedError, match="Transform has no map to the base"):
@@ -169,5 +180,7 @@ def test_bases(device):
     torch.testing.assert_close(Uniform(-1, 1).log_prob(z), want)
     want = torch.distributions.Normal(0, 1).log_prob(z).sum(1)
     torch.testing.assert_close(StandardNormal().log_prob(z), want)
+    (grad,) = torch.autograd.grad(Uniform(-1, 1).log_prob(z.requires_grad_()).sum(), z)
+    assert (grad == 0).all()
     draw = Uniform(-1, 3).draw(10_000, 1, device=device)
     assert abs(draw.mean() - 1) < 0.06 and draw.min() >= -1 and draw.max() <= 3

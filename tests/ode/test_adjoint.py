@@ -280,13 +280,18 @@ def under(device, on):
     return torch.autocast(device.type, torch.bfloat16, enabled=on)
 
 
-@both
+def bridged(field, x, t0, t1, steps, **how):
+    fixed = dict(method="rk4", options={"step_size": abs(t1 - t0) / steps}) if steps else {}
+    return odeint(field, x, t0, t1, adjoint=True, **fixed, **how)
+
+
+@pytest.mark.parametrize("run", [*METHODS.values(), bridged])
 @pytest.mark.parametrize("on", [True, False])
 @pytest.mark.parametrize("steps", [4, None])
-def test_the_backward_pass_has_the_autocast_of_the_solve(method, on, steps, device):
+def test_the_backward_pass_has_the_autocast_of_the_solve(run, on, steps, device):
     field, x = Halves().to(device), torch.randn(4, 3, device=device)
     with under(device, on):
-        end = METHODS[method](field, x, 0.0, 1.0, steps=steps, rtol=0.1, atol=0.1)
+        end = run(field, x, 0.0, 1.0, steps=steps, rtol=0.1, atol=0.1)
     with under(device, not on):
         end.sum().backward()
     assert field.seen == {torch.bfloat16 if on else torch.float32}
@@ -345,3 +350,20 @@ def test_a_forgotten_tensor_is_found_where_nothing_else_needs_a_gradient(problem
         assert run(shifted, x, 0.0, 1.0, params=[]).isfinite().all()
     (got,) = torch.autograd.grad(run(shifted, x, 0.0, 1.0, params=[context]).sum(), context)
     assert got.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("run", [*METHODS.values(), partial(odeint, adjoint=True)])
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_forgotten_tensor_that_the_field_returns_itself_is_found(run, needed, device):
+    """It is a leaf: no graph leads to it."""
+    w = torch.ones(2, device=device, requires_grad=True)
+    x = torch.zeros(2, device=device, requires_grad=needed)
+    field = lambda t, x: w
+    with pytest.raises(ValueError, match=r"tensor of shape \(2,\).*not in params"):
+        run(field, x, 0.0, 1.0, params=[]).sum().backward()
+    run(field, x, 0.0, 1.0, params=[w]).sum().backward()
+    torch.testing.assert_close(w.grad, torch.ones_like(w))
+    if needed:
+        x.grad = None
+        run(lambda t, x: x, x, 0.0, 1.0, params=[]).sum().backward()  # the state is no leaf lost
+        torch.testing.assert_close(x.grad, torch.full_like(x, math.e), rtol=1e-4, atol=0)

@@ -6,7 +6,15 @@ from functools import partial
 import pytest
 import torch
 
-from lib.ode import ORDER, STEPS, SolverError, solve, solve_adaptive
+from lib.ode import (
+    ORDER,
+    STEPS,
+    SolverError,
+    odeint_adjoint,
+    odeint_checkpointed,
+    solve,
+    solve_adaptive,
+)
 from lib.ode.solvers import error_ratio, initial_step, step_factor
 
 # field, exact solution from x at t0 to t
@@ -126,16 +134,37 @@ BAD = {
     "nan": (lambda t, x: x * math.nan, r"at the start|at t = 0\.1"),
     "nan from a time on": (lambda t, x: torch.where(t > 0.5, math.nan, 1.0) * x, r"t = 0\.[56]"),
     "blow-up": (lambda t, x: 4 * x**2, "t = 0"),
+    "overflow": (lambda t, x: torch.full_like(x, 2.5e307), r"not finite at t = (1\.|2)"),
+    "inf at the start": (lambda t, x: torch.where(t < 0, x, 1.0), "not finite at t = 0"),
 }
+STARTS = {"overflow": 1.5e308, "inf at the start": math.inf}
 
 
 @pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize("run", [solve, solve_adaptive])
+@pytest.mark.parametrize("run", [solve, solve_adaptive, odeint_adjoint])
 def test_not_finite_is_our_error_with_time_and_norm(name, run):
     field, where = BAD[name]
+    x = torch.full((3, 2), STARTS.get(name, 1.0), dtype=torch.float64)
     with pytest.raises(SolverError, match=where) as error:
-        run(field, torch.ones(3, 2, dtype=torch.float64), 0.0, 2.0)
+        run(field, x, 0.0, 2.0, **dict(params=[]) if run is odeint_adjoint else {})
     assert "norm" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("first_step", [None, 0.1])
+def test_an_adaptive_solve_that_overflows_is_no_solution(dtype, first_step, device):
+    """Beside an infinite state every error is within the relative tolerance."""
+    top = torch.finfo(dtype).max
+    run = lambda slope, x: solve_adaptive(
+        lambda t, x: torch.full_like(x, slope * top),
+        torch.full((2,), x * top, dtype=dtype, device=device),
+        *(0.0, 1.0, 1e-2, 1e-2),
+        first_step=first_step,
+    )
+    for x in (0.9, math.inf):
+        with pytest.raises(SolverError, match="not finite at t ="):
+            run(0.3, x)
+    assert run(0.05, 0.9).x.isfinite().all()
 
 
 def test_the_first_step_is_that_of_hairer():
@@ -170,6 +199,21 @@ def test_a_refused_step_never_grows():
     assert step_factor(1.0 + 1e-9, 0.0, 0.1, x) == pytest.approx(0.9)
     assert step_factor(32.0, 0.0, 0.1, x) == pytest.approx(0.45)
     assert step_factor(1e30, 0.0, 0.1, x) == 0.2 and step_factor(1e-30, 0.0, 0.1, x) == 10.0
+
+
+@pytest.mark.parametrize("t1", [1e-17, -1e-17])
+def test_a_span_shorter_than_any_step_is_one_step(t1):
+    """What has arrived takes no next step that could be too small."""
+    found = solve_adaptive(lambda t, x: x, torch.ones(1), 0.0, t1)
+    assert found.x.item() == 1.0 and found.times == [0.0, t1]
+
+
+@pytest.mark.parametrize("run", [solve, solve_adaptive, odeint_adjoint, odeint_checkpointed])
+def test_a_slope_of_another_shape_is_refused(run):
+    """(3,) beside (3, 1) would make nine numbers of three."""
+    how = dict(params=[]) if run in (odeint_adjoint, odeint_checkpointed) else {}
+    with pytest.raises(ValueError, match=r"shape \(3,\).*shape \(3, 1\)"):
+        run(lambda t, x: x.sum(1), torch.ones(3, 1), 0.0, 1.0, **how)
 
 
 def test_mistakes_of_the_caller():
