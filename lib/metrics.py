@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.utils import check_batch, check_count
+from lib.utils import check_batch, check_count, full_precision
 
 
 def sliced_wasserstein(
@@ -35,17 +35,23 @@ def sliced_wasserstein(
     directions = torch.randn(x.shape[1], projections, generator=generator, **like)
     directions = directions / directions.norm(dim=0)
     x, y, unit = _scaled(x, y)
+    with full_precision(x):  # products in bfloat16 see their own rounding
+        return unit * _along(x, y, directions, p)
+
+
+def _along(x: Tensor, y: Tensor, directions: Tensor, p: float) -> Tensor:
+    """The distance along the columns of `directions` (D, projections), in the units of x and y."""
     a, b = (x @ directions).sort(0).values, (y @ directions).sort(0).values
     n, m = len(a), len(b)
     if n == m:
         gap, share = (a - b).abs(), a.new_full((n,), 1 / n)
-        return unit * _power_mean(gap, share, p)
+        return _power_mean(gap, share, p)
     # Both quantile functions are steps, at multiples of 1/n and of 1/m: in units of 1/(n m) all of
     # it is whole numbers. Between neighbouring ends each function keeps the value it has there.
     ends = torch.cat([m * torch.arange(n + 1), n * torch.arange(1, m)]).sort().values.to(x.device)
     start, width = ends[:-1], ends.diff().to(x.dtype) / (n * m)
     gap = (a[start // m] - b[start // n]).abs()  # (n + m - 1, projections)
-    return unit * _power_mean(gap, width, p)
+    return _power_mean(gap, width, p)
 
 
 def _power_mean(gap: Tensor, share: Tensor, p: float) -> Tensor:
@@ -135,7 +141,7 @@ def _scaled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets as (N, D) and (M, D), or an error that says how they differ."""
+    """Both sets as (N, D) and (M, D) in float32 at least, or an error that says how they differ."""
     check_batch(x, name="x")
     check_batch(y, name="y")
     if x.shape[1:] != y.shape[1:] or x.ndim < 2 or 0 in (len(x), len(y)):
@@ -148,4 +154,5 @@ def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"x and y must have one precision and device, got {x.dtype} on {x.device} and "
             f"{y.dtype} on {y.device}"
         )
-    return x.flatten(1), y.flatten(1)
+    dtype = torch.promote_types(x.dtype, torch.float32)  # half's rounding is larger than distances
+    return x.flatten(1).to(dtype), y.flatten(1).to(dtype)

@@ -162,3 +162,33 @@ def test_a_large_order_is_the_largest_gap(shift, device):
     )
     with pytest.raises(ValueError, match="at least 1 and finite, got inf"):
         sliced_wasserstein(x, x + shift, p=math.inf)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_samples_in_half_precision_are_compared_in_float32(dtype, device):
+    """In bfloat16 a third of pairs of one law were four standard errors apart."""
+    x, y = (
+        torch.randn(300, 2, device=device).to(dtype),
+        torch.randn(200, 2, device=device).to(dtype),
+    )
+    torch.testing.assert_close(mmd(x, y), mmd(x.float(), y.float()), rtol=0, atol=0)
+    one, two = (
+        sliced_wasserstein(a, b, generator=torch.Generator(device).manual_seed(1))
+        for a, b in ((x, y), (x.float(), y.float()))
+    )
+    assert one == two and one.dtype == torch.float32
+
+
+@pytest.mark.parametrize("m", [300, 200])
+def test_distances_are_the_same_under_autocast(m, device):
+    """Of two sets this near, bfloat16's projections see their own rounding."""
+    x, y = torch.randn(300, 2, device=device), torch.randn(m, 2, device=device)
+    x, y = 100 + x, 100.1 + y
+    of = lambda: (
+        sliced_wasserstein(x, y, generator=torch.Generator(device).manual_seed(1)),
+        *mmd(x, y),
+    )
+    want = of()
+    with torch.autocast(device.type, torch.bfloat16):
+        got = of()
+    assert got == want

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from lib import quality
 from lib.data import images
 from lib.quality import (
     Classifier,
@@ -43,6 +44,16 @@ def test_any_covariances_against_the_eigenvalues_of_the_product():
     assert frechet_gaussians(zero, A, zero, B) == pytest.approx(want, rel=1e-10)
     assert frechet_gaussians(zero, B, zero, A) == pytest.approx(want, rel=1e-10)
     assert frechet_gaussians(zero, A, zero, A) == pytest.approx(0, abs=1e-12)
+
+
+def test_gaussians_in_float32_are_compared_in_float64():
+    """The distance is a small difference of large traces."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 12, generator=rng) * torch.logspace(-2, 2, 12)
+    y = x + 0.01 * torch.randn(x.shape, generator=rng)
+    given = x.mean(0), x.mT.cov(), y.mean(0), y.mT.cov()
+    want = frechet_gaussians(*(v.double() for v in given))
+    assert want > 0 and frechet_gaussians(*given) == pytest.approx(want, rel=1e-6)
 
 
 def test_the_distance_of_samples_is_that_of_their_gaussians(device):
@@ -123,6 +134,13 @@ def test_mistakes_get_a_sentence():
         Classifier().logits(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match="NaN"):
         frechet_distance(x, x.new_full((4, 3), math.nan))
+
+
+def test_the_networks_are_as_large_as_the_page_says():
+    count = lambda size: sum(p.numel() for p in Classifier(size).parameters())
+    found = {count(size) for size in quality.SIZES.values()}
+    assert {f"{n:,}" for n in found} == {"80,602", "11,482"}
+    assert all(f"{n:,}" in quality.__doc__ for n in found)
 
 
 def test_to_load_it_draws_no_random_numbers():

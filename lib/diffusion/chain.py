@@ -24,6 +24,8 @@ def chain_times(steps: int | Sequence[float]) -> list[float]:
     ts = [float(t) for t in steps]
     if not ts or not ts[-1] > 0 or not all(s < t for t, s in pairwise(ts)):
         raise ValueError("the chain's times must fall, from noise down to a time above 0")
+    if ts[0] > 1:
+        raise ValueError(f"times run in [0, 1], step k of T is at k / T; got {ts[0]:.6g}")
     return ts
 
 

@@ -47,7 +47,8 @@ class BaseDenoiser(nn.Module):
     def mix(self, x_t: Tensor, t: Time, a: float, b: float, context=None) -> Tensor:
         """a x_hat + b eps_hat, a new tensor: all that a step of a sampler asks for. (B, ...)."""
         x_hat, eps_hat = self.split(x_t, t, context)
-        return (a * x_hat).add_(eps_hat, alpha=b)
+        # under autocast a guess may be coarser than the state, which is to keep its precision
+        return (a * x_hat.to(x_t.dtype)).add_(eps_hat, alpha=b)
 
     def scales(self, x: Tensor, t: Time) -> tuple[Time, Time]:
         """alpha(t) and sigma(t), shaped to multiply x. Tensors are computed in float64."""
@@ -232,6 +233,7 @@ def denoising_loss(
     tensor([4., 4.])
     """
     check_batch(x, context=context, finite=False)
+    _check_t_min(t_min)
     if weight not in ("eps", "x", "v", "elbo"):
         raise ValueError(f'weight must be "eps", "x", "v" or "elbo", got {weight!r}')
     t = draw_times(len(x), t_min, x)
@@ -245,6 +247,11 @@ def denoising_loss(
     if weight == "v":
         error = (alpha * error - sigma * (x - x_hat)) * (alpha**2 + sigma**2).rsqrt()
     return sum_dims(error.square()) / x.shape[1:].numel()
+
+
+def _check_t_min(t_min: float) -> None:
+    if not 0 <= t_min < 1:
+        raise ValueError(f"t_min is a time in [0, 1), the least that is trained; got {t_min}")
 
 
 class Diffusion(nn.Module):
@@ -273,6 +280,7 @@ class Diffusion(nn.Module):
         super().__init__()
         if not 0 <= drop <= 1 or (drop > 0 and null is None):
             raise ValueError(f"drop is a share in [0, 1] and needs `null`; got {drop}, {null}")
+        _check_t_min(t_min)
         self.denoiser, self.shape = denoiser, shape
         self.weight, self.t_min, self.drop, self.null = weight, t_min, drop, null
 
@@ -306,6 +314,8 @@ class Diffusion(nn.Module):
         if start is None:
             like = next(self.parameters(), torch.empty(0))  # an exact denoiser has none
             start = like.new_empty(n, *self.shape).normal_()
+        if tuple(start.shape) != (n, *self.shape):
+            raise ValueError(f"start must have shape {(n, *self.shape)}, not {tuple(start.shape)}")
         schedule, step = self.denoiser.schedule, step or ancestral(self.denoiser, context)
         given = isinstance(steps, Sequence)
         ts = chain_times(steps) if given else schedule.times(steps, self.t_min)

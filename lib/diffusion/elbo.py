@@ -154,14 +154,21 @@ def level_of(x: Tensor, levels: int) -> Tensor:
     """The whole number k of each value x = 2 k / (n - 1) - 1, as floats: (...) -> (...).
 
     Raises:
-        ValueError: x holds other numbers than these levels.
+        ValueError: x holds other numbers than these levels, or its precision cannot tell.
 
     >>> level_of(torch.tensor([-1.0, 0.0, 1.0]), 3)
     tensor([0., 1., 2.])
     """
     half = 1 / (check_count(levels, "levels", 2) - 1)
+    eps = torch.finfo(x.dtype).eps
+    if 4 * eps > half:  # a level is off by up to 2 eps, and no more than half of the way may count
+        raise ValueError(
+            f"{x.dtype} does not tell {levels} levels of [-1, 1] from what is between them: "
+            f"make x in a finer precision"
+        )
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     k = ((x + 1) / (2 * half)).round()
-    off = max(1e-3 * half, 4 * torch.finfo(x.dtype).eps)
+    off = min(max(1e-3 * half, 4 * eps), 0.5 * half)
     if ((k * 2 * half - 1 - x).abs() > off).any() or (x.abs() > 1 + 1e-6).any():
         raise ValueError(
             f"x must be {levels} levels spread evenly over [-1, 1], as 2 k / (n-1) - 1"

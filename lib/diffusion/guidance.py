@@ -100,7 +100,9 @@ class ClassifierGuided(_Shifted):
         parts = self.denoiser.split(x_t, t)
         if self.w == 0:
             return parts
-        grad = torch.func.grad(lambda x: self.log_prob(x, t, context).sum())(x_t)
+        log, pull = torch.func.vjp(lambda x: self.log_prob(x, t, context), x_t)
+        with full_precision(x_t):  # of what is exact, the slope too
+            grad = pull(torch.ones_like(log))[0]
         return self._add(parts, self.w * grad, x_t, t)
 
 
@@ -155,6 +157,9 @@ def linear_posterior(mixture: GaussianMixture, A: Tensor, y: Tensor, std: float)
 
     With `ExactDenoiser` it gives the exact conditional denoiser.
 
+    Raises:
+        ValueError: shapes that do not fit, or a std not above 0 or too small for float64.
+
     >>> from lib.data.densities import two_gaussians
     >>> A, y = torch.tensor([[1.0, 0.0]]), torch.tensor([1.5])
     >>> linear_posterior(two_gaussians(), A, y, std=0.01).moments()[0].round(decimals=2)
@@ -164,11 +169,19 @@ def linear_posterior(mixture: GaussianMixture, A: Tensor, y: Tensor, std: float)
     _check_measurement(A, y, std)
     if y.ndim != 1:
         raise ValueError(f"linear_posterior conditions on one y (M,), got {tuple(y.shape)}")
-    gain, cov = _gain(mixture.covs, A, std)
+    cov = _measured_cov(mixture.covs, A, std)
+    gain = torch.linalg.solve(cov, A @ mixture.covs).mT  # (K, D, M)
     off = y - mixture.means @ A.mT  # (K, M)
     log = mixture.weights.log() + _log_normal(off, cov)
     means = mixture.means + torch.einsum("kdm,km->kd", gain, off)
-    covs = mixture.covs - gain @ A @ mixture.covs
+    # Joseph's form, a sum of squares: in C - G A C a small std^2 is lost beside C
+    rest = torch.eye(A.shape[1], dtype=A.dtype, device=A.device) - gain @ A
+    covs = rest @ mixture.covs @ rest.mT + std**2 * gain @ gain.mT
+    if (torch.linalg.eigvalsh(covs) <= 0).any():  # off the axes it is lost in the sums themselves
+        raise ValueError(
+            f"std = {std:.3g} is too small beside the data's spread: float64 does not hold the "
+            f"covariance of what is left"
+        )
     weights = log.softmax(0).clamp_min(torch.finfo(log.dtype).tiny)  # a mixture's are above 0
     return GaussianMixture(weights, means, 0.5 * (covs + covs.mT))
 
@@ -189,19 +202,19 @@ def linear_likelihood(
     _check_measurement(A, y, std)
 
     def log_prob(x_t: Tensor, t: Time, context: Tensor | None = None) -> Tensor:
-        post = mixture.posterior(x_t, schedule.alpha(t), schedule.sigma(t))
-        a = A.to(x_t)
-        _, cov = _gain(post.covs, a, std)
-        off = y.to(x_t)[..., None, :] - post.means @ a.mT  # (B, K, M)
-        return (post.log_weights + _log_normal(off, cov)).logsumexp(1)
+        with full_precision(x_t):  # std may be far below bfloat16's digits
+            post = mixture.posterior(x_t, schedule.alpha(t), schedule.sigma(t))
+            a = A.to(x_t)
+            off = y.to(x_t)[..., None, :] - post.means @ a.mT  # (B, K, M)
+            log = _log_normal(off, _measured_cov(post.covs, a, std))
+            return (post.log_weights + log).logsumexp(1)
 
     return log_prob
 
 
-def _gain(covs: Tensor, A: Tensor, std: float) -> tuple[Tensor, Tensor]:
-    """C A' (A C A' + std^2 I)^-1 and the covariance of y, for covs (..., D, D)."""
-    cov = A @ covs @ A.mT + std**2 * torch.eye(len(A), dtype=A.dtype, device=A.device)
-    return torch.linalg.solve(cov, A @ covs).mT, cov
+def _measured_cov(covs: Tensor, A: Tensor, std: float) -> Tensor:
+    """The covariance of y, A C A' + std^2 I, for covs (..., D, D)."""
+    return A @ covs @ A.mT + std**2 * torch.eye(len(A), dtype=A.dtype, device=A.device)
 
 
 def _log_normal(off: Tensor, cov: Tensor) -> Tensor:

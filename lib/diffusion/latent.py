@@ -92,6 +92,8 @@ class Captioned(nn.Module):
         self.net, self.encoder = net, encoder
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        if context is None:
+            raise ValueError("captions are needed; the empty caption is a row of tokens 0")
         return self.net(x, t, self.encoder(context))
 
 

@@ -41,6 +41,9 @@ def flow_log_prob(
     Args:
         how: trace, probes, solver, rtol, atol ... of `lib.flows.continuous.Integrator`.
 
+    Raises:
+        ValueError: t0 is outside [0, 1).
+
     >>> from lib.data.densities import two_gaussians
     >>> from lib.diffusion import VP, ExactDenoiser
     >>> p = two_gaussians()
@@ -48,6 +51,8 @@ def flow_log_prob(
     >>> (flow_log_prob(ExactDenoiser(p, VP()), x)[0] - p.log_prob(x)).abs() < 1e-3
     tensor([True])
     """
+    if not 0 <= t0 < 1:
+        raise ValueError(f"the flow runs from noise at 1 down to a time 0 <= t0 < 1, got {t0}")
     field, base = ode_field(denoiser, context), base_log_prob(denoiser.schedule)
     return ode_log_prob(field, x, base, t0=t0, params=[], **how)
 

@@ -18,7 +18,7 @@ from lib.data.images import to_unit
 from lib.diffusion.denoiser import Diffusion
 from lib.diffusion.recipes import LabelledPixels, small_model
 from lib.quality import SIZES, classifier, frechet_distance, precision_recall
-from lib.utils import measuring
+from lib.utils import check_count, measuring
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def measure_samples(
     samples with labels; those without have shares of the classes of their own.
     """
     device, net = next(model.parameters()).device, classifier(pixels.name)
-    real, labels = (v[:n].to(device) for v in pixels.held("test", n))
+    real, labels = (v.to(device) for v in pixels.held("test", n))
     train = to_unit(_with_labels(*pixels.part("train"), labels.cpu()), pixels.n_levels).to(device)
     conditional = draw(model, labels, steps)
     free = draw(model, torch.full_like(labels, model.null), steps)
@@ -117,18 +117,16 @@ def measure_bits(
     probability flow, from the same time, of uniformly dequantised images (Hutchinson's trace).
 
     Raises:
-        ValueError: the model's schedule does not reach `log_snr`.
+        ValueError: n is below 2, or the model's schedule does not reach `log_snr`.
     """
     from lib.diffusion.elbo import chain_elbo
     from lib.diffusion.likelihood import flow_bits
 
     device, schedule = next(model.parameters()).device, model.denoiser.schedule
     levels, labels = pixels.part("test")
-    every, last = max(1, len(levels) // n), schedule.time_of(log_snr)
-    x, labels = (
-        to_unit(levels[::every][:n], pixels.n_levels).to(device),
-        labels[::every][:n].to(device),
-    )
+    n = min(check_count(n, "n", 2), len(levels))  # one has no standard error
+    i, last = torch.arange(n) * len(levels) // n, schedule.time_of(log_snr)
+    x, labels = to_unit(levels[i], pixels.n_levels).to(device), labels[i].to(device)
     ts, k = schedule.log_snr_times(1_000, last), pixels.n_levels
     how = dict(t0=last, trace="hutchinson", rtol=1e-3, atol=1e-3)
     with measuring(model, seed):
@@ -166,6 +164,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only-bits", action="store_true", help="leave the rest as it is")
     parser.add_argument("--folder", default=str(weights.FOLDER))
     args = parser.parse_args(argv)
+    if args.bits < 0 or args.bits == 1:
+        parser.error(f"--bits is 0, or 2 images at least for a standard error; got {args.bits}")
+    if args.only_bits and not args.bits:
+        parser.error("--only-bits needs --bits: of how many images?")
     stored, model, pixels = f"ddpm_{args.name}", small_model(), LabelledPixels(args.name)
     card = weights.load(stored, model, folder=args.folder)
     find = _bits if args.only_bits else measure

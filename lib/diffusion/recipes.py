@@ -19,6 +19,7 @@ from lib.diffusion.denoiser import Denoiser, Diffusion
 from lib.diffusion.schedule import Cosine
 from lib.recipe import Recipe, store, train
 from lib.unet import UNet
+from lib.utils import check_count
 
 
 class LabelledPixels:
@@ -51,12 +52,12 @@ class LabelledPixels:
         return to_unit(x, self.n_levels, torch.rand(x.shape).to(x.device)), self.labels[i]
 
     def held(self, split: str = "valid", most: int = 1_000) -> tuple[Tensor, Tensor]:
-        """Images and labels spread over a split, with a fixed draw of the noise."""
+        """At most `most` images and labels from all of a split, with a fixed draw of the noise."""
         levels, labels = self.part(split)
-        every = max(1, len(levels) // most)
-        x = levels[::every]
-        u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-        return to_unit(x, self.n_levels, u), labels[::every]
+        n = min(check_count(most, "most"), len(levels))
+        i = torch.arange(n) * len(levels) // n
+        u = torch.rand(levels[i].shape, generator=torch.Generator().manual_seed(0))
+        return to_unit(levels[i], self.n_levels, u), labels[i]
 
 
 def small_model(seed: int = 0) -> Diffusion:

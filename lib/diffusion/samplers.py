@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.diffusion.denoiser import BaseDenoiser
-from lib.utils import check_count
+from lib.utils import can_look, check_count, known
 
 Step = Callable[[Tensor, float, float], Tensor]
 Noise = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
     No step records gradients, and what the caller does between two of them is left alone. The times fall, from noise to data; or they rise, if the step draws no noise.
 
     Raises:
-        ValueError: the times do neither, or rise under a step that draws noise.
+        ValueError: the times do neither, leave [0, 1], or rise under a step that draws noise.
         FloatingPointError: a state is not finite; says when.
 
     >>> halve = lambda x, t, s: x / 2
@@ -41,6 +41,11 @@ def simulate(step: Step, x: Tensor, ts: Iterable[float]) -> Iterator[Tensor]:
     if falls not in ({True}, {False}) or not all(map(math.isfinite, ts)):
         raise ValueError(
             "ts must be at least two times, falling from noise to data (or rising, to encode)"
+        )
+    if not 0 <= min(ts) < max(ts) <= 1:  # beyond, a schedule would answer, and wrongly
+        raise ValueError(
+            f"times run in [0, 1], step k of a chain of T is at k / T; got {min(ts):.6g} to "
+            f"{max(ts):.6g}"
         )
     quiet = torch.no_grad()(step)  # a fifth of a step's time in the plane: only where needed
     for t, s in pairwise(ts):
@@ -192,7 +197,8 @@ def corrected(
     alpha_i, the 1 - beta of a step.
 
     Raises:
-        ValueError: n below 0 or snr not above 0; in a step, times that rise.
+        ValueError: n below 0 or snr not above 0; in a step, times that rise, or a score of 0
+            everywhere, which no noise is in proportion to (not looked at on a GPU).
 
     >>> from lib.data.densities import two_gaussians
     >>> from lib.diffusion import VP, ExactDenoiser
@@ -212,12 +218,22 @@ def corrected(
         x = step(x_t, t, s)
         for _ in range(n):
             score, z = denoiser.score(x, s, context), noise(x)
-            ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
-            size = 2 * (snr * ratio) ** 2
+            length = _mean_norm(score)
+            if can_look(length) and known(length == 0):
+                raise ValueError(
+                    f"the score is 0 everywhere at t = {s:.4g}, and a corrector's step is so long "
+                    f"that its noise is in proportion to the score"
+                )
+            size = 2 * (snr * (_mean_norm(z) / length)) ** 2
             x = x + size * score + (2 * size).sqrt() * z
         return x
 
     return both
+
+
+def _mean_norm(v: Tensor) -> Tensor:
+    """(B, ...) -> (), also of states that are numbers, (B,)."""
+    return v[:, None].flatten(1).norm(dim=1).mean()
 
 
 def ode_field(

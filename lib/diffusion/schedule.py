@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lib.utils import check_count
+
 Time = float | Tensor
 
 
@@ -273,11 +275,10 @@ class Chain(Schedule):
     @classmethod
     def of(cls, schedule: Schedule, steps: int) -> "Chain":
         """The chain that visits a variance-preserving schedule at k / T: same marginals there."""
-        alphas = [schedule.alpha(k / steps) for k in range(steps + 1)]
-        if (
-            abs(alphas[0] - 1) > 1e-3
-            or abs(alphas[1] ** 2 + schedule.sigma(1 / steps) ** 2 - 1) > 1e-6
-        ):
+        ts = [k / check_count(steps, "steps") for k in range(steps + 1)]
+        alphas = [schedule.alpha(t) for t in ts]
+        total = [a * a + schedule.sigma(t) ** 2 for a, t in zip(alphas, ts, strict=True)]
+        if abs(alphas[0] - 1) > 1e-3 or any(abs(v - 1) > 1e-6 for v in total[1:]):
             raise ValueError(f"{type(schedule).__name__} is not variance preserving from alpha = 1")
         alphas[0] = 1.0
         return cls([1 - (b / a) ** 2 for a, b in zip(alphas, alphas[1:], strict=False)])

@@ -16,8 +16,15 @@ from lib.diffusion import (
     Denoiser,
     Diffusion,
     ExactDenoiser,
+    Guided,
     SubVP,
+    ancestral,
     denoising_loss,
+    dpm_solver,
+    dpm_solver_multi,
+    euler_maruyama,
+    heun,
+    simulate,
 )
 from lib.diffusion.denoiser import draw_times
 
@@ -219,8 +226,6 @@ def test_the_model_trains_drops_labels_and_samples(device):
     assert samples.isfinite().all()
     assert samples.device.type == device.type
     start = torch.randn(5, 2, device=device)
-    from lib.diffusion import ancestral
-
     ddim = ancestral(model.denoiser, labels[:5], eta=0.0)
     twice = [model.sample(5, labels[:5], steps=4, start=start, step=ddim) for _ in range(2)]
     assert torch.equal(*twice)
@@ -296,8 +301,29 @@ X = torch.zeros(3, 2)
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2, drop=1.5, null=0), "share in"),
         (lambda: Diffusion(ExactDenoiser(MIX, VP()), 2)(torch.zeros(3, 4)), r"\(B, 2\)"),
         *[
+            (
+                lambda s=s: Diffusion(ExactDenoiser(MIX, VP()), 2).sample(3, start=torch.zeros(s)),
+                r"start must have shape \(3, 2\)",
+            )
+            for s in ((5, 2), (3, 1), (1, 2), (3, 2, 1))
+        ],
+        *[
+            (make, r"t_min is a time in \[0, 1\)")
+            for t_min in (-1e-3, 1.0, 10, math.nan)
+            for make in (
+                lambda t_min=t_min: Diffusion(ExactDenoiser(MIX, VP()), 2, t_min=t_min),
+                lambda t_min=t_min: denoising_loss(ExactDenoiser(MIX, VP()), X, t_min=t_min),
+            )
+        ],
+        *[
             (lambda ts=ts: Diffusion(ExactDenoiser(MIX, VP()), 2).sample(3, None, ts, None, X), say)
-            for ts, say in (([], "fall"), ([0.2, 0.8], "fall"), ([0.5], "two times"), (2.5, "2.5"))
+            for ts, say in (
+                ([], "fall"),
+                ([0.2, 0.8], "fall"),
+                ([0.5], "two times"),
+                (2.5, "2.5"),
+                ([1000, 750, 500, 250, 1], "k / T"),
+            )
         ],
     ],
 )
@@ -312,3 +338,16 @@ def test_a_denoiser_must_split():
     with pytest.raises(TypeError, match="floating point"):
         denoising_loss(ExactDenoiser(MIX, VP()), torch.zeros(3, 2, dtype=torch.int64))
     assert math.isfinite(ExactDenoiser(MIX, VP()).score(torch.zeros(1, 2), 0.5).sum())
+
+
+@pytest.mark.parametrize("predict", ["eps", "x", "v"])
+def test_a_sampler_s_state_keeps_its_precision_under_autocast(predict, device):
+    """Whatever stands around the network, whose answer is bfloat16."""
+    denoiser = Denoiser(lambda x, t, c: x @ torch.eye(2, device=x.device), VP(), predict)
+    context = torch.zeros(3, 1, device=device)
+    x = torch.randn(3, 2, device=device)
+    for model in (denoiser, Clipped(denoiser), Guided(denoiser, 2.0, null=0)):
+        for make in (ancestral, heun, dpm_solver, dpm_solver_multi, euler_maruyama):
+            with torch.autocast(device.type, torch.bfloat16):
+                states = list(simulate(make(model, context), x, VP().times(3)))
+            assert {s.dtype for s in states} == {torch.float32}, (make, model)

@@ -238,6 +238,21 @@ def test_levels_are_found_in_float32(n):
         level_of(x + 0.5 / (n - 1), n)
 
 
+@pytest.mark.parametrize("n", [2, 17, 33, 34, 256, 65_536])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, F64])
+def test_levels_are_found_or_refused_in_any_precision(dtype, n, device):
+    """bfloat16 has fewer numbers near 1 than images have levels."""
+    k = torch.arange(n, device=device)
+    x = (2 * k.double() / (n - 1) - 1).to(dtype)
+    if n > {torch.bfloat16: 33, torch.float16: 257}.get(dtype, n):
+        with pytest.raises(ValueError, match=f"{dtype} does not tell {n} levels"):
+            level_of(x, n)
+        return
+    assert (level_of(x, n) == k).all() and (level_of(2 * k.to(dtype) / (n - 1) - 1, n) == k).all()
+    with pytest.raises(ValueError, match="levels spread evenly"):
+        level_of(x[:-1] + 1 / (n - 1), n)
+
+
 def test_a_bound_of_levels_bounds_their_probabilities():
     """Three levels with known probabilities: the bits of the bound are above the entropy."""
     p = torch.tensor([0.2, 0.5, 0.3], dtype=F64)
@@ -278,6 +293,9 @@ def test_mistakes_are_explained():
         chain_elbo(denoiser, x + 0.03, 5, levels=17)
     with pytest.raises(ValueError, match="17 levels"):
         continuous_elbo(denoiser, x + 0.03, 0.1, levels=17)
+    for late in ([1000, 750, 500, 250, 1], [1.01, 0.5], [math.inf, 0.5]):
+        with pytest.raises(ValueError, match=r"times run in \[0, 1\].*k / T"):
+            chain_elbo(denoiser, x, late)
     assert chain_times(4) == [1.0, 0.75, 0.5, 0.25]
     bound = Bound(*(torch.ones(2),) * 3).bits(4)
     torch.testing.assert_close(bound.total, torch.full((2,), 3 / (4 * math.log(2))))

@@ -137,6 +137,29 @@ def test_posterior_that_leaves_a_component_nothing():
     assert got.weights.min() > 0
 
 
+@pytest.mark.parametrize("std", [1e-5, 1e-8, 1e-12])
+def test_posterior_of_a_nearly_exact_measurement(std):
+    """What is left along the measurement is std^2, far below the rounding of the data's variance."""
+    mixture, y = anisotropic_gaussians(), Y
+    for a in torch.eye(2, dtype=F64)[:, None]:  # along an axis a matrix holds that beside the rest
+        got = linear_posterior(mixture, a, y, std)
+        assert_close(got.means @ a.T, y.expand(len(got.means), 1), rtol=1e-8, atol=0)
+        assert_close(
+            a @ got.covs @ a.T, torch.full_like(got.covs[:, :1, :1], std**2), rtol=1e-6, atol=0
+        )
+
+
+def test_a_measurement_too_exact_for_float64_is_what_is_blamed():
+    refused = 0
+    for a in torch.randn(20, 1, 2, dtype=F64):
+        try:
+            linear_posterior(anisotropic_gaussians(), a, Y, 1e-12)
+        except ValueError as error:
+            assert "std = 1e-12 is too small" in str(error)
+            refused += 1
+    assert refused
+
+
 def test_likelihood_by_monte_carlo():
     """p(y | x_t) is the mean of p(y | x) over x given x_t."""
     mixture, schedule, t = anisotropic_gaussians(), VP(), 0.3
@@ -318,7 +341,8 @@ def test_what_is_exact_stays_so_under_autocast(device):
     law, x = two_gaussians(), torch.randn(50, 2, device=device)
     exact = ExactDenoiser(law, VP()).to(device)
     inverse = LinearInverse(exact, tensor([[1.0, 0.5]]), tensor([1.2]), std=1e-3).to(device)
-    for model in (exact, inverse):
+    likely = linear_likelihood(law, VP(), tensor([[1.0, 0.5]]), tensor([1.2]), std=1e-3)
+    for model in (exact, inverse, likely, ClassifierGuided(exact, likely)):
         want = model(x, 0.05)
         with torch.autocast(device.type, torch.bfloat16):
             got = model(x, 0.05)

@@ -130,3 +130,12 @@ def test_the_autoencoder_rests_from_the_start():
         autoencoder, Denoiser(UNet(2, width=8, multipliers=(1,)), Cosine()), 2, 4, 4
     )
     assert model.training and not any(part.training for part in autoencoder.modules())
+
+
+def test_no_caption_is_the_empty_caption_and_not_none():
+    model = small().eval()
+    with pytest.raises(ValueError, match="the empty caption is a row of tokens 0"):
+        model.sample(2, steps=2)
+    tokens = torch.zeros(2, LENGTH, dtype=torch.int64)
+    assert torch.equal(tokens, encode_captions(["", ""]))
+    assert model.sample(2, tokens, steps=2).shape == (2, 3, 32, 32)

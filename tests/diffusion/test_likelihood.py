@@ -188,3 +188,12 @@ def test_given_probes_are_shared_out_among_the_parts():
     all_of_them = flow_bits(denoiser, x, probes=probes, generator=seeded(), **how)
     first = flow_bits(denoiser, x[:100], probes=probes[:, :100], generator=seeded(), **how)
     torch.testing.assert_close(all_of_them[:100], first)
+
+
+@pytest.mark.parametrize("t0", [1.0, 10, -1e-3, math.nan])
+def test_the_flow_ends_at_a_time_before_the_noise(t0):
+    denoiser, x = ExactDenoiser(MIXTURE, VP()), torch.zeros(2, 2)
+    with pytest.raises(ValueError, match="0 <= t0 < 1"):
+        flow_log_prob(denoiser, x, t0=t0)
+    with pytest.raises(ValueError, match="0 <= t0 < 1"):
+        flow_bits(denoiser, x, 3, t0=t0)

@@ -9,7 +9,7 @@ from lib import weights
 from lib.data import shapes
 from lib.data.captions import decode_captions, parse_captions
 from lib.data.reader import read_attributes
-from lib.diffusion import Cosine
+from lib.diffusion import Cosine, Denoiser
 from lib.diffusion.latent import LatentDiffusion
 from lib.diffusion.obedience import _spread, draw, obedience
 from lib.diffusion.shapes import (
@@ -117,3 +117,25 @@ def test_spread_is_of_the_captions_whose_shapes_were_found():
 def test_what_a_card_says_is_measured_where_the_model_is(make, device):
     found = measure(make().to(device), n=3)
     assert found and all(math.isfinite(v) for v in found.values())
+
+
+def test_guesses_of_pixels_are_clipped_at_every_step():
+    """The state moves towards x_hat: under a network that says 9 it would pass all that are pixels."""
+    model, texts, states = pixel_model().eval(), ["a red circle"], []
+
+    class Nine(torch.nn.Module):
+        def forward(self, x, t, context):
+            states.append(x.clone())
+            return torch.full_like(x, 9.0)
+
+    model.denoiser = Denoiser(Nine(), Cosine(), "x")
+    model.register_parameter("where", torch.nn.Parameter(torch.zeros(())))
+    start = torch.randn(1, *model.shape)
+    draw(model, texts, steps=6, start=start)
+    ts, schedule = Cosine().times(6, model.t_min), Cosine()
+    for t, x_t in zip(ts, states, strict=True):  # with x_hat = 1 the whole path is known
+        x = x_t[:1]  # of guidance's two
+        want = schedule.alpha(t) + schedule.sigma(t) / schedule.sigma(1.0) * (
+            start * schedule.sigma(1.0) - schedule.alpha(1.0)
+        )
+        torch.testing.assert_close(x, want, rtol=1e-4, atol=1e-4)

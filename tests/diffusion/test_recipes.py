@@ -10,7 +10,7 @@ from lib.data import images
 from lib.diffusion import Cosine, measures, recipes
 from lib.diffusion.digits import digits_model
 from lib.diffusion.measures import _with_labels, draw, measure_bits, quality
-from lib.quality import classifier
+from lib.quality import Classifier, classifier
 from lib.train import fit
 
 STORED = ["mnist", "fashion_mnist"]
@@ -170,7 +170,7 @@ def test_bits_are_not_measured_at_noise_that_is_not_reached(noise_for_images):
     pixels, model = recipes.LabelledPixels("mnist"), recipes.small_model()
     model.denoiser.schedule = Cosine(10.0)
     with pytest.raises(ValueError, match="no time of this Cosine has log_snr = 11"):
-        measure_bits(model, pixels, 1)
+        measure_bits(model, pixels, 2)
 
 
 def test_time_is_taken_without_drawing_from_the_caller_s_numbers():
@@ -194,3 +194,82 @@ def test_bits_are_measured_for_as_many_images_as_asked(monkeypatch):
     found = measures.measure(model, pixels, bits=7, steps=2)
     assert seen == [(model, pixels, 7)] and found["bits per dimension"] == {"elbo": 1.5}
     assert "bits per dimension" not in without and len(found) == len(without) + 1
+
+
+def test_what_is_compared_with_what(noise_for_images, monkeypatch):
+    """Real test images against samples with their labels, samples without any, and training images."""
+    drawn, scored, confirmed, model = [], [], [], recipes.small_model()
+    pixels, sample = recipes.LabelledPixels("mnist"), torch.randn(2, 50, 1, 28, 28)
+
+    def record_draw(model, labels, steps):
+        drawn.append((labels, steps))
+        return sample[len(drawn) - 1]
+
+    def record_quality(real, fake, name):
+        scored.append((real, fake, name))
+        return {"frechet": float(len(scored))}
+
+    monkeypatch.setattr(measures, "draw", record_draw)
+    monkeypatch.setattr(measures, "quality", record_quality)
+    judge = lambda self, x, labels: confirmed.append((x, labels)) or 0.25
+    monkeypatch.setattr(Classifier, "accuracy", judge)
+    found = measures.measure_samples(model, pixels, n=50, steps=3)
+    real, labels = pixels.held("test", 50)
+    (asked, steps), (free, more) = drawn
+    assert torch.equal(asked, labels) and steps == more == 3
+    assert torch.equal(free, torch.full_like(labels, 10))  # the label that stands for none
+    assert all(torch.equal(r, real) and name == "mnist" for r, _, name in scored)
+    assert torch.equal(scored[0][1], sample[0]) and torch.equal(scored[1][1], sample[1])
+    levels, kinds = pixels.part("train")
+    same = ((scored[2][1] + 1) * 127.5).round().flatten(1)[:, None] == levels.flatten(1)
+    assert (same.all(2).sum(1) == 1).all()  # images of the training set, of these labels
+    assert torch.equal(kinds[same.all(2).long().argmax(1)], labels)
+    order = ("with labels", "without labels", "real images")
+    assert [found[k]["frechet"] for k in order] == [1.0, 2.0, 3.0]
+    assert (found["part"], found["images"], found["steps"]) == ("test", 50, 3)
+    ((judged, by),) = confirmed
+    assert torch.equal(judged, sample[0]) and torch.equal(by, labels)
+    assert found["share whose label our classifier confirms"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--only-bits"], "--only-bits needs --bits"),
+        (["--bits", "-5"], "0, or 2 images at least"),
+        (["--bits", "1", "--only-bits"], "0, or 2 images at least"),
+    ],
+)
+def test_bits_of_too_few_images_are_refused_at_once(options, says, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        measures.main(["mnist", "--folder", str(tmp_path), *options])
+    assert says in capsys.readouterr().err
+
+
+def test_one_image_has_no_standard_error(noise_for_images):
+    pixels, model = recipes.LabelledPixels("mnist"), recipes.small_model()
+    with pytest.raises(ValueError, match="n must be at least 2, not 1"):
+        measure_bits(model, pixels, 1)
+
+
+@pytest.mark.parametrize("most", [50, 70, 130, 199, 200, 1_000])
+def test_as_many_images_as_asked_from_all_of_a_split(most, noise_for_images, monkeypatch):
+    """Where their number divides the split's, every k-th, as the stored numbers were measured."""
+    from lib.diffusion import elbo, likelihood
+
+    pixels, seen = recipes.LabelledPixels("mnist"), []
+    levels, kinds = pixels.part("test")
+    n = min(most, 200)
+    every = torch.arange(0, 200, 200 // n) if 200 % n == 0 else torch.arange(n) * 200 // n
+    assert len(every) == n and every[-1] >= 198 - 200 // n
+    held, labels = pixels.held("test", most)
+    assert ((held + 1) * 127.5 - levels[every]).abs().max() < 0.501
+    assert torch.equal(labels, kinds[every])
+    fake = lambda x, c: seen.append((x, c)) or torch.rand(len(x))
+    bound = lambda d, x, ts, c, **how: elbo.Bound(*[fake(x, c)] * 3)
+    monkeypatch.setattr(elbo, "chain_elbo", bound)
+    monkeypatch.setattr(likelihood, "flow_bits", lambda d, x, k, c, **how: fake(x, c))
+    found = measure_bits(recipes.small_model(), pixels, most)
+    x, c = seen[-1]
+    assert torch.equal(x, recipes.to_unit(levels[every], 256)) and torch.equal(c, kinds[every])
+    assert found["images"] == n and sum(len(x) for x, _ in seen) == 2 * n

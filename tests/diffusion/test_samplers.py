@@ -118,6 +118,22 @@ def test_the_corrector_moves_by_the_ratio_of_norms():
     torch.testing.assert_close(got, x + eps * g + (2 * eps).sqrt() * z)
 
 
+def test_a_corrector_needs_a_score_to_measure_its_step_by():
+    denoiser = Denoiser(lambda x, t, c: 0 * x, VP())
+    still = lambda x, t, s: x
+    with pytest.raises(ValueError, match="the score is 0 everywhere at t = 0.3"):
+        corrected(still, denoiser)(torch.ones(3, 2), 0.4, 0.3)
+
+
+def test_a_corrector_of_numbers(device):
+    """States (B,) are as those of one column."""
+    denoiser = Denoiser(lambda x, t, c: torch.tanh(x), VP())
+    x, z = torch.randn(2, 30, device=device)
+    step = lambda z: corrected(lambda x, t, s: x, denoiser, noise=lambda _: z)
+    want = step(z[:, None])(x[:, None], 0.4, 0.3)[:, 0]
+    torch.testing.assert_close(step(z)(x, 0.4, 0.3), want)
+
+
 @pytest.mark.parametrize("lost", [0.03, 1.15])
 def test_the_distance_sees_what_is_small(lost, floor):
     """A sixth of scale, or three percent of mass, is above the floor: the tests above can fail."""
@@ -316,6 +332,12 @@ class TestSimulate:
     @pytest.mark.parametrize("ts", [[0.5], [0.5, 0.5], [0.9, 0.5, 0.7], [0.1, 0.5, 0.3]])
     def test_bad_times(self, ts):
         with pytest.raises(ValueError, match="ts must be"):
+            list(simulate(ancestral(self.denoiser, eta=0), torch.randn(3, 2), ts))
+
+    @pytest.mark.parametrize("ts", [[1000, 500, 1], [1.0, 0.5, -0.1], [0.1, 0.5, 1.01]])
+    def test_times_are_not_steps(self, ts):
+        """Step k of a chain of T is at k / T; a schedule beyond 1 answers, and wrongly."""
+        with pytest.raises(ValueError, match=r"times run in \[0, 1\].*k / T"):
             list(simulate(ancestral(self.denoiser, eta=0), torch.randn(3, 2), ts))
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

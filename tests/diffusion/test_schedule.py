@@ -119,6 +119,10 @@ def test_chain_of_a_schedule_visits_it():
         Chain.of(VE(), 10)
     with pytest.raises(ValueError, match="SubVP is not variance preserving"):
         Chain.of(SubVP(), 10)
+    with pytest.raises(ValueError, match="SubVP is not variance preserving"):
+        Chain.of(SubVP(1e-3, 20.0), 5_000)  # at first it is, nearly
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        Chain.of(VP(), 0)
 
 
 @pytest.mark.parametrize("schedule", [VP(), VE(), Cosine()], ids=["VP", "VE", "Cosine"])
