@@ -535,3 +535,15 @@ def test_the_pinwheels_blades_are_exact_in_float64(laws):
     want = 2 * radius[:, None] * torch.stack([(turn - angle).cos(), -(angle - turn).sin()], 1)
     assert_close(x[:, 0], want[:, 0], rtol=0, atol=1e-12)
     assert_close(x.norm(dim=1), 2 * radius, rtol=1e-12, atol=1e-12)
+
+
+def test_each_elongated_component_lies_along_its_own_angle():
+    covs = densities.anisotropic_gaussians().covs
+    for cov, angle, (long, short) in zip(
+        covs, (0.4, 1.3, 2.5), ((1.1, 0.25), (0.7, 0.3), (0.9, 0.2)), strict=True
+    ):
+        along, across = torch.tensor(
+            [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+        ).to(cov)
+        assert_close(cov @ along, long**2 * along, rtol=1e-6, atol=1e-7)
+        assert_close(cov @ across, short**2 * across, rtol=1e-6, atol=1e-7)
