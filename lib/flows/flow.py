@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.flows.transform import Transform, check_input
+from lib.flows.transform import Transform, _one_each, check_input
 from lib.utils import check_count, check_finite, known, std_normal_log_prob, sum_dims
 
 
@@ -108,13 +108,8 @@ class Flow(nn.Module):
         return x, self._base_log_prob(noise) - logabsdet
 
     def _base_log_prob(self, z: Tensor) -> Tensor:
-        log_prob = self.base.log_prob(z)
-        if log_prob.shape != z.shape[:1]:  # broadcast, it would make a number for each pair
-            raise ValueError(
-                f"the base's {type(self.base).__name__}.log_prob must have shape ({len(z)},), one "
-                f"number for each example, got {tuple(log_prob.shape)}"
-            )
-        return log_prob
+        name = f"the base's {type(self.base).__name__}.log_prob"
+        return _one_each(self.base.log_prob(z), z, name)
 
     def _noise(self, n, context, noise, generator) -> Tensor:
         """n points of the base, (n, *shape): those given, checked, or drawn."""

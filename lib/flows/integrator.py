@@ -20,6 +20,7 @@ from lib.flows.divergence import (
     pull_one_by_one,
     rows,
 )
+from lib.flows.transform import _one_each
 from lib.ode import STEPS, Counted, odeint, odeint_adjoint, solve, solve_adaptive
 from lib.utils import check_count, sum_dims
 
@@ -186,4 +187,5 @@ def ode_log_prob(
     if isinstance(probes, int):
         how["probes"], probes = probes, None
     moved = Integrator(**how).check().move(field, x, t0, t1, params, probes=probes)
-    return base_log_prob(moved.x) + moved.divergence, moved.x
+    log_prob = _one_each(base_log_prob(moved.x), x, "base_log_prob(z)")
+    return log_prob + moved.divergence, moved.x

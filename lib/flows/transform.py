@@ -124,6 +124,16 @@ def _check_limit(limit: float) -> float:
     return limit
 
 
+def _one_each(log_prob: Tensor, z: Tensor, name: str) -> Tensor:
+    """Return what a base says of z; not summed over dimensions, it would broadcast to (B, B)."""
+    if log_prob.shape != z.shape[:1]:
+        raise ValueError(
+            f"{name} must have shape ({len(z)},), one number for each example, got "
+            f"{tuple(log_prob.shape)}"
+        )
+    return log_prob
+
+
 class Compose(Transform):
     """Transforms in the order from data to base; the log-determinants add up (chain rule).
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.flows import Affine, Compose, Flow, LULinear, Monotone, Rotation, StandardNormal, Uniform
+from lib.flows.integrator import ode_log_prob
 
 MIXTURE = torch.distributions.MixtureSameFamily(
     torch.distributions.Categorical(torch.tensor([0.4, 0.6])),
@@ -115,6 +116,8 @@ def test_a_base_that_does_not_sum_is_refused(device):
     for run in (lambda: flow.log_prob(x), lambda: flow.sample_with_log_prob(3, noise=x)):
         with pytest.raises(ValueError, match=r"Each.*shape \(3,\).*got \(3, 1\)"):
             run()
+    with pytest.raises(ValueError, match=r"base_log_prob.*shape \(3,\).*got \(3, 1\)"):
+        ode_log_prob(lambda t, x: -x, x, flow.base.log_prob)
 
 
 def test_mistakes(device):
