@@ -91,6 +91,14 @@ def test_log_normal_interval_of_a_narrow_one(width, centre, device):
     assert_close(got.double().cpu(), truth, rtol=3e-7, atol=3e-6 + (width * centre) ** 4)
 
 
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 2.9), (-2.9, 3.0), (-6.0, 1.0)])
+def test_log_normal_interval_around_zero(low, high, device):
+    """The bound on the gap is made of both ends: of the lower one alone it would be no bound here."""
+    ends = torch.tensor([low, -high], dtype=torch.float64, device=device)
+    truth = torch.log1p(-torch.special.ndtr(ends).sum())  # the two tails are what is missing
+    assert_close(log_normal_interval(ends[0], -ends[1], high - low), truth, rtol=1e-12, atol=0)
+
+
 def test_log_normal_interval_has_no_step(device):
     ends = [torch.tensor([-40.0, -3.0, -0.1, 0.0, 2.5], dtype=torch.float64, device=device)] * 2
     parts = [

@@ -423,6 +423,13 @@ def test_grid_is_laid_out_for_plots(laws):
     assert (p.sum() * grid.cell).item() == pytest.approx(1, abs=2e-3)
 
 
+def test_grid_has_the_precision_asked_for(laws):
+    """Whichever it is: the points are computed in float64."""
+    for asked, want in ((None, torch.get_default_dtype()), (torch.float64, torch.float64)):
+        grid = laws["moons"].grid(3, dtype=asked)
+        assert {part.dtype for part in (grid.points, *grid.axes)} == {want}
+
+
 # Mistakes
 
 

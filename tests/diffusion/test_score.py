@@ -173,6 +173,19 @@ def test_denoising_takes_a_level_for_each_example(net, device):
         denoising_matching(net, x, 0.0)
 
 
+def test_losses_look_at_no_value_of_x(net, device):
+    """vmap would refuse it, and a training step wait for the GPU; `fit` tells of a loss not finite."""
+    x, still = draws(5, device), torch.ones_like
+    for loss in (
+        lambda x: explicit_matching(net, torch.sin, x),
+        lambda x: implicit_matching(net, x),
+        lambda x: sliced_matching(net, x, still(x)[None]),
+        lambda x: denoising_matching(net, x, 0.7, still),
+    ):
+        one_by_one = torch.func.vmap(lambda row, f=loss: f(row[None])[0])(x)
+        assert_close(one_by_one, loss(x), rtol=1e-12, atol=1e-12)
+
+
 def test_losses_give_gradients_to_the_network(net, device):
     x = draws(8, device)
     for loss in (implicit_matching, sliced_matching):

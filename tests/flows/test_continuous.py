@@ -605,6 +605,18 @@ def test_hutchinson_in_inference_mode(device):
     torch.testing.assert_close(got, x.cos().sum(1))
 
 
+def test_only_the_last_layer_of_a_field_starts_smaller():
+    """Its weight, its bias and the bias's speed, a quarter of what the same random numbers give."""
+    fields = []
+    for last in (1.0, 0.25):
+        torch.manual_seed(0)
+        fields.append(FieldNet(2, width=4, depth=3, last=last))
+    scaled = {"layers.3.weight", "layers.3.bias", "speeds.3"}
+    for name, p in fields[0].named_parameters():
+        want = 0.25 * p if name in scaled else p
+        assert torch.equal(fields[1].get_parameter(name), want), name
+
+
 def test_a_learnt_context_does_not_join_the_field(device):
     """A Parameter set as an attribute would become one of the field's, in its state_dict too."""
     field = FieldNet(2, width=4, context=3).to(device)

@@ -264,3 +264,12 @@ def test_a_context_that_shrinks_in_any_direction_keeps_its_mean(size):
     context = torch.rand(3, 5, 4, 4)
     small = fitted(context, torch.zeros(3, 1, *size))
     torch.testing.assert_close(small.mean((2, 3)), context.mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [(3, 2), (2, 3)])
+def test_a_context_that_grows_in_one_direction_is_its_nearest_pixel(size):
+    """Where 3 pixels are made of 2, a mean would blur the one in the middle."""
+    context = torch.rand(3, 5, 2, 2)
+    rows, columns = (torch.arange(n) * 2 // n for n in size)
+    large = fitted(context, torch.zeros(3, 1, *size))
+    assert torch.equal(large, context[:, :, rows][..., columns])

@@ -388,6 +388,11 @@ def test_progress_is_silent_when_told_or_not_at_a_terminal(device, capsys, monke
     monkeypatch.setenv("TQDM_DISABLE", "1")
     list(fit(Mean().to(device), x, steps=2))
     assert capsys.readouterr() == ("", "")
+    monkeypatch.delenv("TQDM_DISABLE")
+    list(fit(Mean().to(device), x, steps=2, progress=False))
+    assert capsys.readouterr() == ("", "")
+    list(fit(Mean().to(device), x, steps=2))  # there is a bar that the others could have shown
+    assert "2/2" in capsys.readouterr().err
 
 
 def test_mistakes(device):

@@ -163,6 +163,14 @@ class TestMovingAverages:
         torch.testing.assert_close(vq.counts[idle], equal)
         torch.testing.assert_close(vq.sums[idle], 10 * vq.codebook[idle])
 
+    @pytest.mark.parametrize(("n", "moves"), [(2, True), (3, False)])
+    def test_idle_is_below_a_share_of_the_mean_count(self, device, n, moves):
+        """100 latents for two codes are 50 on average: idle is below 2.5 of them, and not below 0.05."""
+        vq = quantiser(2, 1, device=device, decay=0.0, reseed=0.05)
+        vq.place(torch.tensor([[0.0], [10.0]]))
+        vq(torch.tensor([[0.0]] * n + [[10.0]] * (100 - n), dtype=F64, device=device))
+        assert vq.counts.tolist() == [50 if moves else n, 100 - n]
+
     @pytest.mark.parametrize("n", [4, 60])
     def test_warm_start_places_the_codes_on_the_first_batch(self, device, n):
         vq = quantiser(device=device, warm=True, decay=None)
