@@ -19,7 +19,7 @@ from sphinx.transforms import SphinxTransform
 
 OPEN = re.compile(r'\s*<a\s+(?:id|name)="([^"]+)"\s*>\s*(</a>)?\s*')
 UNIT = re.compile(
-    r"(?<=[\d½]) (?:%|[×±] (?=[\d½])|(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|updates|images|evaluations)\b))"
+    r"(?<=[\d½]) (?:%|[×±] (?=[\d½])|(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|updates|images|evaluations|pixels|channels|examples|passes|dimensions)\b))"
     r"|[±≤≥] (?=\d)"
     r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem) (?=\d)"
 )

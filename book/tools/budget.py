@@ -112,14 +112,14 @@ def reckoned(paths: object = None) -> str:
     )
     head = (
         "work",
-        "10^12 operations",
+        "10¹² operations",
         "GB moved",
         "T4 at its limits, ms",
         "at the same share, ms",
         "steps",
         "hours",
     )
-    last = "Small flows and CNFs are left out: there the processor that makes the calls decides, and the card hardly matters."
+    last = "Flows and CNFs in small batches are left out: there the processor that makes the calls decides, and the card hardly matters."
     return "\n".join([said, "", table(head, lines), "", last, ""])
 
 

@@ -9,6 +9,7 @@ import re
 HEAD = """| recipe | chapter | made for | target | measured | seconds | on |
 |---|---|---|---|---|---|---|"""
 OPEN = "not measured yet"
+HYPHEN = "\u2011"  # where no line breaks
 LIVE = "trained in the chapter"
 MORE = (
     "lib.flows.autoregressive_recipes",
@@ -49,10 +50,12 @@ def row(name: str) -> str:
         spent = at.card["seconds"]
         spent = spent["processor"] if isinstance(spent, dict) else spent
         found, seconds = f"{at.value:.4g} {entry.unit}{cut(name, at.card)}", f"{spent:,.0f}"
-        where = f"{at.card['device'].partition(';')[0]}, {at.card['date']}"
+        device = at.card["device"].partition(";")[0].replace("1 thread", "one thread")
+        where = f"{device}, {at.card['date'].replace('-', HYPHEN)}"
     shown = name.replace("_", "-")
+    about = re.sub(r"(\d) x (\d)", "\\1\u00a0×\u00a0\\2", entry.about)
     return (
-        f"| `{shown}`: {entry.about} | {entry.chapter} | {entry.machine} | {entry.target} | {found} "
+        f"| `{shown}`: {about} | {entry.chapter} | {entry.machine} | {entry.target} | {found} "
         f"| {seconds} | {where} |"
     )
 

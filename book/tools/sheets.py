@@ -113,7 +113,16 @@ def sheets(notebook: Path, folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 
 def _p(label: str, text: str, kind: str = "") -> str:
-    return f"<p{kind}><strong>{label}</strong> {html.escape(' '.join(text.split()))}</p>"
+    return f"<p{kind}><strong>{label}</strong> {html.escape(_set(text))}</p>"
+
+
+def _set(text: str) -> str:
+    """As it is printed: on one line, minus signs before numbers, no break within a value or a pair."""
+    text = re.sub(r"(?<![\w.)])-(?=\d)", "\u2212", " ".join(text.split()))
+    text = re.sub(r"(?<=\w) = (?=[\d\u2212])", "\u00a0=\u00a0", text)
+    text = re.sub(r"(?<=\bto) (?=\u2212?\d)", "\u00a0", text)
+    text = re.sub(r"(\d) x (\d)", "\\1\u00a0×\u00a0\\2", text)
+    return re.sub(r"(\([\u2212\d.]+,) ([\u2212\d.]+\))", "\\1\u00a0\\2", text)
 
 
 def panel(entry: dict[str, Any]) -> str:
@@ -121,7 +130,7 @@ def panel(entry: dict[str, Any]) -> str:
     steps = []
     for step in entry["steps"]:
         values = html.escape(json.dumps(step["set"], ensure_ascii=False), quote=True)
-        words = html.escape(" ".join(step["do"].split()))
+        words = html.escape(_set(step["do"]))
         steps.append(
             f'<li><button type="button" data-set="{values}">{words}</button>'
             f"{_p('Seen.', step['see'])}{_p('Say.', step['say'])}</li>"
@@ -165,4 +174,4 @@ def page(notebooks: list[Path] | None = None) -> str:
 
 def _md(text: str) -> str:
     """Text that Markdown must leave alone."""
-    return re.sub(r"([\\`*_$<>\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_$<>\[\]])", r"\\\1", _set(text))

@@ -120,7 +120,7 @@ def columns() -> Explorable:
         after.poly([0, a, a + c, c], [0, b, b + d, d], series, fill=0.3)
         after.line(a * flag_x + c * flag_y, b * flag_x + d * flag_y, -1, dash=0)
         after.arrows([0], [0], [a], [b], 3, "first column, drag its tip", width=2.5)
-        after.arrows([0], [0], [c], [d], 4, "second column", width=2.5)
+        after.arrows([0], [0], [c], [d], 4, "second column, drag its tip", width=2.5)
         word = "flat" if flat else "kept" if det > 0 else "flipped"
         density = "none: no density" if flat else f"{1 / abs(det):.3f}"
         said = (

@@ -24,7 +24,7 @@
           { t: "poly", s: series, x: [0, a, a + c, c], y: [0, b, b + d, d], fill: 0.3, w: 2 },
           { t: "line", s: -1, x: fx.map((v, i) => a * v + c * fy[i]), y: fx.map((v, i) => b * v + d * fy[i]), dash: 0, w: 2 },
           { t: "arrows", s: 3, x: [0], y: [0], u: [a], v: [b], w: 2.5, name: "first column, drag its tip" },
-          { t: "arrows", s: 4, x: [0], y: [0], u: [c], v: [d], w: 2.5, name: "second column" },
+          { t: "arrows", s: 4, x: [0], y: [0], u: [c], v: [d], w: 2.5, name: "second column, drag its tip" },
         ],
       },
     ],

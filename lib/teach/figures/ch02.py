@@ -149,7 +149,7 @@ def samples() -> Explorable:
         name = "200 repeats at your K" + (f" ({lost} lower, on the edge)" if lost else "")
         left.points(jitter, np.maximum(est[:, j], floor), 0, name, radius=1.6, alpha=0.5)
         left.line([-1, LARGEST + 1], [0, 0], -1, "truth", dash=1, width=1.5)
-        left.line(ks, mean, 1, "their mean: estimates the bound", width=2.5)
+        left.line(ks, mean, 1, "their mean: estimates the bound", dash=0, width=2.5)
         left.line(ks, low, 2, "10 and 90 percent", width=1.5)
         left.line(ks, high, 2, width=1.5)
         bar = 2 / 7  # 0 is the edge of a bar, 1 the middle of one

@@ -26,7 +26,8 @@ def pulses(simulate, ours: float) -> None:
         ax.hist(x, bins=np.arange(-1, 100, 0.1), density=True, color=style.colour(j), alpha=0.6)
         ax.axvline(ours, color=style.colour(-1), ls="--")
         ax.annotate("our pulse", (ours + 0.2, 0.36))
-        ax.set(title=f"mean energy {theta:g} MeV", xlabel="pulse x (photons)", xlim=(-1, 14))
+        ax.set(title=f"mean energy {theta:g} MeV", xlabel="pulse x (photons)")
+        ax.set(xlim=(-1, 17), xticks=range(0, 17, 2))
     axes[0].set_ylabel("density of 40,000 pulses")
     plt.show()
 
@@ -187,7 +188,7 @@ def latent(codes, labels, real, drawn) -> None:
     tiles = torch.nn.functional.pad(tiles, (0, 1, 0, 1), value=torch.nan)  # a gap of one pixel
     right.imshow(tiles.permute(0, 2, 1, 3).reshape(54, 90), cmap="gray_r", vmin=0, vmax=1)
     right.axhline(17, color=style.colour(1), lw=2)
-    right.set(xticks=[], yticks=[8, 35], title="10 columns of 8 × 8 pixels")
+    right.set(xticks=[], yticks=[8, 35], title="test digits and samples")
     right.set_yticklabels(["test data", "model"], rotation=90, va="center")
     right.tick_params(length=0)
     right.grid(False)

@@ -191,7 +191,7 @@ def manifold(decoded, codes, labels) -> None:
     framed = torch.nn.functional.pad(decoded, (1, 1, 1, 1))  # white between the tiles
     sheet = framed.permute(0, 2, 1, 3).reshape(10 * n, 10 * n)
     left.imshow(sheet, cmap="gray_r", vmin=0, vmax=16)
-    left.set(xticks=[], yticks=[], xlabel="z₁, prior quantiles 4 to 96 %", ylabel="z₂")
+    left.set(xticks=[], yticks=[], xlabel="z₁, prior quantiles 4 to 96 %", ylabel="z₂, the same")
     left.spines[:].set_visible(False)
     left.set_title("decoded plane")
     for digit in range(10):

@@ -116,8 +116,8 @@ def bases(flow: PlanarFlow, counts: tuple[int, ...]) -> None:
                 log_prob = Flow(first(flow, 1), 2, base=base).base.log_prob
             else:
                 log_prob = Flow(first(flow, n), 2, base=base).log_prob
-            _density(ax, log_prob, span=4.5, n=180, top=0.16 if base is None else 0.14)
-            _axes(ax, 4.5)
+            _density(ax, log_prob, span=6.0, n=240, top=0.16 if base is None else 0.14)
+            _axes(ax, 6.0)
             ax.label_outer()
             ax.set_title(
                 f"{name} base, {n} layers" if n != 1 else f"{name} base, 1 layer", fontsize=9
@@ -252,7 +252,7 @@ def wrong(folded: Planar, collapsed: Tensor, U: Callable) -> None:
     p = (-U(torch.cartesian_prod(line, line))).exp().view(120, 120).T
     axes[2].contour(line, line, p, levels=5, colors=style.colour(1), linewidths=1)
     axes[2].plot(*collapsed.detach().T, ".", ms=3, color=style.colour(0), alpha=0.6)
-    for ax, title in zip(axes, ("folded grid", "its draws", "no log-det"), strict=True):
+    for ax, title in zip(axes, ("folded grid", "density of its draws", "no log-det"), strict=True):
         _axes(ax)
         ax.set_title(title)
     plt.show()

@@ -40,7 +40,9 @@ def schedules() -> Explorable:
         right.line(inner, np.clip([vp.log_snr(u) for u in inner], -24, 14), 0, "VP", width=2.2)
         right.points(at_k, np.clip([chain.log_snr(u) for u in at_k], -24, 14), 1,
                      "DDPM's chain", radius=3)  # fmt: skip
-        right.line(inner, np.clip([cosine.log_snr(u) for u in inner], -24, 14), 2, "cosine", dash=1)
+        right.line(
+            times, np.clip([cosine.log_snr(float(u)) for u in times], -24, 14), 2, "cosine", dash=1
+        )
         left.line([t, t], [0, 1], -1, width=1, alpha=0.7)
         right.line([t, t], [-24, 14], -1, width=1, alpha=0.7)
         here = {"VP": vp.log_snr(t), "chain": chain.log_snr(t), "cosine": cosine.log_snr(t)}

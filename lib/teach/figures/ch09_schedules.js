@@ -32,7 +32,7 @@
       { ...axes, ylim: [-24, 14], title: "log signal-to-noise ratio", ylabel: "λ", items: [
         { t: "line", s: 0, x: inner, y: inner.map((u) => clip(vpL(u))), dash: 0, w: 2.2, name: "VP" },
         { t: "points", s: 1, x: at, y: at.map((u) => clip(chL(u))), r: 3, m: 1, name: "DDPM's chain" },
-        { t: "line", s: 2, x: inner, y: inner.map((u) => clip(coL(u))), dash: 1, w: 2, name: "cosine" },
+        { t: "line", s: 2, x: times, y: times.map((u) => clip(coL(u))), dash: 1, w: 2, name: "cosine" },
         { t: "line", s: -1, x: [p.t, p.t], y: [-24, 14], dash: 0, w: 1, a: 0.7 },
       ] },
     ],

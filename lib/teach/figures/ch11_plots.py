@@ -119,6 +119,7 @@ def orders(counts: Sequence[int], paths: dict[str, list], laws: dict[str, list])
         for name, y in series.items():
             _sampler(ax, counts, y, name)
         ax.set(xscale="log", yscale="log", xlabel="steps N", ylabel="error")
+        ax.set_xticks(list(counts), [str(n) for n in counts])
         ax.set_title(title, fontsize=10)
     entries = [ax.get_legend_handles_labels() for ax in axes]
     names = {n: h for handles, labels in entries for h, n in zip(handles, labels, strict=True)}
@@ -140,6 +141,7 @@ def by_evaluations(counts: Sequence[int], curves: dict[str, dict[str, list]], fl
         ax.axhspan(*floor, color=style.colour(-1), alpha=0.15, lw=0, label="two true samples")
         ax.set(xscale="log", yscale="log", xlabel="evaluations of the denoiser", ylim=(0.05, 6))
         ax.set_xticks([4, 8, 16, 32, 64], ["4", "8", "16", "32", "64"])
+        ax.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
         ax.minorticks_off()
         ax.set_title(f"steps {grid}", fontsize=10)
     axes[0].set_ylabel("sliced Wasserstein distance")

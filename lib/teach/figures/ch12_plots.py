@@ -71,7 +71,9 @@ def what_a_bit_buys(quantisers, spectrum: Tensor, level: float, curve, trained: 
     axes[0].legend(fontsize=8, loc="lower left")
     at = np.arange(1, len(spectrum) + 1)
     v = spectrum.numpy()
-    axes[1].bar(at, v, 0.6, color="none", edgecolor=style.colour(0), label="paid for in bits")
+    paid = v > level
+    axes[1].bar(at[paid], v[paid] - level, 0.6, level, color="none", edgecolor=style.colour(0),
+                label="paid for in bits")  # fmt: skip
     axes[1].bar(at, np.minimum(v, level), 0.6, color=style.colour(1), alpha=0.6, label="lost")
     axes[1].axhline(level, color=style.colour(-1), lw=0.9, ls="--")
     axes[1].text(5.4, level * 1.12, "θ", ha="right")
