@@ -123,7 +123,7 @@ def placed(
                 left = px - wide * (1 - dx) / 2
                 a = boxes[k] = (left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k)
                 on = sum(_meet(a, b) for b in marks[k]) + 4 * sum(_meet(a, b) for b in others[k])
-                on += min(nearer, 1) if led(dy) else nearer
+                on += 1 + min(nearer, 1) if led(dy) else nearer
                 bad = 100 * bad + on + 4 * (a[0] < 0 or a[1] > 1 or a[2] < 0 or a[3] > 1)
             if best is None or bad < best[0]:
                 best = (bad, px, py, ("right", "center", "left")[dx + 1], dy, boxes)

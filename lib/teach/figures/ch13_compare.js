@@ -27,7 +27,7 @@
           const wide = 0.0115 * k * [...words[i]].length, left = px - (wide * (1 - dx)) / 2;
           const a = [left, left + wide, py - 0.015 - 0.01 * k, py + 0.015 + 0.01 * k];
           const meet = (b) => a[0] < b[1] && a[1] > b[0] && a[2] < b[3] && a[3] > b[2];
-          const on = marks[at].filter(meet).length + 4 * others[at].filter(meet).length + (led(dy) ? Math.min(nearer, 1) : nearer);
+          const on = marks[at].filter(meet).length + 4 * others[at].filter(meet).length + (led(dy) ? 1 + Math.min(nearer, 1) : nearer);
           bad = 100 * bad + on + 4 * (a[0] < 0 || a[1] > 1 || a[2] < 0 || a[3] > 1);
           return a;
         });
