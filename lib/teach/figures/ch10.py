@@ -57,7 +57,7 @@ def score_field() -> Explorable:
         middle = Panel((-BOX, BOX), (-7, 7), title="along the dashed line", xlabel="x₁",
                        ylabel="score times width of a bump", aspect=1.0)  # fmt: skip
         middle.line([-BOX, BOX], [0, 0], -1, dash=0, width=1, alpha=0.5)
-        middle.line(line, width * s1, 1, "its first component, times width", dash=0, width=2.2)
+        middle.line(line, width * s1, 1, "first component, times width", dash=0, width=2.2)
         q = blurred.log_prob(cut).exp()
         middle.line(line, 5 * q / q.max() - 7, 0, "density, scaled", dash=2, width=1.8)
         inner = q[80:161]

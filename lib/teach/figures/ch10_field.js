@@ -34,7 +34,7 @@
         ] },
         { xlim: [-BOX, BOX], ylim: [-7, 7], title: "along the dashed line", xlabel: "x₁", ylabel: "score times width of a bump", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: -1, x: [-BOX, BOX], y: [0, 0], dash: 0, w: 1, a: 0.5 },
-          { t: "line", s: 1, x: line, y: cut.map((c) => width * c[1]), dash: 0, w: 2.2, name: "its first component, times width" },
+          { t: "line", s: 1, x: line, y: cut.map((c) => width * c[1]), dash: 0, w: 2.2, name: "first component, times width" },
           { t: "line", s: 0, x: line, y: cut.map((c) => (5 * c[0]) / most - 7), dash: 2, w: 1.8, name: "density, scaled" },
         ] },
       ],
