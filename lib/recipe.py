@@ -291,8 +291,6 @@ def store(
     'moons.safetensors'
     """
     args, settings = run.args, run.recipe.fit
-    threads = torch.get_num_threads()
-    cpu = f"cpu, {'one thread' if threads == 1 else f'{threads} threads'}"
     steps = f"steps={settings['steps']}"
     if args.batch_size is not None:
         steps += f", batch_size={args.batch_size}"
@@ -303,7 +301,7 @@ def store(
         "data": data,
         "metrics": metrics,
         "seconds": seconds,
-        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else cpu,
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else _cpu(),
         "processes": run.processes,
         "precision": "bfloat16" if settings.get("amp") else "float32",
         **({"compiled": True} if args.compile else {}),
@@ -315,3 +313,9 @@ def store(
         for file in (Path(args.checkpoint), Log(Path(args.checkpoint)).path):
             file.unlink(missing_ok=True)
     return path
+
+
+def _cpu() -> str:
+    """What a card says of a training on a CPU."""
+    threads = torch.get_num_threads()
+    return f"cpu, {'one thread' if threads == 1 else f'{threads} threads'}"

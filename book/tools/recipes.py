@@ -53,9 +53,8 @@ def row(name: str) -> str:
         device = at.card["device"].partition(";")[0].replace("1 thread", "one thread")
         where = f"{device}, {at.card['date'].replace('-', HYPHEN)}"
     shown = name.replace("_", "-")
-    about = re.sub(r"(\d) x (\d)", "\\1\u00a0×\u00a0\\2", entry.about)
     return (
-        f"| `{shown}`: {about} | {entry.chapter} | {entry.machine} | {entry.target} | {found} "
+        f"| `{shown}`: {entry.about} | {entry.chapter} | {entry.machine} | {entry.target} | {found} "
         f"| {seconds} | {where} |"
     )
 

@@ -121,7 +121,6 @@ def _set(text: str) -> str:
     text = re.sub(r"(?<![\w.)])-(?=\d)", "\u2212", " ".join(text.split()))
     text = re.sub(r"(?<=\w) = (?=[\d\u2212])", "\u00a0=\u00a0", text)
     text = re.sub(r"(?<=\bto) (?=\u2212?\d)", "\u00a0", text)
-    text = re.sub(r"(\d) x (\d)", "\\1\u00a0×\u00a0\\2", text)
     return re.sub(r"(\([\u2212\d.]+,) ([\u2212\d.]+\))", "\\1\u00a0\\2", text)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from lib import weights
 from lib.data.images import to_unit
 from lib.diffusion.denoiser import Diffusion
-from lib.diffusion.recipes import LabelledPixels, small_model
+from lib.diffusion.recipes import LabelledPixels, _spread, small_model
 from lib.quality import SIZES, classifier, frechet_distance, precision_recall
 from lib.utils import check_count, measuring
 
@@ -124,8 +124,8 @@ def measure_bits(
 
     device, schedule = next(model.parameters()).device, model.denoiser.schedule
     levels, labels = pixels.part("test")
-    n = min(check_count(n, "n", 2), len(levels))  # one has no standard error
-    i, last = torch.arange(n) * len(levels) // n, schedule.time_of(log_snr)
+    i = _spread(check_count(n, "n", 2), len(levels))  # one has no standard error
+    last = schedule.time_of(log_snr)
     x, labels = to_unit(levels[i], pixels.n_levels).to(device), labels[i].to(device)
     ts, k = schedule.log_snr_times(1_000, last), pixels.n_levels
     how = dict(t0=last, trace="hutchinson", rtol=1e-3, atol=1e-3)

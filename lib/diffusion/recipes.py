@@ -54,10 +54,15 @@ class LabelledPixels:
     def held(self, split: str = "valid", most: int = 1_000) -> tuple[Tensor, Tensor]:
         """At most `most` images and labels from all of a split, with a fixed draw of the noise."""
         levels, labels = self.part(split)
-        n = min(check_count(most, "most"), len(levels))
-        i = torch.arange(n) * len(levels) // n
+        i = _spread(check_count(most, "most"), len(levels))
         u = torch.rand(levels[i].shape, generator=torch.Generator().manual_seed(0))
         return to_unit(levels[i], self.n_levels, u), labels[i]
+
+
+def _spread(most: int, size: int) -> Tensor:
+    """At most `most` indices below `size`, from end to end: every k-th where that is a whole number."""
+    n = min(most, size)
+    return torch.arange(n) * size // n
 
 
 def small_model(seed: int = 0) -> Diffusion:

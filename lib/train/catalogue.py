@@ -60,7 +60,7 @@ def _core(module: str, own: str, chapter: int, about: str, *more) -> Entry:
 
 ENTRIES: dict[str, Entry] = {
     # chapter 3
-    "digits_vae": _core(VAE, "digits_vae", 3, "VAE of the 8 x 8 digits", BOUND, NATS),
+    "digits_vae": _core(VAE, "digits_vae", 3, "VAE of the 8 × 8 digits", BOUND, NATS),
     "digits_plane": _core(
         "lib.vae.sweep", "digits_plane", 3, "the same with two latents", ("-elbo",), NATS
     ),
@@ -84,8 +84,8 @@ ENTRIES: dict[str, Entry] = {
         "lib.flows.moons", "moons_realnvp", 4, "two moons by eight couplings", ("nll",),
         "nats; the entropy is 2.3939",
     ),
-    "digits_realnvp": _core(FLOWS, "digits_realnvp", 4, "8 x 8 digits, RealNVP", ("bits",), BITS),
-    "digits_glow": _core(FLOWS, "digits_glow", 4, "8 x 8 digits, Glow", ("bits",), BITS),
+    "digits_realnvp": _core(FLOWS, "digits_realnvp", 4, "8 × 8 digits, RealNVP", ("bits",), BITS),
+    "digits_glow": _core(FLOWS, "digits_glow", 4, "8 × 8 digits, Glow", ("bits",), BITS),
     "mnist_realnvp": _gpu(
         FLOWS, "mnist_realnvp", 4, "MNIST, multiscale RealNVP", ("bits",), BITS,
         f"1.06, {GRATHWOHL}, table 2",
@@ -102,8 +102,8 @@ ENTRIES: dict[str, Entry] = {
     "moons_spline": _core(
         ODE, "moons_spline", 5, "two moons, two splines", ABOVE, "nats above the entropy"
     ),
-    "digits_maf": _core(FLOWS, "digits_maf", 5, "8 x 8 digits, MAF", ("bits",), BITS),
-    "digits_spline": _core(FLOWS, "digits_spline", 5, "8 x 8 digits, splines", ("bits",), BITS),
+    "digits_maf": _core(FLOWS, "digits_maf", 5, "8 × 8 digits, MAF", ("bits",), BITS),
+    "digits_spline": _core(FLOWS, "digits_spline", 5, "8 × 8 digits, splines", ("bits",), BITS),
     "digits_iaf": _core(VAE, "digits_iaf", 5, "digits VAE, IAF posterior", BOUND, NATS),
     "mnist_maf": _gpu(
         FLOWS, "mnist_maf", 5, "MNIST, MAF(5)", ("bits",), BITS,
@@ -124,14 +124,14 @@ ENTRIES: dict[str, Entry] = {
     "cnf_eight": _core(
         ODE, "cnf_eight", 8, "eight Gaussians by an ODE", ABOVE, "nats above the entropy"
     ),
-    "cnf_digits": _core(ODE, "digits", 8, "8 x 8 digits by an ODE", ("bits",), BITS),
+    "cnf_digits": _core(ODE, "digits", 8, "8 × 8 digits by an ODE", ("bits",), BITS),
     "cnf_mnist": _gpu(
         ODE, "mnist", 8, "MNIST by two ODEs of convolutions", ("bits",), BITS,
         f"1.05 for a single flow, {GRATHWOHL}, table 2",
     ),
     # chapters 9 to 12
     "ddpm_digits": _core(
-        "lib.diffusion.digits", "ddpm_digits", 9, "diffusion of the 8 x 8 digits", ("bits",), BITS
+        "lib.diffusion.digits", "ddpm_digits", 9, "diffusion of the 8 × 8 digits", ("bits",), BITS
     ),
     "ddpm_mnist": _core(
         IMAGES, "mnist", 9, "diffusion of MNIST", ("bits per dimension", "elbo"),
@@ -169,7 +169,7 @@ ENTRIES: dict[str, Entry] = {
             ("accuracy, test",), "test accuracy",
         )
         for name, data in (
-            ("digits", "the 8 x 8 digits"), ("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")
+            ("digits", "the 8 × 8 digits"), ("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")
         )
     },
 }  # fmt: skip
@@ -211,7 +211,7 @@ def table() -> str:
     """One line for each recipe: what it is, where it belongs, and where it stands.
 
     >>> table().splitlines()[0].split(":")[0]
-    'digits_vae               chapter 3  one core  VAE of the 8 x 8 digits'
+    'digits_vae               chapter 3  one core  VAE of the 8 × 8 digits'
     """
     lines = []
     for name, entry in ENTRIES.items():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lib import weights
 from lib.data import shapes
 from lib.data.reader import matches, read_attributes
+from lib.recipe import _cpu
 from lib.train import fit
 from lib.utils import check_count
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
@@ -126,7 +127,7 @@ def sweep(steps: int = 800) -> Rates:
 
 def main() -> None:
     """Run the sweep and store it."""
-    begun, threads = time.process_time(), torch.get_num_threads()
+    begun = time.process_time()
     rates = weights.round_weights(sweep())
     card = {
         "recipe": "lib.vae.compress.sweep(steps=800)",
@@ -136,7 +137,7 @@ def main() -> None:
         "kl_weights": list(KL_WEIGHTS),
         "codes": list(CODES),
         "seconds": round(time.process_time() - begun, 1),
-        "device": f"cpu, {'one thread' if threads == 1 else f'{threads} threads'}",
+        "device": _cpu(),
     }
     print(weights.save("shapes_rates", rates, card))
 

@@ -124,8 +124,7 @@ def draw(
     check_count(n)
     if noise is None:
         noise = torch.randn(n, *mean.shape, dtype=mean.dtype, device=mean.device)
-    elif noise.shape != (n, *mean.shape):
-        raise ValueError(f"noise must have shape {(n, *mean.shape)}, got {tuple(noise.shape)}")
+    _check_noise(noise, (n, *mean.shape))
     z = mean + log_std.exp() * noise
     log_q = std_normal_log_prob(noise.flatten(0, 1)).view(noise.shape[:2])
     log_q = log_q - sum_dims(log_std.expand_as(mean))
@@ -246,3 +245,8 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
     """
     check_count(len(log_w), "the number of weights")
     return 1 / torch.softmax(log_w, 0).square().sum(0)  # no difference of two large logarithms
+
+
+def _check_noise(noise: Tensor, shape: tuple[int, ...]) -> None:
+    if noise.shape != shape:
+        raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib.flows.transform import check_context, check_input
 from lib.utils import check_count, check_finite, known, std_normal_log_prob
-from lib.vae.elbo import Elbo, normal_log_prob
+from lib.vae.elbo import Elbo, _check_noise, normal_log_prob
 
 
 class LinearGaussian(nn.Module):
@@ -190,8 +190,3 @@ class LinearGaussian(nn.Module):
         check_input(self, x, context)
         if known(~x.isfinite().all()):
             check_finite(x)
-
-
-def _check_noise(noise: Tensor, shape: tuple[int, ...]) -> None:
-    if noise.shape != shape:
-        raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lib import weights
 from lib.data.images import LEVELS, digits
-from lib.recipe import Recipe, store, train
+from lib.recipe import Recipe, _cpu, store, train
 from lib.train import fit
 from lib.utils import check_count
 from lib.vae.likelihoods import DiscretisedLogistic
@@ -152,7 +152,7 @@ def keep_sweep() -> None:
         "data": "digits",
         "metrics": {"part": "test", "unit": "nats"} | found,
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
-        "device": f"cpu, {torch.get_num_threads()} thread",
+        "device": _cpu(),
     }
     print(card, weights.save("digits_beta", sweep, card, dtype=torch.float32), flush=True)
 

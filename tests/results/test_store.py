@@ -195,42 +195,40 @@ def test_these_data_alone_leave_the_rows_of_the_others(tmp_path):
     assert len(runner.plan(tmp_path / "none.json", None, ("plane",))[1]) == len(SEEDS) * 14
 
 
-def test_a_failed_training_does_not_cost_the_others(tmp_path, monkeypatch, capsys):
+def stopped(training, data, seed):
+    raise FloatingPointError("training stopped at step 3")
+
+
+def not_a_number(training, data, seed):
+    """Written and sealed, it could neither be read nor be continued."""
+    return [row(training, data, seed, cost=50.0, frechet=math.nan)]
+
+
+@pytest.mark.parametrize(
+    ("fail", "bad", "error", "says"),
+    [
+        (stopped, 0, FloatingPointError, "stopped at step 3"),
+        (not_a_number, 1, ValueError, "frechet of vae is not finite"),
+    ],
+)
+def test_a_failed_training_does_not_cost_the_others(
+    fail, bad, error, says, tmp_path, monkeypatch, capsys
+):
     """Here in threads: the rows of all others are written, and then the error comes."""
     results = whole() | {"reference": [{"data": "plane", "seed": 0, "recall": 0.9}]}
     path = store.write(results, tmp_path / "all.json")
 
     def run(data, training, seed, share):
-        if (data, seed) == ("digits", 0):
-            raise FloatingPointError("training stopped at step 3")
-        return [row(training, data, seed, cost=50.0)]
+        if (data, seed) == ("digits", bad):
+            return fail(training, data, seed)
+        return [row(training, data, seed, cost=50.0, frechet=2.5)]
 
     pool = lambda jobs, mp_context: ThreadPoolExecutor(jobs)
     monkeypatch.setattr(runner, "ProcessPoolExecutor", pool)
     monkeypatch.setattr(runner, "run", run)
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    with pytest.raises(FloatingPointError, match="stopped at step 3"):
+    with pytest.raises(error, match=says):
         runner.main(["--to", str(path), "--only", "vae", "--jobs", "1"])
     anew = {(r["data"], r["seed"]) for r in store.read(path)["rows"] if r["cost"] == 50.0}
-    assert anew == {(d, s) for d in DATA for s in SEEDS} - {("digits", 0)}
-    assert "digits vae 0 failed: FloatingPointError" in capsys.readouterr().out
-
-
-def test_a_row_that_is_not_a_number_fails_its_training_alone(tmp_path, monkeypatch, capsys):
-    """Written and sealed, it could neither be read nor be continued."""
-    results = whole() | {"reference": [{"data": "plane", "seed": 0, "recall": 0.9}]}
-    path = store.write(results, tmp_path / "all.json")
-
-    def run(data, training, seed, share):
-        bad = (data, seed) == ("digits", 1)
-        return [row(training, data, seed, cost=50.0, frechet=math.nan if bad else 2.5)]
-
-    pool = lambda jobs, mp_context: ThreadPoolExecutor(jobs)
-    monkeypatch.setattr(runner, "ProcessPoolExecutor", pool)
-    monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    with pytest.raises(ValueError, match="frechet of vae is not finite"):
-        runner.main(["--to", str(path), "--only", "vae", "--jobs", "1"])
-    anew = {(r["data"], r["seed"]) for r in store.read(path)["rows"] if r["cost"] == 50.0}
-    assert anew == {(d, s) for d in DATA for s in SEEDS} - {("digits", 1)}
-    assert "digits vae 1 failed: ValueError" in capsys.readouterr().out
+    assert anew == {(d, s) for d in DATA for s in SEEDS} - {("digits", bad)}
+    assert f"digits vae {bad} failed: {error.__name__}" in capsys.readouterr().out

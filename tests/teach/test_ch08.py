@@ -101,7 +101,7 @@ WRONG = {
         (lambda W1, b, W2, x: (W1 * W2.T).sum().expand(len(x)), "slopes"),
         (lambda *a: divergence(*a).sum(), "batch"),
         (lambda *a: divergence(*a) + 1, "sum over k"),
-        (lambda W1, b, W2, x: divergence(W1, b, W2, x) + 0 * (W2 @ W1).trace(), "raised"),
+        (lambda W1, b, W2, x: divergence(W1, b, W2, x) + 0 * (W2 @ W1).trace(), "D x D"),
     ],
 }  # fmt: skip
 

@@ -61,9 +61,8 @@ def bits(answer: Any) -> None:
         rtol=TYPED,
     )
     right = (-1.25 + math.log(17)) / log2
-    close(
-        got, right, "not yet: add 64 ln 17, divide by 64, then by ln 2", rtol=2.5e-4
-    )  # four digits
+    hint = "not yet: add 64 ln 17, divide by 64, then by ln 2"
+    close(got, right, hint, rtol=2.5e-4)  # four digits
 
 
 @exercise("3.3")

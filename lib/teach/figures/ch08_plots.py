@@ -133,9 +133,8 @@ def tame(runs: dict[float, tuple[RegularisedFlow, dict[int, int]]], x: Tensor) -
     axes[0].set(xlabel="training step", ylabel="evaluations for one log p")
     axes[0].legend(fontsize=8.5)
     for ax, (weight, (flow, _)) in zip(axes[1:], runs.items(), strict=True):
-        scale = flow.transform.transforms[
-            0
-        ]  # each flow has its own: the paths are drawn as the data are
+        # each flow has a scale of its own: the paths are drawn as the data are
+        scale = flow.transform.transforms[0]
         with torch.no_grad():
             path = flow.parts()[0].path(scale.to_base(x)[0], torch.linspace(0, 1, 41).tolist())
             path = torch.stack([scale.x_from_base(state) for state in path])

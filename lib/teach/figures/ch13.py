@@ -173,16 +173,14 @@ def compare() -> Explorable:
             bars.append(((left - x0) / (x1 - x0), (right - x0) / (x1 - x0), v, v))
             bars.append((u, u, (low - y0) / (y1 - y0), (high - y0) / (y1 - y0)))
         spots = placed(unit, words, bars if spread else ())
-        lines = [
-            (a, b, u, v - math.copysign(0.02, dy))
-            for (a, b), (u, v, _, dy) in zip(unit, spots, strict=True)
-            if led(dy)
-        ]
-        if lines:
-            xs, ys = ([w for l in lines for w in (l[k], l[k + 2], None)] for k in (0, 1))
-            place = lambda w, low, high: None if w is None else low + w * (high - low)
-            panel.line([place(w, x0, x1) for w in xs], [place(w, y0, y1) for w in ys], -1, dash=0,
-                       width=0.8, alpha=0.55)  # fmt: skip
+        xs, ys = [], []
+        for (a, b), (u, v, _, dy) in zip(unit, spots, strict=True):
+            if led(dy):
+                xs += [x0 + a * (x1 - x0), x0 + u * (x1 - x0), None]
+                end = v - math.copysign(0.02, dy)
+                ys += [y0 + b * (y1 - y0), y0 + end * (y1 - y0), None]
+        if xs:
+            panel.line(xs, ys, -1, dash=0, width=0.8, alpha=0.55)
         for (u, v, align, _), word, i in zip(spots, words, keep, strict=True):
             at, family = (x0 + u * (x1 - x0), y0 + v * (y1 - y0)), shared["family"][i]
             panel.text(*at, word, family, align=align, size=0.85)
