@@ -2,7 +2,8 @@
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
 // Formulas in the window are set first, so that reading can begin; the others follow in portions between which the page answers.
-const PORTION = 40;
+// Where drawing the page takes more than twice as long as setting a portion (WebKit: up to half a second), it doubles.
+let portion = 40;
 
 async function setInOrder() {
   const all = [...document.querySelectorAll(".bd-article .math")];
@@ -21,8 +22,11 @@ async function setInOrder() {
   performance.mark("formulas-in-window");
   fitPage();
   while (rest.length) {
+    const start = performance.now();
     await new Promise((r) => setTimeout(r));
-    await MathJax.typesetPromise(rest.splice(0, PORTION));
+    const drawn = performance.now();
+    await MathJax.typesetPromise(rest.splice(0, portion));
+    if (drawn - start > 2 * (performance.now() - drawn)) portion *= 2;
   }
   await MathJax.startup.defaultPageReady(); // whatever else there is
   performance.mark("formulas");
