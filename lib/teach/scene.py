@@ -46,8 +46,8 @@ class Sheet:
         grid = whole.reshape(-1, side, cls.COLUMNS, side, 3).swapaxes(1, 2)
         return cls(path.stem, grid.reshape(-1, side, side, 3)[:n], path.read_bytes())
 
-    def webp(self, quality: int = 90) -> bytes:
-        """The file: all pictures as one."""
+    def webp(self) -> bytes:
+        """The file: all pictures as one, to the last level (with loss, edges of colour would fray)."""
         from PIL import Image
 
         rows, side = -(-len(self.pixels) // self.COLUMNS), self.side
@@ -55,7 +55,9 @@ class Sheet:
         whole[: len(self.pixels)] = self.pixels
         whole = whole.reshape(rows, self.COLUMNS, side, side, 3).swapaxes(1, 2)
         out = io.BytesIO()
-        Image.fromarray(whole.reshape(rows * side, -1, 3)).save(out, "webp", quality=quality)
+        Image.fromarray(whole.reshape(rows * side, -1, 3)).save(
+            out, "webp", lossless=True, quality=100, method=6
+        )
         return out.getvalue()
 
     def to_dict(self) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def parallelogram() -> Explorable:
             [before, after],
             f"At z = ({u:.2f}, {v:.2f}) the determinant of the Jacobian is {det:.3f}. A square of side "
             f"{size:.2f}, of area {size**2:.4f}, becomes a curved patch of area {area:.4f}; the parallelogram "
-            f"has area {det * size**2:.4f}, wrong by {100 * wrong:.2f} percent.",
+            f"has area {det * size**2:.4f}, wrong by {100 * wrong:.2f}%.",
             {
                 "|det J|": f"{abs(det):.4f}", "|det J| h²": f"{abs(det) * size**2:.4f}",
                 "true area": f"{area:.4f}", "wrong by": f"{100 * wrong:.2f} %",

@@ -43,7 +43,7 @@
         ],
       },
     ],
-    alt: `At z = (${u.toFixed(2)}, ${v.toFixed(2)}) the determinant of the Jacobian is ${det.toFixed(3)}. A square of side ${h.toFixed(2)}, of area ${(h * h).toFixed(4)}, becomes a curved patch of area ${area.toFixed(4)}; the parallelogram has area ${(det * h * h).toFixed(4)}, wrong by ${wrong} percent.`,
+    alt: `At z = (${u.toFixed(2)}, ${v.toFixed(2)}) the determinant of the Jacobian is ${det.toFixed(3)}. A square of side ${h.toFixed(2)}, of area ${(h * h).toFixed(4)}, becomes a curved patch of area ${area.toFixed(4)}; the parallelogram has area ${(det * h * h).toFixed(4)}, wrong by ${wrong}%.`,
     readouts: { "|det J|": Math.abs(det).toFixed(4), "|det J| h²": (Math.abs(det) * h * h).toFixed(4), "true area": area.toFixed(4), "wrong by": `${wrong} %` },
   };
 }

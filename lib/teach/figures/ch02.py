@@ -150,7 +150,7 @@ def samples() -> Explorable:
         left.points(jitter, np.maximum(est[:, j], floor), 0, name, radius=1.6, alpha=0.5)
         left.line([-1, LARGEST + 1], [0, 0], -1, "truth", dash=1, width=1.5)
         left.line(ks, mean, 1, "their mean: estimates the bound", dash=0, width=2.5)
-        left.line(ks, low, 2, "10 and 90 percent", width=1.5)
+        left.line(ks, low, 2, "10% and 90%", width=1.5)
         left.line(ks, high, 2, width=1.5)
         bar = 2 / 7  # 0 is the edge of a bar, 1 the middle of one
         place_in = np.floor(np.minimum(ratio, 4.2) / bar).astype(int)
@@ -166,7 +166,7 @@ def samples() -> Explorable:
         return Scene(
             [left, right],
             f"Dimension {D}, K = {1 << j}, q at {where}. The mean log estimate is {off:.2f} nats "
-            f"from log p(x); {100 * half:.1f} percent of the repeats give less than half of p(x).",
+            f"from log p(x); {100 * half:.1f}% of the repeats give less than half of p(x).",
             {
                 "K": f"{1 << j}",
                 "mean of log estimate − log p(x)": f"{off:.2f}",

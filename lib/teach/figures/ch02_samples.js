@@ -59,7 +59,7 @@
           { t: "points", s: 0, x: jitter, y: dots, r: 1.6, a: 0.5, m: 0, name: "200 repeats at your K" + (lost ? ` (${lost} lower, on the edge)` : "") },
           { t: "line", s: -1, x: [-1, LARGEST + 1], y: [0, 0], dash: 1, w: 1.5, name: "truth" },
           { t: "line", s: 1, x: ks, y: mean, dash: 0, w: 2.5, name: "their mean: estimates the bound" },
-          { t: "line", s: 2, x: ks, y: low, dash: 2, w: 1.5, name: "10 and 90 percent" },
+          { t: "line", s: 2, x: ks, y: low, dash: 2, w: 1.5, name: "10% and 90%" },
           { t: "line", s: 2, x: ks, y: high, dash: 2, w: 1.5 },
         ] },
         { xlim: [0, 4.29], ylim: [0, 1], title: "the same, as a ratio", xlabel: "estimate / p(x), last bar: more", ylabel: "share of repeats", equal: false, axes: true, aspect: 1.1, grow: 1, items: [
@@ -67,7 +67,7 @@
           { t: "line", s: -1, x: [1, 1], y: [0, 1], dash: 1, w: 1.5, name: "truth" },
         ] },
       ],
-      alt: `Dimension ${D}, K = ${1 << j}, q at ${where}. The mean log estimate is ${off} nats from log p(x); ${percent} percent of the repeats give less than half of p(x).`,
+      alt: `Dimension ${D}, K = ${1 << j}, q at ${where}. The mean log estimate is ${off} nats from log p(x); ${percent}% of the repeats give less than half of p(x).`,
       readouts: { K: String(1 << j), "mean of log estimate \u2212 log p(x)": off, "mean of estimate / p(x)": (total / R).toFixed(2), "repeats below half of p(x)": `${percent} %` },
     };
   };

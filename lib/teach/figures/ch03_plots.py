@@ -7,6 +7,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.patheffects import withStroke
 
 from .. import style
 
@@ -37,8 +38,8 @@ def _picture(ax, image, x: float, y: float, side: float) -> None:
 
 def diagram() -> None:
     """A variational autoencoder: values (solid), the gradient's way back (dashed), the two terms."""
-    fig, ax = plt.subplots(figsize=(9, 3.7))
-    ax.set(xlim=(-0.3, 9.9), ylim=(-0.2, 3.8))
+    fig, ax = plt.subplots(figsize=(9, 4.1))
+    ax.set(xlim=(-0.3, 9.9), ylim=(-0.75, 3.8))
     ax.axis("off")
     ax.add_patch(plt.Rectangle((4.75, 1.2), 5.15, 2.6, color=style.colour(0), alpha=0.1, lw=0))
     ax.text(7.3, 3.55, "generation: this half alone, z ~ N(0, I)", ha="center", fontsize=10)
@@ -80,6 +81,11 @@ def diagram() -> None:
     there = ("x enc", "enc ms", "ms z", "eps z", "z dec", "dec px", "px rec", "ms kl")
     for pair in there:
         arrow(*pair.split())
+    # the image itself, which the reconstruction is held against, goes below
+    (x, *_), (end, *_), low = nodes["x"], nodes["rec"], -0.6
+    ax.plot([x, x, end], [boxes["x"].y0 - 0.04, low, low], "-", color="0.4", lw=1)
+    up = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14, "color": "0.4"}
+    ax.annotate("", (end, boxes["rec"].y0 - 0.04), (end, low), arrowprops=up, zorder=2)
     for pair in ("rec px", "px dec", "dec z", "z ms", "ms enc", "kl ms"):
         arrow(*pair.split(), back=True)
     ax.text(4.68, 1.4, "gradient", color=style.colour(1), ha="right")  # left of the half
@@ -154,7 +160,7 @@ def black_pixel(scale, plain, floor: float, n: int) -> None:
 
 
 def ring(data, samples, codes) -> None:
-    """Data, samples and codes of a two-dimensional VAE; colours say which mode."""
+    """Data, samples and codes of a two-dimensional VAE; colours and numbers say which mode."""
     _, axes = plt.subplots(1, 3, figsize=(9, 3.1))
     mode = torch.atan2(data[:, 1], data[:, 0])
     look = {"s": 4, "lw": 0}
@@ -163,6 +169,17 @@ def ring(data, samples, codes) -> None:
     axes[2].scatter(*codes.T, c=mode, cmap=style.CYCLIC, **look)
     for ax, title in zip(axes, ("data", "samples", "codes of the data"), strict=True):
         ax.set(title=title, aspect="equal")
+    sector = (mode / (math.pi / 4)).round().long() % 8
+    for k in range(8):  # the number, and a white edge that keeps it off its points
+        for ax, points in ((axes[0], data), (axes[2], codes)):
+            word = ax.text(
+                *points[sector == k].mean(0).tolist(),
+                str(k + 1),
+                ha="center",
+                va="center",
+                fontsize=9,
+            )
+            word.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     lim = 1.15 * float(data.abs().max())
     for ax in axes[:2]:
         ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x₁", ylabel="x₂")

@@ -128,7 +128,7 @@ def bend_moons() -> Explorable:
             title = f"layer {whole + 1}: {a} passes, {b} moves"
             said = (
                 f"Layer {whole + 1} lets {a} pass, and scales and shifts {b} by functions of {a}; "
-                f"{100 * share:.0f} percent of it is done."
+                f"{100 * share:.0f}% of it is done."
             )
 
         left = Panel((-BOX, BOX), (-BOX, BOX), title=title, xlabel="x₁", ylabel="x₂", equal=True, aspect=1.0)  # fmt: skip

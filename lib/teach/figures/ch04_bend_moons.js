@@ -76,7 +76,7 @@
     for (let i = 0; i < N; i++) for (let j = 0; j < N; j++) v[i * N + j] = Math.round(Math.min(1, Math.exp(logProb(centre(j), centre(i))) / TOP) ** 0.7 * 235);
     const a = `x${layers[whole].keep + 1}`, b = `x${2 - layers[whole].keep}`, done = k.toFixed(1), num = (value, d) => (Math.abs(value) < 0.5 * 10 ** -d ? 0 : value).toFixed(d);
     const title = k === 0 ? "the base, before any layer" : `layer ${whole + 1}: ${a} passes, ${b} moves`;
-    const said = k === 0 ? "Nothing has moved: a standard Gaussian." : `Layer ${whole + 1} lets ${a} pass, and scales and shifts ${b} by functions of ${a}; ${(100 * share).toFixed(0)} percent of it is done.`;
+    const said = k === 0 ? "Nothing has moved: a standard Gaussian." : `Layer ${whole + 1} lets ${a} pass, and scales and shifts ${b} by functions of ${a}; ${(100 * share).toFixed(0)}% of it is done.`;
     const plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 1 };
     return {
       panels: [

@@ -153,7 +153,7 @@ def langevin_step() -> Explorable:
         limit = 2 * STD**2
         wide = f"{1 / math.sqrt(1 - h / limit):.2f}" if h < limit else "no law"
         said = (
-            f"{100 * lost:.0f} percent of the chains have flown off: the step is too long."
+            f"{100 * lost:.0f}% of the chains have flown off: the step is too long."
             if lost > 0.02
             else f"The share on the left is {share:.3f}, the truth {truth:.3f}."
         )

@@ -36,7 +36,7 @@
     const density = grid.map((g) => W[0] * bell((g + half) / STD) + W[1] * bell((g - half) / STD));
     const truth = (density.slice(0, 120).reduce((a, b) => a + b, 0) + density[120] / 2) / 20;
     const limit = 2 * STD ** 2, wide = h < limit ? (1 / Math.sqrt(1 - h / limit)).toFixed(2) : "no law";
-    const said = lost > 0.02 ? `${(100 * lost).toFixed(0)} percent of the chains have flown off: the step is too long.` : `The share on the left is ${share.toFixed(3)}, the truth ${truth.toFixed(3)}.`;
+    const said = lost > 0.02 ? `${(100 * lost).toFixed(0)}% of the chains have flown off: the step is too long.` : `The share on the left is ${share.toFixed(3)}, the truth ${truth.toFixed(3)}.`;
     const level = (m, name) => ({ t: "line", s: -1, x: [0, MOST], y: [m, m], dash: 2, w: 1, ...name });
     return {
       panels: [

@@ -203,7 +203,7 @@ def both_ways(
         x = x * (1 + f * step) + math.sqrt(g2 * step) * torch.randn_like(x)
         forward.append(x[:, 0])
     back = torch.stack([r[:12, 0] for r in reverse])
-    paths = ((torch.linspace(0, 1, 401), torch.stack(forward)), (times[1:], back))
+    paths = ((torch.linspace(0, 1, 401), torch.stack(forward)), (times, back))
     for ax, (s, x), title in zip(axes, paths, ("forward", "reverse, exact score"), strict=True):
         ax.pcolormesh(t, y, torch.stack(p, 1) ** 0.6, cmap="Blues", vmin=0, rasterized=True)
         ax.plot(s, x, color=style.colour(1), ls="-", lw=0.7)

@@ -234,7 +234,7 @@ def steps() -> Explorable:
         left.heat(density, (-4.5, 4.5, -4.5, 4.5), 0)
         inside = (np.abs(x) < 4.5).all(1)  # the others become NaN: all frames have as many
         left.points(*np.where(inside[:, None], x, np.nan).T, 1, "samples", radius=1.8, alpha=0.8)
-        right = Panel((2, 6), (-1.5, 1.8), title="error against price", aspect=1.3, grow=1.2,
+        right = Panel((2, 6), (-1.25, 1.75), title="error against price", aspect=1.3, grow=1.2,
                       xlabel="evaluations of the denoiser", ylabel="distance",
                       xticks=TICKS, yticks=LEVELS)  # fmt: skip
         mine = [math.log10(runs[name, grid, m][1]) for m in COUNTS]

@@ -161,6 +161,7 @@ def in_and_off(clouds: dict[str, tuple[Tensor, Tensor]]) -> None:
         axes[-1].hist(off.numpy(), 200, (0, 12), density=True, histtype="step",
                       color=style.colour(j), ls=style.dash(j), label=name)  # fmt: skip
     axes[-1].set(xlabel="distance from the plane", ylabel="density", xlim=(0, 3))
+    axes[-1].margins(y=0.1)  # the peak keeps off the title
     axes[-1].legend(fontsize=8)
     plt.show()
 
@@ -175,13 +176,17 @@ def attention(found: tuple[Tensor, Tensor], text: str) -> None:
     images, maps = found
     parts = text.split()
     words = [i for i, w in enumerate(parts) if w not in ("a", "at", "the", "and")]
-    _, axes = plt.subplots(1, len(words) + 1, figsize=(1.12 * len(words) + 1.3, 1.6))
+    fig, axes = plt.subplots(1, len(words) + 1, figsize=(1.12 * len(words) + 1.8, 1.6))
     _picture(axes[0], images.mean(0), "mean of 8")
     top = float(maps[words].max())
     for ax, i in zip(axes[1:], words, strict=True):
-        ax.imshow(maps[i].numpy(), cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
+        shown = ax.imshow(
+            maps[i].numpy(), cmap="viridis", vmin=0, vmax=top, interpolation="nearest"
+        )
         ax.set(xticks=[], yticks=[])
         ax.set_title(parts[i], fontsize=9)
+    bar = fig.colorbar(shown, ax=axes, shrink=0.62, aspect=10, pad=0.01)
+    bar.ax.tick_params(labelsize=8)
     plt.show()
 
 
