@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -61,8 +62,12 @@ class Firefox(_Engine):
             stderr=subprocess.PIPE,
             text=True,
         )
+        giving_up = threading.Timer(PATIENCE, self._process.kill)
+        giving_up.start()
         found = (re.search(r"ws://\S+", line) for line in self._process.stderr)
-        address = next(m[0] for m in found if m)
+        address = next((m[0] for m in found if m), None)
+        giving_up.cancel()
+        assert address, "Firefox has not begun to listen"
         self._socket = websocket.create_connection(
             f"{address}/session", timeout=PATIENCE, suppress_origin=True
         )
