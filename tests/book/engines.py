@@ -41,7 +41,7 @@ class _Engine(contextlib.AbstractContextManager):
     """`go` to an address, `run` an expression of JavaScript there (a promise is waited for), read the `faults`."""
 
     def __init__(self) -> None:
-        self.faults: list[str] = []  # what the console has said; WebKit does not tell
+        self.faults: list[str] = []  # what the console of this page has said; WebKit does not tell
 
     def run(self, expression: str) -> Any:
         """The value, as JSON carries it."""
@@ -98,6 +98,9 @@ class Firefox(_Engine):
         """Open a page in a window of this size."""
         size = {"width": width, "height": height}
         self._ask("browsingContext.setViewport", context=self._tab, viewport=size)
+        # what the page before had asked for ends with it, and is no fault of this one
+        self._ask("browsingContext.navigate", context=self._tab, url="about:blank", wait="complete")
+        self.faults.clear()
         self._ask("browsingContext.navigate", context=self._tab, url=address, wait="complete")
 
     def _promised(self, expression: str) -> str:

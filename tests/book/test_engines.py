@@ -45,7 +45,6 @@ def call(engine, function: str, *args: str):
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_chapter(engine, site, built, name, size):
-    engine.faults.clear()
     base = site if size == WIDE else built.as_uri() + "/"
     engine.go(f"{base}{name}.html", *size)
     assert call(engine, READY) == 0, "an explorable figure never became ready"
@@ -71,7 +70,6 @@ def test_chapter(engine, site, built, name, size):
 def test_what_goes_wrong_is_heard(engine, tmp_path):
     page = tmp_path / "wrong.html"
     page.write_text("<p style='width: 3000px'>wide</p><script>console.error('heard')</script>")
-    engine.faults.clear()
     engine.go(page.as_uri(), *PHONE)
     assert engine.run("new Promise((r) => setTimeout(() => r({ a: [1, 'é'] }), 50))") == {
         "a": [1, "é"]
