@@ -275,7 +275,8 @@ class Chain(Schedule):
     @classmethod
     def of(cls, schedule: Schedule, steps: int) -> "Chain":
         """The chain that visits a variance-preserving schedule at k / T: same marginals there."""
-        ts = [k / check_count(steps, "steps") for k in range(steps + 1)]
+        steps = check_count(steps, "steps")
+        ts = [k / steps for k in range(steps + 1)]
         alphas = [schedule.alpha(t) for t in ts]
         total = [a * a + schedule.sigma(t) ** 2 for a, t in zip(alphas, ts, strict=True)]
         if abs(alphas[0] - 1) > 1e-3 or any(abs(v - 1) > 1e-6 for v in total[1:]):
