@@ -7,6 +7,7 @@ the same number of steps, and stores what they keep in `lib/weights` as `shapes_
 pictures, no weights.
 """
 
+import itertools
 import math
 import time
 
@@ -18,7 +19,6 @@ from lib.data import shapes
 from lib.data.reader import matches, read_attributes
 from lib.recipe import _cpu
 from lib.train import fit
-from lib.utils import check_count
 from lib.vae.autoencoder import Autoencoder, KLAutoencoder
 from lib.vae.elbo import kl_normal
 from lib.vae.vq import VQAutoencoder
@@ -28,30 +28,43 @@ CODES = (4, 32, 256)
 PIXELS = 32 * 32
 SECOND = 0.25  # share of images with two shapes
 WIDTH, SHOWN = 24, 5
+SEEDS = 3  # one training is no measurement: at weight 300 errors differ by half
+MEASURES = ("rate", "entropy", "used", "error", "right")
 
 
 class Rates(nn.Module):
-    """What was measured of n models, KL_WEIGHTS first and then CODES, as buffers.
+    """What was measured of n models, KL_WEIGHTS first and then CODES, each trained from SEEDS starts.
 
-    rate (n,): bits per pixel, from the divergence KL(q || N(0, I)), or log2 K for each index.
-    entropy (n,): bits per pixel by the entropy of single indices; the rate again without indices.
-    used (n,): share of the codes that occur; of the latents, those with 0.01 nats at least.
-    error (n,): mean squared error of a value in [-1, 1], by decoding the mean of q or the codes.
-    right (n,): share of the attributes that the reader still reads rightly.
-    pictures (5, 3, 32, 32) and decoded (n, 5, 3, 32, 32): levels 0 .. 255.
-
-    >>> Rates(2).decoded.shape
-    torch.Size([2, 5, 3, 32, 32])
+    runs (SEEDS, n, 5): for each model, in this order,
+        rate: bits per pixel, from the divergence KL(q || N(0, I)), or log2 K for each index;
+        entropy: bits per pixel by the entropy of single indices; the rate again without indices;
+        used: share of the codes that occur; of the latents, those with 0.01 nats at least;
+        error: mean squared error of a value in [-1, 1], by decoding the mean of q or the codes;
+        right: share of the attributes that the reader still reads rightly.
+    The properties with these names are the means over the starts, (n,).
+    pictures (SHOWN, 3, 32, 32), decoded (n, SHOWN, 3, 32, 32): levels 0 .. 255, of the first start.
     """
 
-    def __init__(self, n: int = len(KL_WEIGHTS) + len(CODES)):
+    def __init__(self):
         super().__init__()
-        check_count(n, "n")
-        for name in ("rate", "entropy", "used", "error", "right"):
-            self.register_buffer(name, torch.zeros(n))
-        grey = lambda *lead: torch.zeros(*lead, 3, 32, 32, dtype=torch.uint8)  # noqa: E731
-        self.register_buffer("pictures", grey(SHOWN))
-        self.register_buffer("decoded", grey(n, SHOWN))
+        n = len(KL_WEIGHTS) + len(CODES)
+        self.register_buffer("runs", torch.zeros(SEEDS, n, len(MEASURES)))
+        self.register_buffer("pictures", torch.zeros(SHOWN, 3, 32, 32, dtype=torch.uint8))
+        self.register_buffer("decoded", torch.zeros(n, SHOWN, 3, 32, 32, dtype=torch.uint8))
+
+    def _mean(self, name: str) -> Tensor:
+        return self.runs[:, :, MEASURES.index(name)].mean(0)
+
+    rate = property(lambda self: self._mean("rate"))
+    entropy = property(lambda self: self._mean("entropy"))
+    used = property(lambda self: self._mean("used"))
+    error = property(lambda self: self._mean("error"))
+    right = property(lambda self: self._mean("right"))
+
+    @property
+    def errors(self) -> Tensor:
+        """The error of each run, (SEEDS, n): how far one training says anything."""
+        return self.runs[:, :, MEASURES.index("error")]
 
     @property
     def psnr(self) -> Tensor:
@@ -114,14 +127,14 @@ def sweep(steps: int = 800) -> Rates:
     rates.pictures.copy_(levels(x[:SHOWN]))
     makers = [lambda w=w: KLAutoencoder(width=WIDTH, kl_weight=w) for w in KL_WEIGHTS]
     makers += [lambda k=k: VQAutoencoder(width=WIDTH, codes=k, reseed=0.03) for k in CODES]
-    for i, make in enumerate(makers):
-        torch.manual_seed(0)
-        model = trained(make(), steps)
+    for seed, (i, make) in itertools.product(range(SEEDS), enumerate(makers)):
+        torch.manual_seed(seed)
+        model = trained(make(), steps, seed)
         row = measure(model, x, attributes)
-        for name, value in zip(("rate", "entropy", "used", "error", "right"), row, strict=True):
-            getattr(rates, name)[i] = value
-        rates.decoded[i].copy_(levels(model.reconstruct(x[:SHOWN])))
-        print(i, *(f"{value:.4f}" for value in row), flush=True)
+        rates.runs[seed, i] = torch.tensor(row)
+        if seed == 0:
+            rates.decoded[i].copy_(levels(model.reconstruct(x[:SHOWN])))
+        print(seed, i, *(f"{value:.4f}" for value in row), flush=True)
     return rates
 
 
@@ -131,7 +144,7 @@ def main() -> None:
     rates = weights.round_weights(sweep())
     card = {
         "recipe": "lib.vae.compress.sweep(steps=800)",
-        "seed": 0,
+        "seed": list(range(SEEDS)),
         "data": "generated shapes, 32 x 32, a quarter of them two",
         "metrics": {"mean squared error": rates.error.tolist()},
         "kl_weights": list(KL_WEIGHTS),

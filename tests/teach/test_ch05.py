@@ -134,6 +134,7 @@ WRONG = {
         (second(gated, lambda s, u, r, m: -s), "makes volumes smaller"),
         (second(gated, lambda s, u, r, m: r.sum(1)), "not raw_gate"),
         (second(gated, lambda s, u, r, m: s.sum()), "not over the batch"),
+        (first(gated, lambda u, r, m: (u * r.exp() + m) / (1 + r.exp())), "use torch.sigmoid"),
         (second(gated, lambda s, u, r, m: torch.sigmoid(r).log().sum(1)), "in one step"),
         (second(gated, lambda s, u, r, m: (r - r.exp().log1p()).sum(1)), "in one step"),
         (second(gated, lambda s, u, r, m: s + 1), "z is right"),

@@ -105,7 +105,7 @@ def codebooks(z: Tensor, books: dict[str, Tensor], chosen: dict[str, Tensor]) ->
 
 
 def rates(found, kinds: Sequence[str], shown: Sequence[int]) -> None:
-    """Error against rate of `Rates`, and pictures decoded by some of its models."""
+    """Error against rate of `Rates`, bars from the least to the largest of its starts; pictures of the first."""
     fig = plt.figure(figsize=(9.6, 5.0))
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
     ax = left.subplots()
@@ -114,6 +114,8 @@ def rates(found, kinds: Sequence[str], shown: Sequence[int]) -> None:
         ((slice(split), "divergence"), (slice(split, None), "codebook"))
     ):
         _line(ax, found.rate[part], found.error[part], j, label, marker=style.marker(j), ms=5)
+        low, high = found.errors[:, part].aminmax(dim=0)
+        ax.vlines(found.rate[part], low, high, color=style.colour(j), lw=1.2)
     ax.plot(
         found.entropy[split:], found.error[split:], "x", color=style.colour(1), label="its entropy"
     )
