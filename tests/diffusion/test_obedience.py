@@ -52,6 +52,9 @@ def test_a_fault_is_seen_where_it_is():
     assert green.right["colour"] == pytest.approx(share) and green.right["shape"] == 1.0
     assert green.images == pytest.approx(share)
     assert green.attributes == pytest.approx((4 + share) / 5)
+    round_ = obedience(Painter(lambda a: a.replace(shape=0)), 1.0, captions=50, each=4, seed=2)
+    asked = shapes.sample_attributes(50, torch.Generator().manual_seed(2)).shape
+    assert round_.shapes == (asked == 0).double().tolist()  # caption by caption
 
 
 def test_the_same_image_again_has_no_spread():
