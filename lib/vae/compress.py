@@ -28,7 +28,7 @@ CODES = (4, 32, 256)
 PIXELS = 32 * 32
 SECOND = 0.25  # share of images with two shapes
 WIDTH, SHOWN = 24, 5
-SEEDS = 3  # one training is no measurement: at weight 300 errors differ by half
+SEEDS = 3  # one training is no measurement: at weight 300 errors differ by a third
 MEASURES = ("rate", "entropy", "used", "error", "right")
 
 
@@ -63,7 +63,7 @@ class Rates(nn.Module):
 
     @property
     def errors(self) -> Tensor:
-        """The error of each run, (SEEDS, n): how far one training says anything."""
+        """The error of each run, (SEEDS, n): their spread is that of one training."""
         return self.runs[:, :, MEASURES.index("error")]
 
     @property

@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -41,7 +40,9 @@ class _Engine(contextlib.AbstractContextManager):
     """`go` to an address, `run` an expression of JavaScript there (a promise is waited for), read the `faults`."""
 
     def __init__(self) -> None:
-        self.faults: list[str] = []  # what the console of this page has said; WebKit does not tell
+        self.faults: list[
+            str
+        ] = []  # this page's warnings, errors, failed requests; WebKit does not tell
 
     def run(self, expression: str) -> Any:
         """The value, as JSON carries it."""
@@ -56,20 +57,20 @@ class Firefox(_Engine):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         command = [firefox(), "--headless", "--no-remote", "--profile", self._folder.name]
-        self._process = subprocess.Popen(
-            [*command, "--remote-debugging-port", "0"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        giving_up = threading.Timer(PATIENCE, self._process.kill)
-        giving_up.start()
-        found = (re.search(r"ws://\S+", line) for line in self._process.stderr)
-        address = next((m[0] for m in found if m), None)
-        giving_up.cancel()
-        assert address, "Firefox has not begun to listen"
+        log = Path(self._folder.name, "stderr.txt")  # a pipe that nobody reads would fill up
+        with log.open("w") as out:
+            self._process = subprocess.Popen(
+                [*command, "--remote-debugging-port", "0"], stdout=subprocess.DEVNULL, stderr=out
+            )
+        for _ in range(10 * PATIENCE):
+            if listening := re.search(r"ws://\S+(?=\n)", log.read_text()):
+                break
+            time.sleep(0.1)
+        else:
+            self._process.kill()
+            raise RuntimeError("Firefox has not begun to listen")
         self._socket = websocket.create_connection(
-            f"{address}/session", timeout=PATIENCE, suppress_origin=True
+            f"{listening[0]}/session", timeout=PATIENCE, suppress_origin=True
         )
         self._asked = 0
         self._ask("session.new", capabilities={})
@@ -116,7 +117,6 @@ class Firefox(_Engine):
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
-        self._process.stderr.close()
         self._socket.close()
         self._folder.cleanup()
 
