@@ -293,7 +293,7 @@ def test_the_steps_are_those_of_the_flow_and_each_pixel_is_changed(levels):
     least, most = (int(v) for v in scene.readouts["changed so far"].split()[:3:2])
     assert 2 <= least <= most
     assert scene.readouts["step"] == f"{len(steps)} of {len(steps)}"
-    assert scene.readouts["left for the base"] == f"{64 - 64 // 2 ** (levels - 1)} of 64"
+    assert scene.readouts["gone to the base early"] == f"{64 - 64 // 2 ** (levels - 1)} of 64"
 
 
 class Still(Squeeze):

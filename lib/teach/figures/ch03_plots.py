@@ -89,7 +89,7 @@ def diagram() -> None:
     for pair in ("rec px", "px dec", "dec z", "z ms", "ms enc", "kl ms"):
         arrow(*pair.split(), back=True)
     ax.text(4.68, 1.4, "gradient", color=style.colour(1), ha="right")  # left of the half
-    ax.text(4.0, 2.75, "no gradient", fontsize=9, va="center", ha="right")
+    ax.text(4.72, 2.95, "no gradient", fontsize=9, va="center")  # beside the noise's arrow
     plt.show()
 
 
@@ -208,13 +208,20 @@ def manifold(decoded, codes, labels) -> None:
     framed = torch.nn.functional.pad(decoded, (1, 1, 1, 1))  # white between the tiles
     sheet = framed.permute(0, 2, 1, 3).reshape(10 * n, 10 * n)
     left.imshow(sheet, cmap="gray_r", vmin=0, vmax=16)
-    left.set(xticks=[], yticks=[], xlabel="z₁, prior quantiles 4 to 96 %", ylabel="z₂, the same")
+    left.set(xticks=[], yticks=[], xlabel="z₁, prior quantiles 4% to 96%", ylabel="z₂, the same")
     left.spines[:].set_visible(False)
     left.set_title("decoded plane")
     for digit in range(10):
         j = labels == digit
         right.scatter(*codes[j].T, s=42, color=style.colour(digit), marker=f"${digit}$", lw=0.3)
-    right.set(xlabel="z₁", ylabel="z₂", title="codes of the validation part", aspect="equal")
+    edge = math.sqrt(2) * float(
+        torch.erfinv(torch.tensor(1 - 1 / n))
+    )  # the outermost tiles' middle
+    square = plt.Rectangle((-edge, -edge), 2 * edge, 2 * edge, fill=False, color="0.4", ls="--")
+    right.add_patch(square)
+    right.set(
+        xlabel="z₁", ylabel="z₂", title="codes; dashed: the plane at the left", aspect="equal"
+    )
     plt.show()
 
 

@@ -281,14 +281,14 @@ def masks() -> Explorable:
             [first, second, third],
             f"Step {n} of {len(every)}, level {now['level']} of {round(levels)}: {what}.{acts} The tensor is "
             f"{C} × {H} × {H}. So far each pixel was changed {count.min()} to {count.max()} times, and {len(left)} "
-            f"of 64 numbers have left for the base.",
+            f"of 64 numbers have gone to the base early.",
             {
                 "step": f"{n} of {len(every)}",
                 "what": now["kind"],
                 "tensor": f"{C} × {H} × {H}",
                 "changed now": f"{here} of {changed.size}",
                 "changed so far": f"{count.min()} to {count.max()} times",
-                "left for the base": f"{len(left)} of 64",
+                "gone to the base early": f"{len(left)} of 64",
             },
         )
 

@@ -57,10 +57,10 @@
   const acts = here ? ` ${changed.length - here} of the ${changed.length} numbers pass, ${here} are scaled and shifted.` : "";
   return {
     panels: [panel(`the pixels, as ${size}`, first), panel("who passes, who is changed", second), panel("how often each pixel was changed", third)],
-    alt: `Step ${n} of ${every.length}, level ${now.level} of ${levels}: ${what}.${acts} The tensor is ${size}. So far each pixel was changed ${few} to ${most} times, and ${left.length} of 64 numbers have left for the base.`,
+    alt: `Step ${n} of ${every.length}, level ${now.level} of ${levels}: ${what}.${acts} The tensor is ${size}. So far each pixel was changed ${few} to ${most} times, and ${left.length} of 64 numbers have gone to the base early.`,
     readouts: {
       step: `${n} of ${every.length}`, what: now.kind, tensor: size, "changed now": `${here} of ${changed.length}`,
-      "changed so far": `${few} to ${most} times`, "left for the base": `${left.length} of 64`,
+      "changed so far": `${few} to ${most} times`, "gone to the base early": `${left.length} of 64`,
     },
   };
 }

@@ -107,7 +107,7 @@ def moons(truth, flow, points) -> None:
         name = "lower moon" if j else "upper moon"
         axes[3].plot(*z[part].T, ms=2, mew=0.5, label=name, **look)
     axes[3].set(title="data sent to the base", xlabel="$z_1$", ylabel="$z_2$")
-    axes[3].set(xlim=(-6, 6), ylim=(-4, 5.7))
+    axes[3].set(xlim=(-6, 6), ylim=(-4, 6.5))
     axes[3].legend(markerscale=3, loc="upper right", frameon=True, framealpha=1.0)
     for ax in axes:
         ax.set_aspect("equal")

@@ -210,7 +210,8 @@ def relatives() -> None:
     for ax, (name, layer) in zip(axes, panels.items(), strict=True):
         base, top = (Uniform(-2.0, 2.0), 0.16) if layer is lines else (None, None)
         seen = _density(ax, Flow(layer, 2, base=base).log_prob, top=top)
-        fig.colorbar(seen, ax=ax, shrink=0.75, label="density")  # each panel has its own scale
+        more = "max" if top else "neither"  # the last panel's scale is cut
+        fig.colorbar(seen, ax=ax, shrink=0.75, label="density", extend=more)  # each its own
         _bent_grid(ax, lambda z, layer=layer: layer.from_base(z)[0], color="white", alpha=0.3)
         _axes(ax)
         ax.label_outer()
