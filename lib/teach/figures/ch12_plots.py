@@ -189,6 +189,7 @@ def attention(found: tuple[Tensor, Tensor], text: str) -> None:
         ax.set_title(parts[i], fontsize=9)
     bar = fig.colorbar(shown, ax=axes, shrink=0.62, aspect=10, pad=0.01)
     bar.ax.tick_params(labelsize=8)
+    bar.set_label("× mean", fontsize=8)
     plt.show()
 
 
