@@ -212,6 +212,7 @@ def reach(
         colour = style.colour(list(found).index(name)) if name in found else "0.4"
         ax.plot(*points[:2_000].T, ".", ms=1.2, color=colour, rasterized=True)
         ax.set(xlim=(-4.5, 4), ylim=(-3.5, 4), xticks=(-3, 0, 3), yticks=(-3, 0, 3), aspect="equal")
+        ax.set(xlabel="x₁" if k > 1 else "", ylabel="" if k % 2 else "x₂")
         ax.tick_params(labelsize=8, labelbottom=k > 1, labelleft=k % 2 == 0)
         ax.set_title(name, fontsize=9)
     plt.show()
