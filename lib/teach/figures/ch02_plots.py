@@ -103,6 +103,7 @@ def mean_field(Lam, target, path) -> None:
         _line(ax, *(target[:, None] + k * factor @ circle), 0, names[0])
         _line(ax, *(target[:, None] + k * circle / Lam.diagonal().sqrt()[:, None]), 1, names[1])
     _line(ax, *path.T, 2, "coordinate ascent", marker=style.marker(2), ms=4, lw=1, ls="-")
+    ax.plot(*target[:, None], "+", color=style.INK, ms=11, mew=1.5, label="mean of both", ls="none")
     # half-widths along z1: of the slice through the centre, and of the shadow on the axis
     for y, half, name in (
         (-1.7, Lam[0, 0] ** -0.5, r"$\pm 1/\sqrt{\Lambda_{11}}$, the slice"),

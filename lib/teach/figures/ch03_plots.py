@@ -214,9 +214,9 @@ def manifold(decoded, codes, labels) -> None:
     for digit in range(10):
         j = labels == digit
         right.scatter(*codes[j].T, s=42, color=style.colour(digit), marker=f"${digit}$", lw=0.3)
-    edge = math.sqrt(2) * float(
-        torch.erfinv(torch.tensor(1 - 1 / n))
-    )  # the outermost tiles' middle
+    edge = float(
+        torch.special.ndtri(torch.tensor(1 - 0.5 / n))
+    )  # the middle of the outermost tiles
     square = plt.Rectangle((-edge, -edge), 2 * edge, 2 * edge, fill=False, color="0.4", ls="--")
     right.add_patch(square)
     right.set(

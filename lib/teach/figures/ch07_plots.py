@@ -70,18 +70,18 @@ def convergence(runs: dict[str, tuple[list[int], list]]) -> None:
 
 
 def adaptive(field: Callable, start: Tensor, trials: list[tuple[float, float, bool]]) -> None:
-    """The path with a dot at each accepted step, and all trials (start, length, accepted) below."""
+    """The path with a mark where each accepted step starts, and all trials (start, length, accepted) below."""
     taken = [(t, h) for t, h, accepted in trials if accepted]
     refused = [(t, h) for t, h, accepted in trials if not accepted]
-    times = [t + h for t, h in taken]
-    fine = torch.linspace(0, times[-1], 401).tolist()
+    times, end = [t for t, _ in taken], sum(taken[-1])
+    fine = torch.linspace(0, end, 401).tolist()
     path = [start]
     for s, t in zip(fine, fine[1:], strict=False):
         path.append(solve_adaptive(field, path[-1], s, t, 1e-6, 1e-6, first_step=(t - s)).x)
     path = torch.cat(path)
     fig, (top, low) = plt.subplots(2, 1, figsize=(style.WIDTH, 4.2), sharex=True)
     _line(top, fine, path, 0)
-    index = [round(400 * t / times[-1]) for t in times]
+    index = [round(400 * t / end) for t in times]
     top.plot(times, path[index], style.marker(1), color=style.colour(1), ms=3.5)
     top.set(ylabel="z")
     _marked(low, *zip(*taken, strict=True), 1, "accepted", ls="-", lw=1)

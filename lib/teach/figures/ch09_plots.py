@@ -110,7 +110,7 @@ def gaps(bounds: dict[int, Bound], truth: Tensor) -> None:
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2))
     counts = list(bounds)
     gap = [(b.total - truth).mean().item() for b in bounds.values()]
-    _line(left, counts, gap, 0, marker="o")
+    _line(left, counts, gap, 0, "gap of the bound", marker="o")
     left.plot(counts, [gap[-1] * counts[-1] / c for c in counts], ":", color=style.INK, lw=1,
               label="like 1/T")  # fmt: skip
     left.legend(fontsize=8)
