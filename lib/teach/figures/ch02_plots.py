@@ -113,7 +113,7 @@ def mean_field(Lam, target, path) -> None:
         ax.plot(ends, [y, y], color=style.colour(-1), marker="|", lw=1.2, ls="-")
         ax.annotate(name, (ends[1] + 0.1, y), fontsize=11, va="center")
     ax.set(
-        xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 4.7), ylim=(-2.7, 3.4)
+        xlabel="latent z₁", ylabel="latent z₂", aspect="equal", xlim=(-2.6, 4.7), ylim=(-2.7, 4.1)
     )
     ax.legend(fontsize=9.5, loc="upper left")
     plt.show()
