@@ -125,9 +125,9 @@ class TestAnswers(Answers):
 def test_schedules_reads_what_the_schedules_are(t):
     scene = ch09.schedules().scene(beta_max=17, steps=60, limit=8, t=t)
     assert float(scene.readouts["λ of VP"]) == pytest.approx(VP(0.1, 17).log_snr(t), abs=0.006)
-    assert -8.01 < float(scene.readouts["of cosine"]) < 8.01
+    assert -8.01 < float(scene.readouts["λ of cosine"]) < 8.01
     few, many = (
-        float(ch09.schedules().scene(steps=n).readouts["log α² of the chain below VP's at t = 1"])
+        float(ch09.schedules().scene(steps=n).readouts["log α² at t = 1, VP less chain"])
         for n in (200, 400)
     )
     assert few / many == pytest.approx(2, rel=0.1)  # the chain's error falls like 1 / T

@@ -96,7 +96,7 @@ def latent_plane() -> Explorable:
             {
                 "z1": f"{z1:.2f}", "z2": f"{z2:.2f}", "nearest test digit": f"a {labels[near]}",
                 "its distance": f"{away[near]:.3f}", "log p(z), nats": f"{log_prior:.3f}",
-                "mean grey level, of 16": f"{mean:.2f}",
+                "mean grey level (0 to 16)": f"{mean:.2f}",
             },
         )  # fmt: skip
 

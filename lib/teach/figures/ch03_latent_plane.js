@@ -61,7 +61,7 @@
         },
       ],
       alt: `The decoder's picture at z = (${z1.toFixed(2)}, ${z2.toFixed(2)}), with mean grey level ${mean} of 16. The nearest of the 150 test digits marked in the plane is a ${digit}, ${far} away. The prior's log density there is ${prior} nats.`,
-      readouts: { z1: z1.toFixed(2), z2: z2.toFixed(2), "nearest test digit": `a ${digit}`, "its distance": far, "log p(z), nats": prior, "mean grey level, of 16": mean },
+      readouts: { z1: z1.toFixed(2), z2: z2.toFixed(2), "nearest test digit": `a ${digit}`, "its distance": far, "log p(z), nats": prior, "mean grey level (0 to 16)": mean },
     };
   };
 })()

@@ -55,10 +55,10 @@ def schedules() -> Explorable:
             f"squared of the chain is {abs(end):.3f} below that of VP.",
             {
                 "λ of VP": f"{here['VP']:.2f}",
-                "of its chain": f"{here['chain']:.2f}",
-                "of cosine": f"{here['cosine']:.2f}",
+                "λ of its chain": f"{here['chain']:.2f}",
+                "λ of cosine": f"{here['cosine']:.2f}",
                 "signal left at t = 1, VP": f"{vp.alpha(1.0) ** 2:.1e}",
-                "log α² of the chain below VP's at t = 1": f"{abs(end):.3f}",
+                "log α² at t = 1, VP less chain": f"{abs(end):.3f}",
             },
         )
 

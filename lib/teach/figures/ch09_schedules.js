@@ -37,6 +37,6 @@
       ] },
     ],
     alt: `At t = ${f(p.t, 2)} the log signal-to-noise ratio is ${f(vp, 2)} for VP up to beta ${f(p.beta_max, 0)}, ${f(ch, 2)} for its chain of ${f(p.steps, 0)} steps and ${f(co, 2)} for cosine within ${f(p.limit, 0)}. At t = 1 log alpha squared of the chain is ${f(end, 3)} below that of VP.`,
-    readouts: { "λ of VP": f(vp, 2), "of its chain": f(ch, 2), "of cosine": f(co, 2), "signal left at t = 1, VP": small(vpA(1)), "log α² of the chain below VP's at t = 1": f(end, 3) },
+    readouts: { "λ of VP": f(vp, 2), "λ of its chain": f(ch, 2), "λ of cosine": f(co, 2), "signal left at t = 1, VP": small(vpA(1)), "log α² at t = 1, VP less chain": f(end, 3) },
   };
 }
