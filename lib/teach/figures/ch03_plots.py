@@ -89,7 +89,7 @@ def diagram() -> None:
     for pair in ("rec px", "px dec", "dec z", "z ms", "ms enc", "kl ms"):
         arrow(*pair.split(), back=True)
     ax.text(4.68, 1.4, "gradient", color=style.colour(1), ha="right")  # left of the half
-    ax.text(4.72, 2.95, "no gradient", fontsize=9, va="center")  # beside the noise's arrow
+    ax.text(4.85, 2.95, "no gradient", fontsize=9, va="center")  # beside the noise's arrow
     plt.show()
 
 
