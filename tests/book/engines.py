@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -40,9 +42,8 @@ class _Engine(contextlib.AbstractContextManager):
     """`go` to an address, `run` an expression of JavaScript there (a promise is waited for), read the `faults`."""
 
     def __init__(self) -> None:
-        self.faults: list[
-            str
-        ] = []  # this page's warnings, errors, failed requests; WebKit does not tell
+        # warnings, errors and failed requests of this page; WebKit does not tell
+        self.faults: list[str] = []
 
     def run(self, expression: str) -> Any:
         """The value, as JSON carries it."""
@@ -179,7 +180,7 @@ class WebKit(_Engine):
                 f"{self._address}/session/{self._session}", method="DELETE"
             )
             urllib.request.urlopen(request, timeout=10).close()
-        subprocess.run(["kill", "--", f"-{self._process.pid}"], check=False)
+        os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lib.teach.explorable import renderer
 from tests.book.engines import ENGINES, Firefox
-from tests.book.test_figures import ALL, CORNERS, compare, some_params
+from tests.book.test_figures import ALL, CORNERS, SCENE, compare, some_params
 from tests.book.test_pages import (
     ALONE,
     BLANK,
@@ -95,11 +95,6 @@ def test_figures_are_what_python_computes(engine, tmp_path):
         "<!doctype html><meta charset=utf8><body><figure class=explorable></figure>"
         f"<script>{script}</script>"
     )
-    show = """async (p) => {
-      fig.explorable.set({ ...fig.explorable.spec.values, ...p });
-      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-      return JSON.parse(JSON.stringify(fig.explorable.scene(), (k, v) => ArrayBuffer.isView(v) ? [...v] : v));
-    }"""
     for make in ALL:
         figure = make.values[0]()
         engine.go(page.as_uri(), *WIDE)
@@ -112,5 +107,5 @@ def test_figures_are_what_python_computes(engine, tmp_path):
             "(async () => { while (fig.dataset.ready !== '1') await new Promise((r) => setTimeout(r, 10)) })()"
         )
         for params in some_params(figure) + CORNERS.get(make.values[0].__name__, []):
-            got = call(engine, show, json.dumps(params))
+            got = json.loads(call(engine, SCENE, json.dumps(params)))
             compare(got, figure.scene(**params).to_dict(), f"{make.id} {params}")

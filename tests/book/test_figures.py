@@ -124,6 +124,14 @@ def compare_text(got, want, where):
         assert abs(u - v) <= 1.01 * 10.0**-digits, f"{where}: {got!r} {want!r}"
 
 
+# Set a mounted figure's controls, wait for the paint, and give its scene as text.
+SCENE = """async (p) => {
+    fig.explorable.set({ ...fig.explorable.spec.values, ...p });
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    return JSON.stringify(fig.explorable.scene(), (k, v) => ArrayBuffer.isView(v) ? [...v] : v);
+}"""
+
+
 def in_browser(page, figure, params_list):
     """Mount the page form of the figure and read its scene at each setting."""
     page.set_content("<!doctype html><meta charset=utf8><body><figure class=explorable></figure>")
@@ -134,12 +142,7 @@ def in_browser(page, figure, params_list):
         spec,
     )
     page.wait_for_function("fig.dataset.ready === '1'")
-    read = """async (p) => {
-        fig.explorable.set({ ...fig.explorable.spec.values, ...p });
-        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-        return JSON.stringify(fig.explorable.scene(), (k, v) => ArrayBuffer.isView(v) ? [...v] : v);
-    }"""
-    return [json.loads(page.evaluate(read, p)) for p in params_list]
+    return [json.loads(page.evaluate(SCENE, p)) for p in params_list]
 
 
 @pytest.mark.parametrize("make", ALL)

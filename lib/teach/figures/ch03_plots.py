@@ -62,6 +62,8 @@ def diagram() -> None:
         k: b.get_window_extent().transformed(ax.transData.inverted()) for k, b in boxes.items()
     }
 
+    tip = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
+
     def arrow(a, b, back: bool = False) -> None:
         """From edge to edge, level or upright; the way back runs beside the way there."""
         (x0, y0, _), (x1, y1, _), p, q = nodes[a], nodes[b], boxes[a], boxes[b]
@@ -74,9 +76,8 @@ def diagram() -> None:
             tail, head = (((x0 if back else x1) + 2 * beside, y) for y in ends)
         else:  # the noise, from above and the left
             tail, head = (p.x1 + gap, y0 - 0.1), (x1, q.y1 + gap)
-        look = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
-        look |= {"color": style.colour(1), "ls": "--", "lw": 2} if back else {"color": "0.4"}
-        ax.annotate("", head, tail, arrowprops=look, zorder=2)
+        look = {"color": style.colour(1), "ls": "--", "lw": 2} if back else {"color": "0.4"}
+        ax.annotate("", head, tail, arrowprops=tip | look, zorder=2)
 
     there = ("x enc", "enc ms", "ms z", "eps z", "z dec", "dec px", "px rec", "ms kl")
     for pair in there:
@@ -84,8 +85,9 @@ def diagram() -> None:
     # the image itself, which the reconstruction is held against, goes below
     (x, *_), (end, *_), low = nodes["x"], nodes["rec"], -0.6
     ax.plot([x, x, end], [boxes["x"].y0 - 0.04, low, low], "-", color="0.4", lw=1)
-    up = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14, "color": "0.4"}
-    ax.annotate("", (end, boxes["rec"].y0 - 0.04), (end, low), arrowprops=up, zorder=2)
+    ax.annotate(
+        "", (end, boxes["rec"].y0 - 0.04), (end, low), arrowprops=tip | {"color": "0.4"}, zorder=2
+    )
     for pair in ("rec px", "px dec", "dec z", "z ms", "ms enc", "kl ms"):
         arrow(*pair.split(), back=True)
     ax.text(4.68, 1.4, "gradient", color=style.colour(1), ha="right")  # left of the half
@@ -170,16 +172,11 @@ def ring(data, samples, codes) -> None:
     for ax, title in zip(axes, ("data", "samples", "codes of the data"), strict=True):
         ax.set(title=title, aspect="equal")
     sector = (mode / (math.pi / 4)).round().long() % 8
-    for k in range(8):  # the number, and a white edge that keeps it off its points
+    edge = withStroke(linewidth=2.5, foreground="white")  # keeps a number off its points
+    word = {"ha": "center", "va": "center", "fontsize": 9, "path_effects": [edge]}
+    for k in range(8):
         for ax, points in ((axes[0], data), (axes[2], codes)):
-            word = ax.text(
-                *points[sector == k].mean(0).tolist(),
-                str(k + 1),
-                ha="center",
-                va="center",
-                fontsize=9,
-            )
-            word.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+            ax.text(*points[sector == k].mean(0).tolist(), str(k + 1), **word)
     lim = 1.15 * float(data.abs().max())
     for ax in axes[:2]:
         ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xlabel="x₁", ylabel="x₂")
@@ -214,9 +211,8 @@ def manifold(decoded, codes, labels) -> None:
     for digit in range(10):
         j = labels == digit
         right.scatter(*codes[j].T, s=42, color=style.colour(digit), marker=f"${digit}$", lw=0.3)
-    edge = float(
-        torch.special.ndtri(torch.tensor(1 - 0.5 / n))
-    )  # the middle of the outermost tiles
+    # to the middle of the outermost tiles
+    edge = float(torch.special.ndtri(torch.tensor(1 - 0.5 / n)))
     square = plt.Rectangle((-edge, -edge), 2 * edge, 2 * edge, fill=False, color="0.4", ls="--")
     right.add_patch(square)
     right.set(
