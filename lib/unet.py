@@ -146,6 +146,9 @@ class UNet(nn.Module):
         self.norm = nn.GroupNorm(1, c)
         self.last = zeroed(nn.Conv2d(c, (channels_out or channels_in) * squares, 3, padding=1))
         self.to(memory_format=torch.channels_last)
+        for layer in self.modules():
+            if isinstance(layer, Pointwise):  # strides as its gradient's: else each step copies it
+                layer.weight.data = layer.weight.data.flatten(1)[:, :, None, None]
 
     @property
     def null(self) -> int:

@@ -128,6 +128,18 @@ def test_memory_is_channels_last_throughout():
     assert len(seen) > 20 and all(seen)
 
 
+def test_gradients_lie_as_their_weights():
+    """Autograd and DistributedDataParallel copy those that do not, and the second warns of it."""
+    net, hooks = awake(small()), []
+    for name, p in net.named_parameters():
+        p.register_hook(
+            lambda grad, p=p, name=name: hooks.append((name, grad.stride(), p.stride()))
+        )
+    net(torch.randn(2, 1, 8, 8), torch.rand(2)).sum().backward()
+    assert len(hooks) > 20
+    assert [(n, g) for n, g, p in hooks if g != p] == []
+
+
 def test_no_gradient_changes_nothing():
     """Without gradients SiLU works in place: same numbers, and the input is left alone."""
     net = awake(small(attention=(0,)))

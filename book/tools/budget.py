@@ -38,12 +38,12 @@ def minutes(paths: object = None) -> str:
             continue
         rate = found.get("rates", {}).get(name, {})
         if "milliseconds" in rate:
-            each, how = rate["milliseconds"], "one recipe at a time, without validation"
+            each, how = rate["milliseconds"], "one recipe at a time"
             how += f", batch {rate['batch']}, {rate['precision']}, {rate['peak MB']:,} MB"
         elif name in trained:
             each = 1e3 * trained[name]["seconds"] / trained[name]["steps"]
             spent = "validation and compilation" if trained[name].get("compiled") else "validation"
-            how = f"beside {len(trained) - 1} others, {spent} in it: an upper bound"
+            how = f"beside {len(trained) - 1} others, {spent} in it"
         else:
             lines.append(
                 (f"`{name.replace('_', '-')}`", f"{planned(name):,}", "", "", "", "not measured")
@@ -51,7 +51,8 @@ def minutes(paths: object = None) -> str:
             continue
         whole = each * planned(name) / 6e4
         verdict = "yes" if whole <= GOAL else "**no**" if rate else "not as timed"
-        cells = (f"{planned(name):,}", f"{each:.1f}", f"{whole:.1f}", verdict, how)
+        known = f"{whole:.1f}" if rate else f"at most {whole:.1f}"
+        cells = (f"{planned(name):,}", f"{each:.1f}", known, verdict, how)
         lines.append((f"`{name.replace('_', '-')}`", *cells))
     head = (
         "recipe",
@@ -62,6 +63,10 @@ def minutes(paths: object = None) -> str:
         "how it was timed",
     )
     said = machine(found, only=("rates", "trainings"))
+    said += (
+        " Where recipes ran one at a time, validation is not in the minutes: 2,000 images after each 1,000 steps, at most 16 forward "
+        "passes of a batch, which adds less than 2%."
+    )
     both = [n for n in trained if "milliseconds" in found.get("rates", {}).get(n, {})]
     for n in both:  # how far off the upper bounds may be
         beside = 1e3 * trained[n]["seconds"] / trained[n]["steps"]
@@ -89,14 +94,16 @@ def reckoned(paths: object = None) -> str:
             continue  # the calls take its time, not the card
         recipe, batch = RECIPES.get(work, (None, 1.0))
         operations, moved = (more * batch * x for x in _work(row))
+        took = more * batch * row["milliseconds"]
         floor = max(operations / T4["operations"], moved / T4["bytes"])
         steps = planned(recipe) if recipe else None
         hours = [s * steps / 3600 for s in (floor, floor / share)] if steps else []
         lines.append(
             (
                 work if recipe is None else f"`{recipe.replace('_', '-')}`: a step",
-                *(f"{operations:.2g}", f"{moved:.3g}", f"{1e3 * floor:,.0f}"),
-                *(f"{1e3 * floor / share:,.0f}", f"{steps:,}" if steps else ""),
+                *(f"{operations:.2g}", f"{moved:.3g}", f"{took:,.0f}", f"{100 * share:.0f}%"),
+                *(f"{1e3 * floor:,.0f}", f"{1e3 * floor / share:,.0f}"),
+                f"{steps:,}" if steps else "",
                 f"{hours[0]:.2g} to {hours[1]:.2g}" if steps else "",
             )
         )
@@ -104,22 +111,26 @@ def reckoned(paths: object = None) -> str:
         f"**Reckoned, not measured.** NVIDIA's data sheet gives a T4 {T4['operations']} TFLOP/s in float32, {T4['half']:.0f} in half "
         f"precision and {T4['bytes']:.0f} GB/s; it has neither TF32 nor bfloat16, so `lib` trains there in float32 (float16 needs a "
         f"scaled loss, which `fit` does not have). The operations and bytes of a call are those that were counted for "
-        f"[the limits](benchmarks.md). The first time is the larger of operations over that rate and bytes over that rate; the second "
-        f"supposes that the T4 comes as near to its limits as the {found['card']} came to its own. It is not an upper bound: a T4 may lower its "
+        f"[the limits](benchmarks.md). A GPU cannot need less than the time of all operations at its rate, nor less than the time of all "
+        f"bytes at its rate; the larger of the two is its time *at its limits*. The {found['card']} was timed in float32, not in TF32 "
+        f"as in the table above. Its *share* is its own time at its limits, as measured by large products and copies, "
+        f"over what it took. The T4's time *at the same share* is that at its limits over this share. It is not an upper bound: a T4 may lower its "
         f"clock when it is warm, and has smaller caches. A training step of the U-Net was not "
-        f"counted: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST, in the recipe's batch, "
-        f"{RECIPES[UNET][1]:g} of the one that was timed."
+        f"timed: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST, and as {RECIPES[UNET][1]:g} of "
+        f"that, since the recipe's batch is {RECIPES[UNET][1]:g} of the one whose forward pass was timed."
     )
     head = (
         "work",
         "10¹² operations",
         "GB moved",
+        f"{found['card'].removeprefix('NVIDIA ')}, ms",
+        "its share",
         "T4 at its limits, ms",
-        "at the same share, ms",
+        "T4 at the same share, ms",
         "steps",
         "hours",
     )
-    last = "Flows and CNFs in small batches are left out: there the processor that makes the calls decides, and the card hardly matters."
+    last = "Flows and CNFs in small batches are left out: there the processor that makes the calls decides, and the GPU hardly matters."
     return "\n".join([said, "", table(head, lines), "", last, ""])
 
 
