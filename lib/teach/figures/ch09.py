@@ -113,8 +113,9 @@ def one_digit() -> Explorable:
         right = Panel((0, 1), (0, 1.2), title="error of a pixel", xlabel="time t",
                       ylabel="root mean square", aspect=1.2, grow=1.2)  # fmt: skip
         right.line(STOPS, errors, 0, "the guess", width=2.2)
-        inside = plain <= 1.2  # stop where the curve leaves the panel
-        right.line(np.array(STOPS)[inside], plain[inside], 1, "only scaled")
+        inside = plain < 1.2  # stop where the curve leaves the panel
+        leaves = float(np.interp(1.2, plain, STOPS))
+        right.line([*np.array(STOPS)[inside], leaves], [*plain[inside], 1.2], 1, "only scaled")
         right.line([t, t], [0, 1.2], -1, width=1, alpha=0.7)
         right.points([t], [errors[k]], 2, "now", radius=5)
         share = schedule.alpha(t) ** 2

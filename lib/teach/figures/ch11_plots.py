@@ -19,7 +19,7 @@ def _line(ax, x, y, j: int, label: str | None = None, **more) -> None:
 # the series of a sampler: it keeps its look from figure to figure; 11.7 draws the first three of them
 SAMPLERS = {
     "SDE, Euler-Maruyama": 0, "DDIM": 1, "DPM-Solver++(2M)": 2, "DDPM": 3, "Heun": 4,
-    "ODE, Euler": 5, "Euler in t": 5, "DPM-Solver-2": -1, "λ = 0.5": -1,
+    "ODE, Euler": 5, "DPM-Solver-2": -1, "λ = 0.5": -1,
 }  # fmt: skip
 INKED = {"DPM-Solver-2": {"marker": "x"}, "λ = 0.5": {"marker": "+", "ls": ":"}}
 

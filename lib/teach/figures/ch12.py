@@ -196,7 +196,7 @@ def guidance() -> Explorable:
         for i in range(each):
             x, y = i % 3, 1 - i // 3
             left.tile(sheet, first + i, (x + 0.03, x + 0.97, y + 0.03, y + 0.97))
-        plot = Panel((0, 8), (0, 1.3), title="over many captions", xlabel="guidance weight w",
+        plot = Panel((-0.3, 8.3), (0, 1.3), title="over many captions", xlabel="guidance weight w",
                      ylabel="share, or ratio", aspect=1.3)  # fmt: skip
         plot.line(WEIGHTS, data["shares"], 0, "attributes right", dash=0)
         plot.points(WEIGHTS, data["shares"], 0, radius=3)
