@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.nets import per_pixel
 from lib.utils import check_count
 
 
@@ -31,10 +32,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         _check_images(x, self.out.in_features)
         B, C, H, W = x.shape
-        qkv = self.qkv(_pixels(self.norm(x)))
+        qkv = per_pixel(_pixels(self.norm(x)), self.qkv.weight, self.qkv.bias)
         qkv = qkv.view(B, H * W, 3, C // self.heads, self.heads).permute(2, 0, 3, 1, 4)
         read = attend(*qkv).transpose(1, 2).reshape(B, H * W, C)
-        return x + self.out(read).view(B, H, W, C).permute(0, 3, 1, 2)
+        read = per_pixel(read, self.out.weight, self.out.bias)
+        return x + read.view(B, H, W, C).permute(0, 3, 1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -65,7 +67,8 @@ class CrossAttention(nn.Module):
         q, k, v = self.projections(x, context)
         B, C, H, W = x.shape
         read = attend(q, k, v).transpose(1, 2).reshape(B, H * W, C)
-        return x + self.out(read).view(B, H, W, C).permute(0, 3, 1, 2)
+        read = per_pixel(read, self.out.weight, self.out.bias)
+        return x + read.view(B, H, W, C).permute(0, 3, 1, 2)
 
     def projections(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, N, H W, heads), keys and values (B, N, L, heads), N heads of `heads` channels."""
@@ -77,7 +80,8 @@ class CrossAttention(nn.Module):
             )
         B, C, H, W = x.shape
         n, L = C // self.heads, context.shape[1]
-        query = self.query(_pixels(self.norm(x))).view(B, H * W, n, self.heads).transpose(1, 2)
+        query = per_pixel(_pixels(self.norm(x)), self.query.weight, self.query.bias)
+        query = query.view(B, H * W, n, self.heads).transpose(1, 2)
         key, value = self.key_value(context).view(B, L, 2, n, self.heads).permute(2, 0, 3, 1, 4)
         return query, key, value
 

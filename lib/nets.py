@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.backends import mkldnn
+
+ONEDNN = mkldnn.is_available()  # once: torch.compile cannot ask
 
 
 def mlp(
@@ -54,6 +58,26 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+def per_pixel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b, (..., C) -> (..., C'), as `F.linear`, and quicker on a CPU where there are many rows.
+
+    torch leaves products of matrices in float32 to MKL, which on a processor of AMD takes twice as
+    long as oneDNN. To oneDNN it gives convolutions, those of 1 x 1 from 16 images on: we make 16.
+
+    >>> import torch
+    >>> x, weight, bias = torch.ones(32, 2), torch.ones(3, 2), torch.zeros(3)
+    >>> bool((per_pixel(x, weight, bias) == F.linear(x, weight, bias)).all())
+    True
+    """
+    rows = x.shape[:-1].numel()
+    onednn = ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
+    if not onednn or rows == 0 or rows % 16:
+        return F.linear(x, weight, bias)
+    images = x.reshape(16, 1, rows // 16, x.shape[-1]).permute(0, 3, 1, 2)
+    read = F.conv2d(images, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+    return read.reshape(*x.shape[:-1], len(weight))
 
 
 def pixel_unshuffle(x: Tensor, side: int) -> Tensor:

@@ -63,20 +63,22 @@ class Firefox(_Engine):
             self._process = subprocess.Popen(
                 [*command, "--remote-debugging-port", "0"], stdout=subprocess.DEVNULL, stderr=out
             )
-        for _ in range(10 * PATIENCE):
-            if listening := re.search(r"ws://\S+(?=\n)", log.read_text()):
-                break
-            time.sleep(0.1)
-        else:
-            self._process.kill()
-            raise RuntimeError("Firefox has not begun to listen")
-        self._socket = websocket.create_connection(
-            f"{listening[0]}/session", timeout=PATIENCE, suppress_origin=True
-        )
-        self._asked = 0
-        self._ask("session.new", capabilities={})
-        self._tab = self._ask("browsingContext.getTree")["contexts"][0]["context"]
-        self._ask("session.subscribe", events=["log.entryAdded", "network.fetchError"])
+        with contextlib.ExitStack() as failed:  # a start that fails leaves no process
+            failed.callback(self._end)
+            for _ in range(10 * PATIENCE):
+                if listening := re.search(r"ws://\S+(?=\n)", log.read_text()):
+                    break
+                time.sleep(0.1)
+            else:
+                raise RuntimeError("Firefox has not begun to listen")
+            self._socket = websocket.create_connection(
+                f"{listening[0]}/session", timeout=PATIENCE, suppress_origin=True
+            )
+            self._asked = 0
+            self._ask("session.new", capabilities={})
+            self._tab = self._ask("browsingContext.getTree")["contexts"][0]["context"]
+            self._ask("session.subscribe", events=["log.entryAdded", "network.fetchError"])
+            failed.pop_all()
 
     def _ask(self, method: str, **params: Any) -> Any:
         self._asked += 1
@@ -115,11 +117,14 @@ class Firefox(_Engine):
         assert got["type"] == "success", got["exceptionDetails"]["text"]
         return got["result"]["value"]
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._socket.close()
         self._folder.cleanup()
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._end()
 
 
 class WebKit(_Engine):
@@ -140,12 +145,17 @@ class WebKit(_Engine):
         )
         options = {"binary": browser, "args": ["--automation"]}
         wanted = {"alwaysMatch": {"webkitgtk:browserOptions": options}}
-        for _ in range(100):  # until it listens
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                self._session = self._ask("", capabilities=wanted)["sessionId"]
-                break
-            time.sleep(0.1)
-        self._ask("/timeouts", script=1000 * PATIENCE)
+        with contextlib.ExitStack() as failed:  # a start that fails leaves no process
+            failed.callback(self._end)
+            for _ in range(100):
+                with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                    self._session = self._ask("", capabilities=wanted)["sessionId"]
+                    break
+                time.sleep(0.1)
+            else:
+                raise RuntimeError("WebKit's driver has not begun to listen")
+            self._ask("/timeouts", script=1000 * PATIENCE)
+            failed.pop_all()
 
     def _ask(self, path: str, **params: Any) -> Any:
         session = f"/{self._session}" if hasattr(self, "_session") else ""
@@ -180,6 +190,9 @@ class WebKit(_Engine):
                 f"{self._address}/session/{self._session}", method="DELETE"
             )
             urllib.request.urlopen(request, timeout=10).close()
+        self._end()
+
+    def _end(self) -> None:
         os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait()
 

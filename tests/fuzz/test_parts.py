@@ -138,6 +138,16 @@ def test_pixels(batch, side, C):
     assert torch.equal(nets.pixel_shuffle(nets.pixel_unshuffle(x, side), side), x)
 
 
+@covers(nets.per_pixel)
+@given(batches(MODEST), st.integers(1, 3), st.sampled_from([(), (1,), (16,), (4, 8)]))
+def test_per_pixel(batch, C, places):
+    layer = loud(nn.Linear(3, C), batch.seed, batch.dtype, 1.0)
+    with torch.no_grad():
+        apart(
+            lambda x: nets.per_pixel(x, layer.weight, layer.bias), batch.draw(*places, 3), slack=10
+        )
+
+
 @covers(nets.mlp, nets.conv_net, nets.Residual, VectorNet)
 @given(batches((1.0, 0.0, 1e-30, 1e6, 1e25)), st.integers(1, 3), st.integers(0, 2))
 def test_networks(batch, D, depth):

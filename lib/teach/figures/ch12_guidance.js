@@ -16,7 +16,7 @@
         }),
       },
       {
-        xlim: [0, 8], ylim: [0, 1.3], title: "over many captions", xlabel: "guidance weight w", ylabel: "share, or ratio", equal: false, axes: true, aspect: 1.3, grow: 1,
+        xlim: [-0.3, 8.3], ylim: [0, 1.3], title: "over many captions", xlabel: "guidance weight w", ylabel: "share, or ratio", equal: false, axes: true, aspect: 1.3, grow: 1,
         items: [...curve(0, shares, "attributes right"), ...curve(1, spreads, "spread, 1 is the data's"), { t: "line", s: -1, x: [w, w], y: [0, 1.3], dash: 2, w: 1, name: "your weight" }],
       },
     ],
