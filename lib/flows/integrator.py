@@ -88,7 +88,7 @@ class Integrator(NamedTuple):
     ) -> Moved:
         """x(t1) and the integral of the divergence, one ODE for both; `costs` adds two to it."""
         if len(x) == 0:
-            # nothing of each of the parameters: a graph, as any other loss has, and no evaluation
+            # an empty batch: zero, attached to the parameters as any loss is, without an evaluation
             none = x.new_zeros(0) + sum(p.flatten()[:0].to(x).sum() for p in params)
             return Moved(x, none, none, none, 0)
         B, D = len(x), x[0].numel()

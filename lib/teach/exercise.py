@@ -48,11 +48,16 @@ def close(got: Any, want: Any, hint: str, *, rtol: float = 1e-5, atol: float = 1
 
 
 def number(value: Any, shape: tuple[int, ...] | None = None) -> torch.Tensor:
-    """A number, a tuple or a tensor as float64, of this shape; a sentence if it is not."""
+    """A number, a tuple or a tensor as float64, of this shape; a sentence if it is not.
+
+    For a single number a tensor or a tuple with one element does too.
+    """
     try:
         got = _tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise Hint(f"a number or a tensor was expected, not {type(value).__name__}") from None
+    if shape == () and got.numel() == 1:
+        got = got.reshape(())
     if shape is not None:
         require(got.shape == shape, f"the shape should be {shape}, and it is {tuple(got.shape)}")
     return got

@@ -41,6 +41,7 @@ def two_exercises():
         (lambda x: 9 + 3j, "a real number was expected, not a complex one"),
         (lambda x: np.array(9 + 0j), "a real number was expected, not a complex one"),
         (lambda x: Fraction(9), "✓ Exercise 99.1: right"),
+        (lambda x: torch.tensor([[9.0]]), "✓ Exercise 99.1: right"),
         (lambda x: np.array(9), "✓ Exercise 99.1: right"),
         (9.0, "a function was expected, not float"),
         (None, "no answer yet"),

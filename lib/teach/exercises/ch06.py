@@ -111,7 +111,10 @@ def planar_to_base(answer: Any) -> None:
                 + torch.tanh(x @ w + b)[:, None] * u,
             },
         )
-        close(back, z, "z = x - u tanh(s), where s + (w.u) tanh(s) = w.x + b", rtol=1e-6, atol=1e-8)
+        root = (
+            "z = x - u tanh(s), where s + (w.u) tanh(s) = w.x + b (plain Newton may miss the root)"
+        )
+        close(back, z, root, rtol=1e-6, atol=1e-8)
         require(logabsdet.shape == up.shape, f"logabsdet should have shape {tuple(up.shape)}, and it is {tuple(logabsdet.shape)}")  # fmt: skip
         far = torch.log1p((w @ u) * (1 - torch.tanh(x @ w + b) ** 2))
         known(
