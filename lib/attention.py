@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.nets import per_pixel
+from lib.nets import Linear
 from lib.utils import check_count
 
 
@@ -26,17 +26,16 @@ class Attention(nn.Module):
         super().__init__()
         _check_heads(channels, heads)
         self.heads, self.norm = heads, nn.GroupNorm(1, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = zeroed(nn.Linear(channels, channels))
+        self.qkv = Linear(channels, 3 * channels)
+        self.out = zeroed(Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         _check_images(x, self.out.in_features)
         B, C, H, W = x.shape
-        qkv = per_pixel(_pixels(self.norm(x)), self.qkv.weight, self.qkv.bias)
+        qkv = self.qkv(_pixels(self.norm(x)))
         qkv = qkv.view(B, H * W, 3, C // self.heads, self.heads).permute(2, 0, 3, 1, 4)
         read = attend(*qkv).transpose(1, 2).reshape(B, H * W, C)
-        read = per_pixel(read, self.out.weight, self.out.bias)
-        return x + read.view(B, H, W, C).permute(0, 3, 1, 2)
+        return x + self.out(read).view(B, H, W, C).permute(0, 3, 1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -59,16 +58,15 @@ class CrossAttention(nn.Module):
         super().__init__()
         _check_heads(channels, heads)
         self.heads, self.norm = heads, nn.GroupNorm(1, channels)
-        self.query = nn.Linear(channels, channels)
+        self.query = Linear(channels, channels)
         self.key_value = nn.Linear(width, 2 * channels)
-        self.out = zeroed(nn.Linear(channels, channels))
+        self.out = zeroed(Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = self.projections(x, context)
         B, C, H, W = x.shape
         read = attend(q, k, v).transpose(1, 2).reshape(B, H * W, C)
-        read = per_pixel(read, self.out.weight, self.out.bias)
-        return x + read.view(B, H, W, C).permute(0, 3, 1, 2)
+        return x + self.out(read).view(B, H, W, C).permute(0, 3, 1, 2)
 
     def projections(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, N, H W, heads), keys and values (B, N, L, heads), N heads of `heads` channels."""
@@ -80,8 +78,7 @@ class CrossAttention(nn.Module):
             )
         B, C, H, W = x.shape
         n, L = C // self.heads, context.shape[1]
-        query = per_pixel(_pixels(self.norm(x)), self.query.weight, self.query.bias)
-        query = query.view(B, H * W, n, self.heads).transpose(1, 2)
+        query = self.query(_pixels(self.norm(x))).view(B, H * W, n, self.heads).transpose(1, 2)
         key, value = self.key_value(context).view(B, L, 2, n, self.heads).permute(2, 0, 3, 1, 4)
         return query, key, value
 

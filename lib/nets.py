@@ -1,14 +1,57 @@
 """Small networks."""
 
+import contextlib
+import platform
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import mkldnn
 
-ONEDNN = mkldnn.is_available()  # once: torch.compile cannot ask
+
+def _mkl_is_slow() -> bool:
+    """Whether this is a processor of AMD whose products can go to oneDNN instead."""
+    found = platform.processor()
+    with contextlib.suppress(OSError):  # Linux
+        found += Path("/proc/cpuinfo").read_text("utf8", "ignore")
+    return "AuthenticAMD" in found and mkldnn.is_available()
+
+
+ONEDNN = _mkl_is_slow()
+PAYS = 2**22  # multiplications from which a convolution is faster, with its gradients
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b, (..., C) -> (..., C'): `F.linear`, on processors of AMD in half the time.
+
+    torch leaves products of matrices in float32 to MKL, which on an AMD EPYC takes twice as long as
+    oneDNN. To oneDNN it gives convolutions, those of 1 x 1 from 16 images on: the rows become 16.
+
+    >>> x, weight, bias = torch.ones(32, 2), torch.ones(3, 2), torch.zeros(3)
+    >>> bool((linear(x, weight, bias) == F.linear(x, weight, bias)).all())
+    True
+    """
+    rows = x.shape[:-1].numel()
+    gains = ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
+    if not gains or rows % 16 or rows * weight.numel() <= PAYS:
+        return F.linear(x, weight, bias)
+    images = x.reshape(16, 1, rows // 16, x.shape[-1]).permute(0, 3, 1, 2)
+    read = F.conv2d(images, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+    return read.reshape(*x.shape[:-1], len(weight))
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`.
+
+    >>> Linear(2, 3)(torch.ones(4, 2)).shape
+    torch.Size([4, 3])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 def mlp(
@@ -30,8 +73,8 @@ def mlp(
     """
     sizes, layers = [d_in] + [width] * depth, []
     for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), activation(), *([nn.Dropout(dropout)] if dropout else [])]
-    return nn.Sequential(*layers, _quiet(nn.Linear(sizes[-1], d_out), last))
+        layers += [Linear(a, b), activation(), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, _quiet(Linear(sizes[-1], d_out), last))
 
 
 class Residual(nn.Module):
@@ -58,26 +101,6 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
-
-
-def per_pixel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b, (..., C) -> (..., C'), as `F.linear`, and quicker on a CPU where there are many rows.
-
-    torch leaves products of matrices in float32 to MKL, which on a processor of AMD takes twice as
-    long as oneDNN. To oneDNN it gives convolutions, those of 1 x 1 from 16 images on: we make 16.
-
-    >>> import torch
-    >>> x, weight, bias = torch.ones(32, 2), torch.ones(3, 2), torch.zeros(3)
-    >>> bool((per_pixel(x, weight, bias) == F.linear(x, weight, bias)).all())
-    True
-    """
-    rows = x.shape[:-1].numel()
-    onednn = ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
-    if not onednn or rows == 0 or rows % 16:
-        return F.linear(x, weight, bias)
-    images = x.reshape(16, 1, rows // 16, x.shape[-1]).permute(0, 3, 1, 2)
-    read = F.conv2d(images, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
-    return read.reshape(*x.shape[:-1], len(weight))
 
 
 def pixel_unshuffle(x: Tensor, side: int) -> Tensor:

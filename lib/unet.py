@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attention import Attention, CrossAttention, zeroed
-from lib.nets import per_pixel, pixel_shuffle, pixel_unshuffle
+from lib.nets import linear, pixel_shuffle, pixel_unshuffle
 from lib.utils import check_batch, check_count, check_indices
 
 
@@ -266,7 +266,7 @@ class Block(nn.Module):
 class Pointwise(nn.Conv2d):
     """A 1 x 1 convolution, each pixel for itself: (B, c_in, H, W) -> (B, c_out, H, W).
 
-    What is channels_last is a matrix of pixels as it lies: `lib.nets.per_pixel`.
+    What is channels_last is a matrix of pixels as it lies: `lib.nets.linear`.
 
     >>> Pointwise(2, 4)(torch.ones(1, 2, 8, 8)).shape
     torch.Size([1, 4, 8, 8])
@@ -278,7 +278,7 @@ class Pointwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
-        pixels = per_pixel(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        pixels = linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
         return pixels.permute(0, 3, 1, 2)
 
 

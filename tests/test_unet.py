@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from lib.nets import per_pixel
 from lib.unet import UNet, time_embedding
 
 F64 = torch.float64
@@ -139,21 +138,6 @@ def test_gradients_lie_as_their_weights():
     net(torch.randn(2, 1, 8, 8), torch.rand(2)).sum().backward()
     assert len(hooks) > 20
     assert [(n, g) for n, g, p in hooks if g != p] == []
-
-
-@pytest.mark.parametrize("shape", [(16,), (2, 3, 8), (5, 3), (0, 16)])
-def test_per_pixel_is_linear_with_its_derivatives(shape, device):
-    """As a convolution (16 rows, 48) and as a product (15, none)."""
-    x = torch.randn(*shape, 6, device=device, requires_grad=True)
-    weight, bias = (torch.randn(*s, device=device, requires_grad=True) for s in ((4, 6), (4,)))
-    found = []
-    for call in (per_pixel, torch.nn.functional.linear):
-        out = call(x, weight, bias)
-        first = torch.autograd.grad(out.square().sum(), (x, weight, bias), create_graph=True)
-        second = torch.autograd.grad(first[0].square().sum(), (x, weight, bias))
-        found.append((out, *first, *second))
-    for got, want in zip(*found, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_no_gradient_changes_nothing():

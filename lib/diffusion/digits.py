@@ -17,6 +17,7 @@ from lib.data import images
 from lib.diffusion.denoiser import Denoiser, Diffusion
 from lib.diffusion.elbo import Bound, chain_elbo
 from lib.diffusion.schedule import Cosine, Schedule
+from lib.nets import Linear
 from lib.recipe import Recipe, store, train
 from lib.unet import time_embedding
 from lib.utils import expand_as_batch, full_precision, measuring
@@ -91,7 +92,7 @@ class DigitNet(nn.Module):
         self.register_buffer("grid", to_unit(torch.arange(N_LEVELS)), persistent=False)
         self.time = nn.Sequential(nn.Linear(embedding, 128), nn.SiLU(), nn.Linear(128, 128))
         self.label = nn.Embedding(NO_LABEL + 1, 128)
-        self.first, self.last = nn.Linear(3 * 64, width), nn.Linear(width, 64)
+        self.first, self.last = Linear(3 * 64, width), Linear(width, 64)
         self.blocks = nn.ModuleList([Block(width, 128, dropout) for _ in range(blocks)])
         self.last.weight.data.mul_(0.1)
 
@@ -132,7 +133,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.scale = nn.Linear(embedding, 2 * width)
-        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        self.inner, self.outer = Linear(width, width), Linear(width, width)
         self.outer.weight.data.mul_(0.1)
         self.dropout = nn.Dropout(dropout)
 

@@ -4,9 +4,9 @@ import copy
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.nets import linear
 from lib.utils import check_count
 
 
@@ -65,7 +65,7 @@ class FieldNet(nn.Module):
         a = [x]
         for layer, speed in zip(self.layers, self.speeds, strict=True):
             bias = torch.addcmul(layer.bias, speed, t)
-            h = F.linear(a[-1], layer.weight, bias)
+            h = linear(a[-1], layer.weight, bias)
             if len(a) == 1 and self.context is not None:
                 h = h + self.from_context(self.context)
             a.append(h.tanh() if len(a) < len(self.layers) else h)
@@ -78,8 +78,8 @@ class FieldNet(nn.Module):
         """v and J e, forward mode by hand: e is (B, D) or several, (P, B, D)."""
         _, *hidden, v = self.activations(t, x)
         for layer, a in zip(self.layers, hidden, strict=False):
-            e = F.linear(e, layer.weight) * slope(a)
-        return v, F.linear(e, self.layers[-1].weight)
+            e = linear(e, layer.weight) * slope(a)
+        return v, linear(e, self.layers[-1].weight)
 
     def with_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """v and its exact divergence, tr(W_n G_n-1 ... G_1 W_0), G_k = diag of a layer's slopes.
@@ -91,12 +91,12 @@ class FieldNet(nn.Module):
         W = [layer.weight for layer in self.layers]
         g = [slope(a) for a in hidden]
         if len(g) == 2:  # sum over j, k of g_k W_kj g_j (W_0 W_2)_jk: one product, whatever D is
-            return v, (F.linear(g[0], W[1] * (W[0] @ W[2]).T) * g[1]).sum(1)
+            return v, (linear(g[0], W[1] * (W[0] @ W[2]).T) * g[1]).sum(1)
         D, B = len(W[-1]), len(x)
-        left = F.linear(g[0], (W[1] * W[0].T[:, None, :]).flatten(0, 1)).view(B, D, len(W[1]))
+        left = linear(g[0], (W[1] * W[0].T[:, None, :]).flatten(0, 1)).view(B, D, len(W[1]))
         for weight, s in zip(W[2:-2], g[1:-2], strict=True):
-            left = F.linear(left * s[:, None], weight)
-        right = F.linear(g[-1], (W[-2].T * W[-1][:, None, :]).flatten(0, 1))
+            left = linear(left * s[:, None], weight)
+        right = linear(g[-1], (W[-2].T * W[-1][:, None, :]).flatten(0, 1))
         right = right.view(B, D, W[-2].shape[1])
         return v, ((left * right).sum(1) * g[-2]).sum(1)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.nets import linear
 from lib.utils import check_count
 
 
@@ -88,7 +89,7 @@ class MADE(nn.Module):
                 h = self.activation(h)
                 if dropout:
                     h = F.dropout(h, dropout)
-            h = F.linear(h, weight, layer.bias)
+            h = linear(h, weight, layer.bias)
         return h.to(x.dtype)  # under autocast it is coarser
 
     def passes_pay(self, x: Tensor) -> bool:

@@ -4,6 +4,7 @@ import json
 import math
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from hypothesis import given
@@ -138,14 +139,13 @@ def test_pixels(batch, side, C):
     assert torch.equal(nets.pixel_shuffle(nets.pixel_unshuffle(x, side), side), x)
 
 
-@covers(nets.per_pixel)
+@covers(nets.linear, nets.Linear)
 @given(batches(MODEST), st.integers(1, 3), st.sampled_from([(), (1,), (16,), (4, 8)]))
-def test_per_pixel(batch, C, places):
-    layer = loud(nn.Linear(3, C), batch.seed, batch.dtype, 1.0)
-    with torch.no_grad():
-        apart(
-            lambda x: nets.per_pixel(x, layer.weight, layer.bias), batch.draw(*places, 3), slack=10
-        )
+def test_linear(batch, C, places):
+    """As a convolution where there are 16 rows, as a product for each alone."""
+    layer = loud(nets.Linear(3, C), batch.seed, batch.dtype, 1.0)
+    with torch.no_grad(), patch.multiple(nets, ONEDNN=True, PAYS=0):
+        apart(layer, batch.draw(*places, 3), slack=10)
 
 
 @covers(nets.mlp, nets.conv_net, nets.Residual, VectorNet)
