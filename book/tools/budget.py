@@ -17,12 +17,31 @@ RECIPES = {  # the work of limits.json that is a step of a recipe: which one, it
     UNET: ("ddpm_cifar10", 0.5),
 }
 PLAIN = "RealNVP of MNIST, batch 256"
+OPEN = "not measured"
+BOUND = "not timed: its operations (below) at the card's own limit in bfloat16"
 
 
 def _work(row: dict) -> tuple[float, float]:
     """What one call does: 10^12 operations, and 10^9 bytes."""
     seconds = row["milliseconds"] / 1e3
     return row["teraflops"] * seconds, row["gigabytes a second"] * seconds
+
+
+def _least(name: str) -> float:
+    """Minutes that the operations of a recipe's steps take at the card's own limit in bfloat16; 0 if not counted."""
+    found = results("limits.json")
+    for work, (recipe, batch) in RECIPES.items() if found else ():
+        row = find(found["rows"], work, "forward, float32, contiguous")
+        if recipe == name and row is not None:
+            operations = _train(found["rows"]) * batch * _work(row)[0] * 1e12
+            return operations * planned(name) / found["limits"]["bfloat16"] / 60
+    return 0.0
+
+
+def _train(rows: list[dict]) -> float:
+    """How many forward passes a training step is, in operations, where both were counted."""
+    forward, train = (find(rows, PLAIN, f"{t}, float32") for t in ("forward", "train"))
+    return _work(train)[0] / _work(forward)[0] if forward and train else 3.0
 
 
 def minutes(paths: object = None) -> str:
@@ -42,17 +61,19 @@ def minutes(paths: object = None) -> str:
             how += f", batch {rate['batch']}, {rate['precision']}, {rate['peak MB']:,} MB"
         elif name in trained:
             each = 1e3 * trained[name]["seconds"] / trained[name]["steps"]
-            spent = "validation and compilation" if trained[name].get("compiled") else "validation"
-            how = f"beside {len(trained) - 1} others, {spent} in it"
-        else:
-            lines.append(
-                (f"`{name.replace('_', '-')}`", f"{planned(name):,}", "", "", "", "not measured")
+            how = f"beside {len(trained) - 1} others"
+            how += ", validation in it" + (
+                ", with `--compile`, whose wait is in it" if trained[name].get("compiled") else ""
             )
+        else:
+            least = _least(name)
+            known = (f"at least {least:.0f}", "**no**", BOUND) if least > GOAL else ("", "", OPEN)
+            lines.append((f"`{name.replace('_', '-')}`", f"{planned(name):,}", "", *known))
             continue
         whole = each * planned(name) / 6e4
-        verdict = "yes" if whole <= GOAL else "**no**" if rate else "not as timed"
+        verdict = "yes" if whole <= GOAL else "**no**" if rate else "not known"
         known = f"{whole:.1f}" if rate else f"at most {whole:.1f}"
-        cells = (f"{planned(name):,}", f"{each:.1f}", known, verdict, how)
+        cells = (f"{planned(name):,}", f"{each:.2f}", known, verdict, how)
         lines.append((f"`{name.replace('_', '-')}`", *cells))
     head = (
         "recipe",
@@ -63,16 +84,17 @@ def minutes(paths: object = None) -> str:
         "how it was timed",
     )
     said = machine(found, only=("rates", "trainings"))
+    said = said.replace(": rates ", ": of the recipes that ran one at a time ")
     said += (
-        " Where recipes ran one at a time, validation is not in the minutes: 2,000 images after each 1,000 steps, at most 16 forward "
-        "passes of a batch, which adds less than 2%."
+        " The minutes are those of the steps, without the measurement on the test data. Where recipes ran one at a time, they are "
+        "without validation too: 2,000 images after each 1,000 steps, at most 16 forward passes of a batch, less than 2%."
     )
     both = [n for n in trained if "milliseconds" in found.get("rates", {}).get(n, {})]
     for n in both:  # how far off the upper bounds may be
         beside = 1e3 * trained[n]["seconds"] / trained[n]["steps"]
         said += (
-            f" What the neighbours cost: a step of `{n.replace('_', '-')}` took {beside:.1f} ms beside {len(trained) - 1} others, "
-            f"validation and compilation in it, and {found['rates'][n]['milliseconds']:.1f} ms alone without them."
+            f" Neighbours, validation and compilation together: a step of `{n.replace('_', '-')}` took {beside:.1f} ms with them, "
+            f"{found['rates'][n]['milliseconds']:.1f} ms without."
         )
     return f"{said}\n\n{table(head, lines)}\n"
 
@@ -83,8 +105,7 @@ def reckoned(paths: object = None) -> str:
     if found is None:
         return missing("make gpu PARTS=limits")
     rows, lines = found["rows"], []
-    forward, train = (find(rows, PLAIN, f"{t}, float32") for t in ("forward", "train"))
-    times = _work(train)[0] / _work(forward)[0] if forward and train else 3.0
+    times = _train(rows)
     for work in dict.fromkeys(r["work"] for r in rows):
         row, more = find(rows, work, "train, float32"), 1.0
         if row is None:
@@ -95,13 +116,16 @@ def reckoned(paths: object = None) -> str:
         recipe, batch = RECIPES.get(work, (None, 1.0))
         operations, moved = (more * batch * x for x in _work(row))
         took = more * batch * row["milliseconds"]
+        said_of = lambda ms, known=more * batch == 1: (
+            f"{ms:,.0f}" + ("" if known else " (reckoned)")
+        )
         floor = max(operations / T4["operations"], moved / T4["bytes"])
         steps = planned(recipe) if recipe else None
         hours = [s * steps / 3600 for s in (floor, floor / share)] if steps else []
         lines.append(
             (
-                work if recipe is None else f"`{recipe.replace('_', '-')}`: a step",
-                *(f"{operations:.2g}", f"{moved:.3g}", f"{took:,.0f}", f"{100 * share:.0f}%"),
+                f"{work}: a step" if recipe is None else f"`{recipe.replace('_', '-')}`: a step",
+                *(f"{operations:.2g}", f"{moved:.3g}", said_of(took), f"{100 * share:.0f}%"),
                 *(f"{1e3 * floor:,.0f}", f"{1e3 * floor / share:,.0f}"),
                 f"{steps:,}" if steps else "",
                 f"{hours[0]:.2g} to {hours[1]:.2g}" if steps else "",
@@ -110,12 +134,12 @@ def reckoned(paths: object = None) -> str:
     said = (
         f"**Reckoned, not measured.** NVIDIA's data sheet gives a T4 {T4['operations']} TFLOP/s in float32, {T4['half']:.0f} in half "
         f"precision and {T4['bytes']:.0f} GB/s; it has neither TF32 nor bfloat16, so `lib` trains there in float32 (float16 needs a "
-        f"scaled loss, which `fit` does not have). The operations and bytes of a call are those that were counted for "
+        f"scaled loss, which `lib.train` does not have). The operations and bytes of a call are those that were counted for "
         f"[the limits](benchmarks.md). A GPU cannot need less than the time of all operations at its rate, nor less than the time of all "
         f"bytes at its rate; the larger of the two is its time *at its limits*. The {found['card']} was timed in float32, not in TF32 "
         f"as in the table above. Its *share* is its own time at its limits, as measured by large products and copies, "
-        f"over what it took. The T4's time *at the same share* is that at its limits over this share. It is not an upper bound: a T4 may lower its "
-        f"clock when it is warm, and has smaller caches. A training step of the U-Net was not "
+        f"over what it took. The T4's time *at the same share* is that at its limits over this share. It is not an upper bound: the data sheet's "
+        f"limits are nominal, a T4 may lower its clock when it is warm, and it has smaller caches. A training step of the U-Net was not "
         f"timed: it is taken as {times:.1f} forward passes, which is what it is for RealNVP of MNIST, and as {RECIPES[UNET][1]:g} of "
         f"that, since the recipe's batch is {RECIPES[UNET][1]:g} of the one whose forward pass was timed."
     )
