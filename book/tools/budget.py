@@ -30,10 +30,11 @@ def _work(row: dict) -> tuple[float, float]:
 def _least(name: str) -> float:
     """Minutes that the operations of a recipe's steps take at the card's own limit in bfloat16; 0 if not counted."""
     found = results("limits.json")
-    for work, (recipe, batch) in RECIPES.items() if found else ():
-        row = find(found["rows"], work, "forward, float32, contiguous")
+    rows = found["rows"] if found else []
+    for work, (recipe, batch) in RECIPES.items():
+        row = find(rows, work, "forward, float32, contiguous")
         if recipe == name and row is not None:
-            operations = _train(found["rows"]) * batch * _work(row)[0] * 1e12
+            operations = _train(rows) * batch * _work(row)[0] * 1e12
             return operations * planned(name) / found["limits"]["bfloat16"] / 60
     return 0.0
 

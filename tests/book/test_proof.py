@@ -173,12 +173,15 @@ def test_a_t4_needs_the_longer_of_arithmetic_and_memory(monkeypatch):
         "`mnist-realnvp`: a step",
         "8.1",
         "160",
+        "100",
+        "50%",
         "1,000",
         "2,000",
         "60,000",
         "17 to 33",
     ]
-    assert second[:5] == ["bytes", "0.01", "640", "2,000", "4,000"]
+    assert second[:3] == ["bytes: a step", "0.01", "640"]
+    assert second[3:7] == ["100", "50%", "2,000", "4,000"]
     assert "Reckoned, not measured" in budget.reckoned()
 
 
@@ -189,6 +192,7 @@ def test_a_step_without_a_measurement_is_three_passes(monkeypatch):
     ]
     give(monkeypatch, ABOUT | {"rows": [*rows, limit(unet, "forward, float32, contiguous", 100.0)]})
     step = rows_of(budget.reckoned())[-1]  # five passes, as for RealNVP here, of half the batch
+    assert step[3] == "250 (reckoned)"
     assert step[0] == "`ddpm-cifar10`: a step" and float(step[1]) == pytest.approx(
         2.5 * 8.1, rel=0.02
     )
@@ -240,12 +244,15 @@ def test_minutes_of_a_recipe_and_what_exceeds_ten(monkeypatch):
         "mnist_conv": rate | {"milliseconds": 10.1},
     }
     trained = {"mnist_maf": {"steps": 1000, "seconds": 20.0}}
-    give(monkeypatch, ABOUT | {"rates": rates, "trainings": trained})
+    top = {"bfloat16": 4.05e14}  # 3 passes of half of 1.62e12 operations, 200,000 times: 1,200 s
+    rows = [limit(budget.UNET, "forward, float32, contiguous", 20.0)]
+    give(monkeypatch, ABOUT | {"rates": rates, "trainings": trained, "limits": top, "rows": rows})
     got = {r[0].strip("`"): r[2:5] for r in rows_of(budget.minutes())}
-    assert got["mnist-plain"] == ["6.0", "10.0", "yes"]
-    assert got["mnist-conv"] == ["10.1", "10.1", "**no**"]
-    assert got["mnist-maf"] == ["20.0", "20.0", "not as timed"]
+    assert got["mnist-plain"] == ["6.00", "10.0", "yes"]
+    assert got["mnist-conv"] == ["10.10", "10.1", "**no**"]
+    assert got["mnist-maf"] == ["20.00", "at most 20.0", "not known"]
     assert got["mnist-glow"] == ["", "", ""]
+    assert got["ddpm-cifar10"] == ["", "at least 20", "**no**"]
 
 
 def test_what_is_said_of_the_u_net_follows_the_numbers(monkeypatch):
