@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from lib.unet import UNet, time_embedding
+from lib.unet import UNet, _repeated, time_embedding
 
 F64 = torch.float64
 
@@ -138,6 +139,17 @@ def test_gradients_lie_as_their_weights():
     net(torch.randn(2, 1, 8, 8), torch.rand(2)).sum().backward()
     assert len(hooks) > 20
     assert [(n, g) for n, g, p in hooks if g != p] == []
+
+
+def test_up_repeats_pixels_with_and_without_gradients(device):
+    x = torch.randn(2, 3, 4, 5, device=device).to(memory_format=torch.channels_last)
+    want = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(_repeated(x), want)
+    x.requires_grad_()
+    out, weight = _repeated(x), torch.randn_like(want)
+    assert torch.equal(out, want) and out.is_contiguous(memory_format=torch.channels_last)
+    (got,) = torch.autograd.grad((weight * out).sum(), x)
+    torch.testing.assert_close(got, 4 * F.avg_pool2d(weight, 2))
 
 
 def test_no_gradient_changes_nothing():
