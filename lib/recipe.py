@@ -1,6 +1,6 @@
 """A recipe, and what a module of recipes does when it is run: train one by name, store its weights.
 
-python -m lib.train mnist_glow --mode full
+python -m lib.train mnist-glow --mode full
 
 A module's `main` calls `train`, measures the model that it gets back, whose weights are rounded as
 they will be stored, and calls `store`. `lib.train.catalogue` knows all modules.

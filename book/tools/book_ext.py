@@ -18,11 +18,13 @@ from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
 OPEN = re.compile(r'\s*<a\s+(?:id|name)="([^"]+)"\s*>\s*(</a>)?\s*')
+COUNTED = r"(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|updates|images|evaluations|pixels|channels|examples|passes|dimensions)\b)"
 UNIT = re.compile(
-    r"(?<=[\d½]) (?:%|[×±] (?=[\d½])|(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|updates|images|evaluations|pixels|channels|examples|passes|dimensions)\b))"
-    r"|[±≤≥] (?=\d)"
-    r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem) (?=\d)"
+    rf"(?<=[\d½])\s(?:%|[×±]\s(?=[\d½])|{COUNTED})"
+    r"|[±≤≥]\s(?=\d)"
+    r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem)\s(?=\d)"
 )
+AFTER = re.compile(rf"\s{COUNTED}")  # behind a formula
 SHORT = 24  # characters of code that fit a line of a phone
 IDS = re.compile(r'<[a-z]+\s[^>]*\bid="([^"]+)"')
 
@@ -91,12 +93,23 @@ class Units(SphinxTransform):
         for node in list(self.document.findall(nodes.Text)):
             if isinstance(node.parent, self.code):
                 continue
-            text = UNIT.sub(lambda found: found[0].replace(" ", "\u00a0"), node)
+            text = UNIT.sub(lambda found: re.sub(r"\s", "\u00a0", found[0]), node)
+            before, after = beside(node)
+            if isinstance(before, nodes.math) and AFTER.match(text):
+                text = "\u00a0" + text[1:]
+            if isinstance(after, nodes.math) and after.astext().strip() == r"\square":
+                text = text.rstrip() + "\u00a0"
             if text != node:
                 node.parent.replace(node, nodes.Text(text))
         for node in self.document.findall(nodes.literal):
             if len(node.astext()) <= SHORT and not within(node, nodes.entry):
                 node["classes"].append("short")
+
+
+def beside(node: nodes.Node) -> tuple[nodes.Node | None, nodes.Node | None]:
+    """The nodes before and after this one in its parent."""
+    at, among = node.parent.index(node), node.parent.children
+    return among[at - 1] if at else None, among[at + 1] if at + 1 < len(among) else None
 
 
 def within(node: nodes.Node, kind: type[nodes.Node]) -> bool:

@@ -25,6 +25,8 @@ REPAIRS = (
     (r'(<span class="std std-doc">\d+\.|<p class="prev-next-title">\d+\.) ', "\\1\u00a0"),
     # a label that hides the text of the button: "Search Ctrl+K"
     (r'(<button [^>]*\bsearch-button-field\b[^>]*?) aria-label="Search"', r"\1"),
+    # what an experiment with a planted mistake prints: the mark says it, the colour repeats it
+    (r"(?m)(^|<pre><span></span>)(✗ \([^\n]*goes red[^\n]*)$", r'\1<span class="red">\2</span>'),
     # what only ruff reads in a cell
     (r' *<span class="c1"># (?:fmt: skip|noqa: \w+)</span>', ""),
     # the icons of the switch carry titles of their own, which are not its name

@@ -6,7 +6,7 @@
 
 The stored `ddpm_digits` goes on for longer; it fits the model of `digits_model()`, and is made by
 
-    python -m lib.train ddpm_digits --mode full
+    python -m lib.train ddpm-digits --mode full
 """
 
 import torch

@@ -7,7 +7,7 @@
 From the command line, which keeps the weights; `mnist` and `fashion_mnist` are made for one core
 that has bfloat16 (AMX), in a quarter of an hour, `cifar10` for a GPU:
 
-    BOOK_DATA=... python -m lib.train ddpm_mnist --mode full
+    BOOK_DATA=... python -m lib.train ddpm-mnist --mode full
 """
 
 import torch

@@ -6,10 +6,10 @@
 
 From the command line, which keeps the weights, each made for one core that has bfloat16 (AMX):
 
-    python -m lib.train autoencoder_shapes --mode full     (first: the latent model needs it)
-    python -m lib.train latent_shapes --mode full
-    python -m lib.train pixel_shapes --mode full
-    python -m lib.train ddpm_shapes --mode full
+    python -m lib.train autoencoder-shapes --mode full     (first: the latent model needs it)
+    python -m lib.train latent-shapes --mode full
+    python -m lib.train pixel-shapes --mode full
+    python -m lib.train ddpm-shapes --mode full
 """
 
 from typing import Any

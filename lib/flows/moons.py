@@ -1,6 +1,6 @@
 """A RealNVP of two moons small enough to run inside a page.
 
-`python -m lib.train moons_realnvp --mode full` stores its weights.
+`python -m lib.train moons-realnvp --mode full` stores its weights.
 """
 
 import torch

@@ -7,7 +7,7 @@
 
 From the command line, which keeps the weights; `mnist_...` and `cifar10_...` are for a GPU:
 
-    BOOK_DATA=... python -m lib.train mnist_glow --mode full
+    BOOK_DATA=... python -m lib.train mnist-glow --mode full
 """
 
 from collections.abc import Callable

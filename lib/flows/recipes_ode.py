@@ -7,7 +7,7 @@
 
 From the command line, which keeps the weights; `cnf_mnist` is for a GPU:
 
-    BOOK_DATA=... python -m lib.train cnf_mnist --mode full
+    BOOK_DATA=... python -m lib.train cnf-mnist --mode full
 """
 
 import torch

@@ -6,7 +6,7 @@
 
 From the command line, which keeps the weights; all but `mnist_small` and the digits are for a GPU:
 
-    BOOK_DATA=... python -m lib.train mnist_conv --mode full
+    BOOK_DATA=... python -m lib.train mnist-conv --mode full
 """
 
 from argparse import ArgumentTypeError

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m lib.vae.sweep
 
-(the plane alone: `python -m lib.train digits_plane --mode full`) trains both from fixed seeds, measures them on the test digits, and stores the numbers and pictures
+(the plane alone: `python -m lib.train digits-plane --mode full`) trains both from fixed seeds, measures them on the test digits, and stores the numbers and pictures
 that the figures show in `lib/weights`: `digits_beta` (measurements and pictures, no weights) and
 `digits_plane` (a model). The steps and the learning rate of the sweep were chosen on the validation part, at beta 1,
 after a first sweep of 600 steps, measured on the test part as well, had turned out too short.

@@ -48,7 +48,7 @@ def bend() -> Explorable:
             (-4, 4), (-6, 6), title="the map x = f(z)", xlabel="z", ylabel="x", aspect=1.15
         )
         for k, (zk, xk) in enumerate(zip(EDGES, edges, strict=True)):
-            through.line([zk, zk, -4], [-6, xk, xk], -1, "ten strips of equal mass" if k == 0 else None,
+            through.line([zk, zk, -4], [-6, xk, xk], -1, "edges of ten strips of equal mass" if k == 0 else None,
                          width=1, alpha=0.35)  # fmt: skip
         a0, a1 = float(x_part[0]), float(x_part[-1])
         through.poly([low, high, *part[::-1]], [-6, -6, *x_part[::-1]], 2, fill=0.3, width=0)
@@ -119,8 +119,8 @@ def columns() -> Explorable:
         )
         after.poly([0, a, a + c, c], [0, b, b + d, d], series, fill=0.3)
         after.line(a * flag_x + c * flag_y, b * flag_x + d * flag_y, -1, dash=0)
-        after.arrows([0], [0], [a], [b], 3, "first column, drag its tip", width=2.5)
-        after.arrows([0], [0], [c], [d], 4, "second column, drag its tip", width=2.5)
+        after.arrows([0], [0], [a], [b], 3, "e₁ and its image, column 1 (drag its tip)", width=2.5)
+        after.arrows([0], [0], [c], [d], 4, "e₂ and its image, column 2 (drag its tip)", width=2.5)
         word = "flat" if flat else "kept" if det > 0 else "flipped"
         density = "none: no density" if flat else f"{1 / abs(det):.3f}"
         said = (

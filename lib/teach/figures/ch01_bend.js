@@ -12,7 +12,7 @@
   const a0 = xPart[0], a1 = xPart[40], massZ = area(part, bPart), massX = area(xPart, dPart);
   const back = part.slice().reverse(), xBack = xPart.slice().reverse();
   const edges = EDGES.map(f), left = [], right = [];
-  EDGES.forEach((e, k) => left.push({ t: "line", s: -1, x: [e, e, -4], y: [-6, edges[k], edges[k]], dash: 0, w: 1, a: 0.35, ...(k ? {} : { name: "ten strips of equal mass" }) }));
+  EDGES.forEach((e, k) => left.push({ t: "line", s: -1, x: [e, e, -4], y: [-6, edges[k], edges[k]], dash: 0, w: 1, a: 0.35, ...(k ? {} : { name: "edges of ten strips of equal mass" }) }));
   left.push({ t: "poly", s: 2, x: [low, high, ...back], y: [-6, -6, ...xBack], fill: 0.3, w: 0 });
   left.push({ t: "poly", s: 3, x: [-4, -4, ...back], y: [a0, a1, ...xBack], fill: 0.3, w: 0 });
   left.push({ t: "line", s: 0, x: z, y: x, dash: 0, w: 2.5, name: "map f" });

@@ -27,7 +27,7 @@ def pulses(simulate, ours: float) -> None:
         ax.axvline(ours, color=style.colour(-1), ls="--")
         ax.annotate("our pulse", (ours + 0.2, 0.36))
         ax.set(title=f"mean energy {theta:g} MeV", xlabel="pulse x (photons)")
-        ax.set(xlim=(-1, 17), xticks=range(0, 17, 2))
+        ax.set(xlim=(-1, 23), xticks=range(0, 23, 2))
     axes[0].set_ylabel("density of 40,000 pulses")
     plt.show()
 
