@@ -22,7 +22,7 @@ COUNTED = r"(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|upd
 UNIT = re.compile(
     rf"(?<=[\d½])\s(?:%|[×±]\s(?=[\d½])|{COUNTED})"
     r"|[±≤≥]\s(?=\d)"
-    r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem)\s(?=\d)"
+    r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem)\s(?=\d)|\b[Aa]ppendix\s(?=[A-Z]\b)"
 )
 AFTER = re.compile(rf"\s{COUNTED}")  # behind a formula
 SHORT = 24  # characters of code that fit a line of a phone
@@ -90,6 +90,12 @@ class Units(SphinxTransform):
     code = (nodes.literal, nodes.FixedTextElement, nodes.math, nodes.raw)
 
     def apply(self, **kwargs) -> None:
+        for node in list(self.document.findall(nodes.Text)):  # a line's end is a text of its own
+            before = beside(node)[0]
+            if type(before) is nodes.Text and type(node) is nodes.Text:
+                parent = node.parent
+                parent.remove(before)
+                parent.replace(node, nodes.Text(before + node))
         for node in list(self.document.findall(nodes.Text)):
             if isinstance(node.parent, self.code):
                 continue

@@ -42,8 +42,8 @@ def rows(images: dict[str, Tensor]) -> None:
 
 def next_pixel(images: Tensor, predicted: Tensor, surprise: Tensor) -> None:
     """Digits, linear predictions of each pixel from the earlier ones, and standardised errors."""
-    lines = {"digit": images, "predicted": predicted, "surprise": surprise}
-    figure, axes = _rows(lines, 1.15, surprise={"cmap": "RdBu", "vmin": -3, "vmax": 3})
+    lines = {"digit": images, "predicted": predicted, "error": surprise}
+    figure, axes = _rows(lines, 1.15, error={"cmap": "RdBu", "vmin": -3, "vmax": 3})
     figure.colorbar(axes[-1, 0].images[0], ax=axes[-1].tolist(), label="std. dev.")
     plt.show()
 
