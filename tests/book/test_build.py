@@ -85,7 +85,7 @@ def test_a_number_keeps_its_sign_or_unit_on_its_line(built):
         html = re.sub(
             r"<(pre|code|script|style|svg)\b.*?</\1>", "", path.read_text("utf8"), flags=re.S
         )
-        text = re.sub(r"<[^>]+>", "", " ".join(re.findall(r"<p\b[^>]*>(.*?)</p>", html, re.S)))
+        text = re.sub(r"<[^>]+>", "", " | ".join(re.findall(r"<p\b[^>]*>(.*?)</p>", html, re.S)))
         assert not re.findall(r".{30}\d[ \n](?:%|[×±][ \n]\d).{10}", text), path.name
         assert not re.findall(r".{30}\b(?:[Ff]igure|[Cc]hapter)[ \n]\d.{10}", text), path.name
         assert not re.findall(
