@@ -5,6 +5,8 @@ From `book/results/gpu.json` (steps of recipes, trainings) and `limits.json` (op
 
 from __future__ import annotations
 
+import re
+
 from gpu import find, machine
 from proof import missing, results, table
 from recipes import planned
@@ -25,6 +27,11 @@ def _work(row: dict) -> tuple[float, float]:
     """What one call does: 10^12 operations, and 10^9 bytes."""
     seconds = row["milliseconds"] / 1e3
     return row["teraflops"] * seconds, row["gigabytes a second"] * seconds
+
+
+def _set(work: str) -> str:
+    """The name of a work with numbers as on the page: "16,384", "3 × 512"."""
+    return re.sub(r"\d{4,}", lambda m: f"{int(m[0]):,}", work.replace(" x ", " × "))
 
 
 def _least(name: str) -> float:
@@ -125,7 +132,9 @@ def reckoned(paths: object = None) -> str:
         hours = [s * steps / 3600 for s in (floor, floor / share)] if steps else []
         lines.append(
             (
-                f"{work}: a step" if recipe is None else f"`{recipe.replace('_', '-')}`: a step",
+                f"{_set(work)}: a step"
+                if recipe is None
+                else f"`{recipe.replace('_', '-')}`: a step",
                 *(f"{operations:.2g}", f"{moved:.3g}", said_of(took), f"{100 * share:.0f}%"),
                 *(f"{1e3 * floor:,.0f}", f"{1e3 * floor / share:,.0f}"),
                 f"{steps:,}" if steps else "",

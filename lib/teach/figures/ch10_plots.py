@@ -139,7 +139,7 @@ def three_sdes(schedules: dict[str, Schedule], starts: Sequence[float], n: int =
             ax.plot(t, x, color=style.colour(j), ls="-", lw=0.7)
             ax.fill_between(t, alpha * x0 - sigma, alpha * x0 + sigma, color=style.colour(j),
                             alpha=0.13, lw=0)  # fmt: skip
-        ax.set(xlabel="time t", ylabel="x(t)" if name == "VE" else "")
+        ax.set(xlabel="time t", ylabel="x(t)")
         ax.set_title(name, fontsize=10)
     for ax in axes[2:]:
         ax.sharey(axes[1])  # VE needs a scale of its own; the others are to be compared
