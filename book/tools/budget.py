@@ -69,10 +69,9 @@ def minutes(paths: object = None) -> str:
             how += f", batch {rate['batch']}, {rate['precision']}, {rate['peak MB']:,} MB"
         elif name in trained:
             each = 1e3 * trained[name]["seconds"] / trained[name]["steps"]
-            how = f"beside {len(trained) - 1} others"
-            how += ", validation in it" + (
-                ", with `--compile`, whose wait is in it" if trained[name].get("compiled") else ""
-            )
+            how = f"beside {len(trained) - 1} others, validation in it"
+            if trained[name].get("compiled"):
+                how += ", with `--compile`, whose wait is in it"
         else:
             least = _least(name)
             known = (f"at least {least:.0f}", "**no**", BOUND) if least > GOAL else ("", "", OPEN)
@@ -123,10 +122,8 @@ def reckoned(paths: object = None) -> str:
             continue  # the calls take its time, not the card
         recipe, batch = RECIPES.get(work, (None, 1.0))
         operations, moved = (more * batch * x for x in _work(row))
-        took = more * batch * row["milliseconds"]
-        said_of = lambda ms, known=more * batch == 1: (
-            f"{ms:,.0f}" + ("" if known else " (reckoned)")
-        )
+        took = f"{more * batch * row['milliseconds']:,.0f}"
+        took += "" if more * batch == 1 else " (reckoned)"
         floor = max(operations / T4["operations"], moved / T4["bytes"])
         steps = planned(recipe) if recipe else None
         hours = [s * steps / 3600 for s in (floor, floor / share)] if steps else []
@@ -135,7 +132,7 @@ def reckoned(paths: object = None) -> str:
                 f"{_set(work)}: a step"
                 if recipe is None
                 else f"`{recipe.replace('_', '-')}`: a step",
-                *(f"{operations:.2g}", f"{moved:.3g}", said_of(took), f"{100 * share:.0f}%"),
+                *(f"{operations:.2g}", f"{moved:.3g}", took, f"{100 * share:.0f}%"),
                 *(f"{1e3 * floor:,.0f}", f"{1e3 * floor / share:,.0f}"),
                 f"{steps:,}" if steps else "",
                 f"{hours[0]:.2g} to {hours[1]:.2g}" if steps else "",
