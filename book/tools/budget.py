@@ -139,7 +139,7 @@ def reckoned(paths: object = None) -> str:
             )
         )
     said = (
-        f"**Reckoned, not measured.** NVIDIA's data sheet gives a T4 {T4['operations']} TFLOP/s in float32, {T4['half']:.0f} in half "
+        f"**This table is reckoned, not measured.** NVIDIA's data sheet gives a T4 {T4['operations']} TFLOP/s in float32, {T4['half']:.0f} in half "
         f"precision and {T4['bytes']:.0f} GB/s; it has neither TF32 nor bfloat16, so `lib` trains there in float32 (float16 needs a "
         f"scaled loss, which `lib.train` does not have). The operations and bytes of a call are those that were counted for "
         f"[the limits](benchmarks.md). A GPU cannot need less than the time of all operations at its rate, nor less than the time of all "

@@ -10,7 +10,7 @@ HEAD = """| recipe | chapter | made for | target | measured | seconds | on |
 |---|---|---|---|---|---|---|"""
 OPEN = "not measured yet"
 HYPHEN = "\u2011"  # where no line breaks
-LIVE = "trained in the chapter"
+LIVE = "in the chapter"
 MORE = (
     "lib.flows.autoregressive_recipes",
     "lib.flows.posteriors",

@@ -182,7 +182,7 @@ def test_a_t4_needs_the_longer_of_arithmetic_and_memory(monkeypatch):
     ]
     assert second[:3] == ["bytes: a step", "0.01", "640"]
     assert second[3:7] == ["100", "50%", "2,000", "4,000"]
-    assert "Reckoned, not measured" in budget.reckoned()
+    assert "reckoned, not measured" in budget.reckoned()
 
 
 def test_a_step_without_a_measurement_is_three_passes(monkeypatch):
