@@ -59,7 +59,7 @@ class CrossAttention(nn.Module):
         _check_heads(channels, heads)
         self.heads, self.norm = heads, nn.GroupNorm(1, channels)
         self.query = Linear(channels, channels)
-        self.key_value = nn.Linear(width, 2 * channels)
+        self.key_value = Linear(width, 2 * channels)
         self.out = zeroed(Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:

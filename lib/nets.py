@@ -3,8 +3,7 @@
 import contextlib
 import platform
 from collections.abc import Callable
-from itertools import pairwise
-from pathlib import Path
+from itertools import pairwise, takewhile
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +11,15 @@ from torch import Tensor, nn
 from torch.backends import mkldnn
 
 
-def _mkl_is_slow() -> bool:
-    """Whether this is a processor of AMD whose products can go to oneDNN instead."""
+def _onednn() -> bool:
+    """Whether oneDNN is there, on a processor of AMD: MKL, which is made by Intel, is slow on it."""
     found = platform.processor()
-    with contextlib.suppress(OSError):  # Linux
-        found += Path("/proc/cpuinfo").read_text("utf8", "ignore")
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", errors="ignore") as said:  # Linux
+        found += "".join(takewhile(str.strip, said))  # the first core: hundreds may follow
     return "AuthenticAMD" in found and mkldnn.is_available()
 
 
-ONEDNN = _mkl_is_slow()
+ONEDNN = _onednn()
 PAYS = 2**22  # multiplications from which a convolution is faster, with its gradients
 
 

@@ -146,9 +146,6 @@ class UNet(nn.Module):
         self.norm = nn.GroupNorm(1, c)
         self.last = zeroed(nn.Conv2d(c, (channels_out or channels_in) * squares, 3, padding=1))
         self.to(memory_format=torch.channels_last)
-        for layer in self.modules():
-            if isinstance(layer, Pointwise):  # strides as its gradient's: else each step copies it
-                layer.weight.data = layer.weight.data.flatten(1)[:, :, None, None]
 
     @property
     def null(self) -> int:
@@ -278,7 +275,9 @@ class Pointwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
-        pixels = linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        # flattened as it lies, so that its gradient lies as it does: else each step copies it
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        pixels = linear(x.permute(0, 2, 3, 1), weight, self.bias)
         return pixels.permute(0, 3, 1, 2)
 
 

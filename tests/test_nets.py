@@ -1,5 +1,7 @@
 """The product of `linear` by a convolution, which only processors of AMD take and only large products."""
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,12 +52,12 @@ def test_only_large_products_in_float32_become_convolutions(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "has", "slow"),
+    ("said", "has", "taken"),
     [("AuthenticAMD", True, True), ("GenuineIntel", True, False), ("AuthenticAMD", False, False)],
 )
-def test_who_takes_it(monkeypatch, tmp_path, said, has, slow):
-    (tmp_path / "cpuinfo").write_text(f"vendor_id : {said}")
-    monkeypatch.setattr(nets, "Path", lambda _: tmp_path / "cpuinfo")
+def test_who_takes_it(monkeypatch, said, has, taken):
+    cores = f"processor : 0\nvendor_id : {said}\n\nprocessor : 1\n"
+    monkeypatch.setattr("builtins.open", lambda name, errors: io.StringIO(cores))
     monkeypatch.setattr(nets.platform, "processor", lambda: "")
     monkeypatch.setattr(nets.mkldnn, "is_available", lambda: has)
-    assert nets._mkl_is_slow() is slow
+    assert nets._onednn() is taken

@@ -34,15 +34,14 @@ def _set(work: str) -> str:
     return re.sub(r"\d{4,}", lambda m: f"{int(m[0]):,}", work.replace(" x ", " × "))
 
 
-def _least(name: str) -> float:
+def _least(name: str, limits: dict | None) -> float:
     """Minutes that the operations of a recipe's steps take at the card's own limit in bfloat16; 0 if not counted."""
-    found = results("limits.json")
-    rows = found["rows"] if found else []
+    rows = limits["rows"] if limits else []
     for work, (recipe, batch) in RECIPES.items():
         row = find(rows, work, "forward, float32, contiguous")
         if recipe == name and row is not None:
             operations = _train(rows) * batch * _work(row)[0] * 1e12
-            return operations * planned(name) / found["limits"]["bfloat16"] / 60
+            return operations * planned(name) / limits["limits"]["bfloat16"] / 60
     return 0.0
 
 
@@ -59,7 +58,7 @@ def minutes(paths: object = None) -> str:
     found = results("gpu.json")
     if found is None:
         return missing("make gpu PARTS=rates")
-    lines, trained = [], found.get("trainings", {})
+    lines, trained, limits = [], found.get("trainings", {}), results("limits.json")
     for name, entry in ENTRIES.items():
         if entry.machine != GPU:
             continue
@@ -73,14 +72,14 @@ def minutes(paths: object = None) -> str:
             if trained[name].get("compiled"):
                 how += ", with `--compile`, whose wait is in it"
         else:
-            least = _least(name)
-            known = (f"at least {least:.0f}", "**no**", BOUND) if least > GOAL else ("", "", OPEN)
-            lines.append((f"`{name.replace('_', '-')}`", f"{planned(name):,}", "", *known))
+            least = _least(name, limits)
+            rest = (f"at least {least:.0f}", "**no**", BOUND) if least > GOAL else ("", "", OPEN)
+            lines.append((f"`{name.replace('_', '-')}`", f"{planned(name):,}", "", *rest))
             continue
         whole = each * planned(name) / 6e4
         verdict = "yes" if whole <= GOAL else "**no**" if rate else "not known"
-        known = f"{whole:.1f}" if rate else f"at most {whole:.1f}"
-        cells = (f"{planned(name):,}", f"{each:.2f}", known, verdict, how)
+        took = f"{whole:.1f}" if rate else f"at most {whole:.1f}"
+        cells = (f"{planned(name):,}", f"{each:.2f}", took, verdict, how)
         lines.append((f"`{name.replace('_', '-')}`", *cells))
     head = (
         "recipe",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lib.attention import attend
 from lib.diffusion.denoiser import BaseDenoiser, Diffusion
+from lib.nets import Linear
 from lib.utils import check_count, check_indices
 from lib.vae.autoencoder import Autoencoder
 
@@ -63,10 +64,8 @@ class ReadingLayer(nn.Module):
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.width = heads, width
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.think = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
+        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
+        self.think = nn.Sequential(Linear(width, 2 * width), nn.SiLU(), Linear(2 * width, width))
 
     def forward(self, h: Tensor) -> Tensor:
         qkv = (

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from lib.nets import Residual, mlp
+from lib.nets import Linear, Residual, mlp
 
 
 class _Flatten(nn.Flatten):
@@ -79,7 +79,7 @@ def conv_encoder(
         width *= 2
     layers += [Residual(width, dropout, still=True) for _ in range(blocks)]
     side = (shape[1] >> halvings) * (shape[2] >> halvings)
-    return nn.Sequential(*layers, nn.SiLU(), nn.Flatten(), nn.Linear(width * side, features))
+    return nn.Sequential(*layers, nn.SiLU(), nn.Flatten(), Linear(width * side, features))
 
 
 def conv_decoder(
@@ -99,7 +99,7 @@ def conv_decoder(
     """
     _check_halvings(shape, halvings)
     start = (width << halvings, shape[1] >> halvings, shape[2] >> halvings)
-    layers: list[nn.Module] = [nn.Linear(latent, math.prod(start)), nn.Unflatten(1, start)]
+    layers: list[nn.Module] = [Linear(latent, math.prod(start)), nn.Unflatten(1, start)]
     wide = start[0]
     for _ in range(halvings):
         layers += [Residual(wide, dropout, still=True) for _ in range(blocks)]

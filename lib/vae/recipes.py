@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.data.images import LEVELS, binarized_mnist, digits
+from lib.nets import Linear
 from lib.recipe import Recipe, store, train
 from lib.utils import check_count, measuring
 from lib.vae.hierarchical import HierarchicalVAE, mlp_levels
@@ -88,7 +89,7 @@ def mnist_hierarchical(steps: int = 100_000, seed: int = 0) -> Recipe:
     """Static binarised MNIST, for a GPU: three levels of 16, 24 and 32 latents, fully connected."""
     torch.manual_seed(seed)
     up, levels = mlp_levels(784, (16, 24, 32), width=512)
-    decoder = nn.Sequential(nn.SiLU(), nn.Dropout(0.1), nn.Linear(512, 784))
+    decoder = nn.Sequential(nn.SiLU(), nn.Dropout(0.1), Linear(512, 784))
     decoder.append(nn.Unflatten(1, (1, 28, 28)))
     model = HierarchicalVAE(up, levels, decoder, Bernoulli(), (512,), free_bits=0.5)
     return _mnist(model, steps, seed, batch_size=256, lr=1e-3, ema=0.9995, valid_every=1000)

@@ -44,6 +44,11 @@ class _Engine(contextlib.AbstractContextManager):
     def __init__(self) -> None:
         # warnings, errors and failed requests of this page; WebKit does not tell
         self.faults: list[str] = []
+        self._process = self._launch()
+        with contextlib.ExitStack() as failed:  # a start that fails leaves no process
+            failed.callback(self._end)
+            self._connect()
+            failed.pop_all()
 
     def run(self, expression: str) -> Any:
         """The value, as JSON carries it."""
@@ -54,31 +59,29 @@ class _Engine(contextlib.AbstractContextManager):
 class Firefox(_Engine):
     """Firefox without a screen."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def _launch(self) -> subprocess.Popen:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         command = [firefox(), "--headless", "--no-remote", "--profile", self._folder.name]
-        log = Path(self._folder.name, "stderr.txt")  # a pipe that nobody reads would fill up
-        with log.open("w") as out:
-            self._process = subprocess.Popen(
+        self._log = Path(self._folder.name, "stderr.txt")  # a pipe that nobody reads would fill up
+        with self._log.open("w") as out:
+            return subprocess.Popen(
                 [*command, "--remote-debugging-port", "0"], stdout=subprocess.DEVNULL, stderr=out
             )
-        with contextlib.ExitStack() as failed:  # a start that fails leaves no process
-            failed.callback(self._end)
-            for _ in range(10 * PATIENCE):
-                if listening := re.search(r"ws://\S+(?=\n)", log.read_text()):
-                    break
-                time.sleep(0.1)
-            else:
-                raise RuntimeError("Firefox has not begun to listen")
-            self._socket = websocket.create_connection(
-                f"{listening[0]}/session", timeout=PATIENCE, suppress_origin=True
-            )
-            self._asked = 0
-            self._ask("session.new", capabilities={})
-            self._tab = self._ask("browsingContext.getTree")["contexts"][0]["context"]
-            self._ask("session.subscribe", events=["log.entryAdded", "network.fetchError"])
-            failed.pop_all()
+
+    def _connect(self) -> None:
+        for _ in range(10 * PATIENCE):
+            if listening := re.search(r"ws://\S+(?=\n)", self._log.read_text()):
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError("Firefox has not begun to listen")
+        self._socket = websocket.create_connection(
+            f"{listening[0]}/session", timeout=PATIENCE, suppress_origin=True
+        )
+        self._asked = 0
+        self._ask("session.new", capabilities={})
+        self._tab = self._ask("browsingContext.getTree")["contexts"][0]["context"]
+        self._ask("session.subscribe", events=["log.entryAdded", "network.fetchError"])
 
     def _ask(self, method: str, **params: Any) -> Any:
         self._asked += 1
@@ -130,32 +133,30 @@ class Firefox(_Engine):
 class WebKit(_Engine):
     """WebKitGTK's own small browser."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        screen, driver, browser = webkit()
+    def _launch(self) -> subprocess.Popen:
+        screen, driver, self._browser = webkit()
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self._address = f"http://127.0.0.1:{port}"
         # `xvfb-run` is a shell script: its children end with the group
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [screen, "-a", "-s", "-screen 0 1400x1000x24", driver, f"--port={port}"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        options = {"binary": browser, "args": ["--automation"]}
+
+    def _connect(self) -> None:
+        options = {"binary": self._browser, "args": ["--automation"]}
         wanted = {"alwaysMatch": {"webkitgtk:browserOptions": options}}
-        with contextlib.ExitStack() as failed:  # a start that fails leaves no process
-            failed.callback(self._end)
-            for _ in range(100):
-                with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                    self._session = self._ask("", capabilities=wanted)["sessionId"]
-                    break
-                time.sleep(0.1)
-            else:
-                raise RuntimeError("WebKit's driver has not begun to listen")
-            self._ask("/timeouts", script=1000 * PATIENCE)
-            failed.pop_all()
+        for _ in range(100):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                self._session = self._ask("", capabilities=wanted)["sessionId"]
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError("WebKit's driver has not begun to listen")
+        self._ask("/timeouts", script=1000 * PATIENCE)
 
     def _ask(self, path: str, **params: Any) -> Any:
         session = f"/{self._session}" if hasattr(self, "_session") else ""
