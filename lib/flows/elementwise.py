@@ -3,9 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.data.images import from_logit, to_logit
 from lib.flows.transform import Transform
 from lib.utils import known, sum_dims
 
@@ -183,21 +183,8 @@ class Logit(Transform):
 
     def to_base(self, x, context=None):
         self.check(x, context)
-        width = 1 - 2 * self.alpha
-        # 1 - x is exact for x in [1/2, 1], while 1 - y would keep the rounding of y: where alpha is
-        # small, that is all there is left of it
-        y, rest = self.alpha + width * x, self.alpha + width * (1 - x)
-        if known(((y <= 0) | (rest <= 0)).any()):
-            raise ValueError(
-                f"Logit expected data in (0, 1), got values from {x.min():.4g} to {x.max():.4g}"
-            )
-        z = y.log() - rest.log()
-        return z, -self._log_slope(z)
+        return to_logit(x, self.alpha)
 
     def from_base(self, z, context=None):
         self.check(z, context)
-        return (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha), self._log_slope(z)
-
-    def _log_slope(self, z: Tensor) -> Tensor:
-        """log dx/dz = log y + log(1 - y) - log(1 - 2 alpha), summed: (B,)."""
-        return sum_dims(F.logsigmoid(z) + F.logsigmoid(-z) - math.log1p(-2 * self.alpha))
+        return from_logit(z, self.alpha)
