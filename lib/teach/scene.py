@@ -107,13 +107,27 @@ class Panel:
         return self
 
     def line(
-        self, x, y, series=0, name=None, *, dash=None, width=2.0, fill=None, alpha=None
+        self,
+        x,
+        y,
+        series=0,
+        name=None,
+        *,
+        dash=None,
+        width=2.0,
+        fill=None,
+        alpha=None,
+        marker=None,
     ) -> Panel:
-        """A curve; None or NaN lifts the pen; `fill` shades down to zero with that opacity."""
+        """A curve; None or NaN lifts the pen; `fill` shades down to zero with that opacity.
+
+        `marker`: the one of the points that lie on it, for the legend.
+        """
         dash = max(series, 0) % 6 if dash is None else dash
         return self._add(
-            "line", series, name, x=_list(x), y=_list(y), dash=dash, w=width, fill=fill, a=alpha
-        )
+            "line", series, name, x=_list(x), y=_list(y), dash=dash, w=width, fill=fill, a=alpha,
+            m=marker,
+        )  # fmt: skip
 
     def grid(self, x, y, series=-1, name=None, *, width=1.0, alpha=0.5) -> Panel:
         """Grid lines of a map: x and y (n, m) draw the n rows and the m columns as curves."""
@@ -230,7 +244,11 @@ def _draw(ax, spec: dict[str, Any], sheets: dict[str, Sheet]) -> None:
         c, a = style.colour(s), it.get("a", 1.0)
         if kind == "line":
             x, y = arr(it["x"]), arr(it["y"])
-            ax.plot(x, y, color=c, ls=style.dash(it["dash"]), lw=it["w"] * 0.8, alpha=a, label=name)
+            mark = {"marker": style.marker(it["m"]), "markevery": []} if "m" in it else {}
+            ax.plot(
+                x, y, color=c, ls=style.dash(it["dash"]), lw=it["w"] * 0.8, alpha=a, label=name,
+                **mark,
+            )  # fmt: skip
             if it.get("fill"):
                 ax.fill_between(x, y, color=c, alpha=it["fill"], lw=0)
         elif kind == "points":

@@ -144,7 +144,7 @@ def beta() -> Explorable:
         ends = np.array([-200.0, 200.0])
         left.line(ends, d - b * (ends - r), 2, "slope −beta: equal loss", dash=2, width=1.5)
         left.line(ends, d - (ends - r), -1, "slope −1: equal ELBO", dash=1, width=1, alpha=0.6)
-        left.line(rate, distortion, 0, "nine models, measured on test digits", dash=0)
+        left.line(rate, distortion, 0, "nine models, measured on test digits", dash=0, marker=0)
         left.points(rate, distortion, 0, radius=3)
         for name, x, y, (dx, dy) in zip(names, rate, distortion, shift, strict=True):
             left.text(x + dx, y + dy, name, 0, size=0.9)

@@ -24,7 +24,7 @@
         items: [
           { t: "line", s: 2, x: ends, y: slope(b), dash: 2, w: 1.5, name: "slope \u2212beta: equal loss" },
           { t: "line", s: -1, x: ends, y: slope(1), dash: 1, w: 1, a: 0.6, name: "slope \u22121: equal ELBO" },
-          { t: "line", s: 0, x: rate, y: distortion, dash: 0, w: 2, name: "nine models, measured on test digits" },
+          { t: "line", s: 0, x: rate, y: distortion, dash: 0, w: 2, m: 0, name: "nine models, measured on test digits" },
           { t: "points", s: 0, x: rate, y: distortion, r: 3, m: 0 },
           ...names.map((text, i) => ({ t: "text", s: 0, x: rate[i] + shift[i][0], y: distortion[i] + shift[i][1], text, align: "center", size: 0.9 })),
           { t: "points", s: 1, x: [r], y: [d], r: 6, m: 1, name: "this beta" },

@@ -256,4 +256,5 @@ def wrong(folded: Planar, collapsed: Tensor, U: Callable) -> None:
     for ax, title in zip(axes, ("folded grid", "density of its draws", "no log-det"), strict=True):
         _axes(ax)
         ax.set_title(title)
+    _axes(axes[0], 4.2)  # all of the grid
     plt.show()

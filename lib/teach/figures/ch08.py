@@ -75,7 +75,7 @@ def time() -> Explorable:
                           aspect=1.0)  # fmt: skip
             for j in range(PATHS):
                 shown = np.clip(values[::2, j], *ylim)
-                panel.line(times, shown, j + 1, f"path {j + 1}", width=2.2)
+                panel.line(times, shown, j + 1, f"path {j + 1}", width=2.2, marker=(j + 1) % 5)
                 _mark(panel, times[4 + j :: 10], shown[4 + j :: 10], j, 4)
             panel.line([t, t], list(ylim), -1, width=1, alpha=0.7)
             panels.append(panel)

@@ -93,7 +93,7 @@ def noise() -> Explorable:
         left.heat(heat, (0, 1, -REACH, REACH), 0, top=0.8)
         times = 1 - np.arange(k + 1) / STEPS
         for j in range(SHOWN):
-            left.line(times, states[: k + 1, j], 1, dash=0, width=1.1)
+            left.line(times, states[: k + 1, j], 1, "paths", dash=0, width=1.1, marker=1)
         left.points(np.full(SHOWN, t), states[k, :SHOWN], 1, radius=3)
         height, _ = np.histogram(states[k], edges)
         height = height / (POINTS * width)

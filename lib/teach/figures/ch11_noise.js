@@ -55,7 +55,7 @@
     left.push({ t: "heat", s: 0, v: heat, shape: [56, 50], extent: [0, 1, -REACH, REACH] });
     for (let j = 0; j < SHOWN; j++) {
       const y = times.map((_, i) => x[i * POINTS + j]);
-      left.push({ t: "line", s: 1, x: times, y, dash: 0, w: 1.1 });
+      left.push({ t: "line", s: 1, x: times, y, dash: 0, w: 1.1, m: 1, name: "paths" });
       ends.push(y[k]);
     }
     left.push({ t: "points", s: 1, x: ends.map(() => p.t), y: ends, r: 3, m: 1 });

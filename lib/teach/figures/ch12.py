@@ -198,9 +198,9 @@ def guidance() -> Explorable:
             left.tile(sheet, first + i, (x + 0.03, x + 0.97, y + 0.03, y + 0.97))
         plot = Panel((-0.3, 8.3), (0, 1.3), title="over many captions", xlabel="guidance weight w",
                      ylabel="share, or ratio", aspect=1.3)  # fmt: skip
-        plot.line(WEIGHTS, data["shares"], 0, "attributes right", dash=0)
+        plot.line(WEIGHTS, data["shares"], 0, "attributes right", dash=0, marker=0)
         plot.points(WEIGHTS, data["shares"], 0, radius=3)
-        plot.line(WEIGHTS, data["spreads"], 1, "spread, 1 is the data's", dash=1)
+        plot.line(WEIGHTS, data["spreads"], 1, "spread, 1 is the data's", dash=1, marker=1)
         plot.points(WEIGHTS, data["spreads"], 1, radius=3)
         plot.line([WEIGHTS[k]] * 2, [0, 1.3], -1, "your weight", dash=2, width=1)
         got, asked = (sum(v) for v in zip(*right[first : first + each], strict=True))

@@ -5,7 +5,7 @@
   const which = names.indexOf(p.text), first = each * (which * weights.length + k), mine = right.slice(first, first + each);
   const sum = (j) => mine.reduce((a, r) => a + r[j], 0), got = sum(0), asked = sum(1), w = weights[k];
   const share = shares[k].toFixed(2), spread = spreads[k].toFixed(2);
-  const curve = (s, y, name) => [{ t: "line", s, x: weights, y, dash: s, w: 2, name }, { t: "points", s, x: weights, y, r: 3, m: s }];
+  const curve = (s, y, name) => [{ t: "line", s, x: weights, y, dash: s, w: 2, m: s, name }, { t: "points", s, x: weights, y, r: 3, m: s }];
   return {
     panels: [
       {

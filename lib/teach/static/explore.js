@@ -144,7 +144,7 @@
         m.c.setLineDash([]); m.c.globalAlpha = 1; m.c.beginPath(); m.c.arc(m.X(state[d.x]), d.y ? m.Y(state[d.y]) : m.Y(d.at ?? 0), 8, 0, 7);
         m.c.fillStyle = th.series[d.colour]; m.c.fill(); m.c.lineWidth = 2.5; m.c.strokeStyle = th.ink; m.c.stroke();
       }
-      const named = scene.panels.flatMap((p) => p.items.filter((i) => i.name)), seen = new Set(), key = JSON.stringify(named.map((i) => [i.name, i.s, i.dash, i.t])) + th.dark;
+      const named = scene.panels.flatMap((p) => p.items.filter((i) => i.name)), seen = new Set(), key = JSON.stringify(named.map((i) => [i.name, i.s, i.dash, i.t, i.m])) + th.dark;
       if (legend.dataset.key !== key) {
         legend.dataset.key = key; legend.replaceChildren();
         for (const it of named) {
@@ -157,6 +157,7 @@
           if (it.t === "points") { MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length](c, 17, 6, 3); c.fill(); }
           else if (it.t === "line" || it.t === "arrows") {
             c.moveTo(1, 6); c.lineTo(33, 6); c.stroke();
+            if (it.t === "line" && it.m !== undefined) { c.beginPath(); MARKERS[it.m](c, 17, 6, 3.5); c.fill(); }
             if (it.t === "arrows") { c.beginPath(); c.moveTo(33, 6); c.lineTo(23, 1); c.lineTo(23, 11); c.fill(); }
           }
           else { c.globalAlpha = it.fill === 0 && it.s < 0 ? 0 : 0.4; c.fillRect(4, 1, 26, 10); c.globalAlpha = 1; c.lineWidth = 1; c.strokeRect(4, 1, 26, 10); }
