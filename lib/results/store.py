@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 import platform
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,10 @@ def read(path: Path | str = PATH) -> Results:
         raise ValueError(f"{path.name} is not what `make results` wrote: its seal does not fit")
     for row in results["rows"]:
         check_row(row)
+        costs = results["images"].get(row["model"]) if row["data"] == "digits" else None
+        if costs and (each := costs[SEEDS.index(row["seed"])]):
+            if abs(statistics.fmean(each) / 1_000 - row["cost"]) > 5e-4:  # they are rounded
+                raise ValueError(f"{path.name}: what images cost {row['model']} is not its cost")
     return results
 
 
@@ -184,6 +189,8 @@ def check_row(row: dict[str, Any]) -> None:
         raise ValueError(f"a row has {sorted(set(row) ^ names)} too much or too little")
     if row["model"] not in MODELS or row["data"] not in protocol.DATA:
         raise ValueError(f"no such model or data: {row['model']!r}, {row['data']!r}")
+    if row["kind"] not in protocol.KINDS:
+        raise ValueError(f"no such kind of cost: {row['kind']!r}")
     for name in (*NUMBERS, *(n for n in OPTIONAL if n in row)):
         if isinstance(row[name], bool) or not isinstance(row[name], int | float):
             raise ValueError(f"{name} of {row['model']} is {row[name]!r}, not a number")

@@ -40,6 +40,15 @@ def test_an_edited_number_is_noticed(tmp_path):
         store.read(path)
 
 
+def test_images_of_another_model_are_noticed(tmp_path):
+    results = store.read()
+    images = results["images"]
+    images["vae"], images["maf"] = images["maf"], images["vae"]
+    path = store.write(results, tmp_path / "all.json")  # sealed again
+    with pytest.raises(ValueError, match="images"):
+        store.read(path)
+
+
 def test_a_missing_file_says_what_makes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="make results"):
         store.read(tmp_path / "none.json")
@@ -51,6 +60,7 @@ def test_a_missing_file_says_what_makes_it(tmp_path):
         ({"cost": math.nan}, "not finite"),
         ({"cost": "1.2"}, "not a number"),
         ({"model": "gan"}, "no such model"),
+        ({"kind": "guess"}, "no such kind"),
         ({"extra": 1.0}, "too much"),
         ({"tighter": 1.0}, "too much"),
     ],
