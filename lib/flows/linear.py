@@ -39,7 +39,8 @@ class LULinear(Transform):
     def init_from(self, x: Tensor) -> "LULinear":
         """Start where z has mean 0 and covariance I: W is a Cholesky factor of the data's.
 
-        Variances up to 1e-6 are raised by 1e-6: data in such units are to be scaled before.
+        Variances are raised by 1e-5 of themselves, those up to 1e-6 by 1e-6: data in such units are
+        to be scaled before.
         """
         check_data(self, x)
         centred = x - x.mean(0)
