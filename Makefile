@@ -64,6 +64,9 @@ results: $(STAMP)  ## train every model of the book three times and write chapte
 mutants: $(STAMP)  ## plant faults in lib and in the chapters, count what the checks catch (hours; ONLY="lib/flows/coupling.py 04" SAMPLE=200: minutes)
 	@$(PY) -m tests.mutants --only "$(ONLY)" $(if $(SAMPLE),--sample $(SAMPLE) --cells $(SAMPLE))
 
+seeds: $(STAMP)  ## run every chapter with its seeds moved, count the checks that go red (ONLY="04": some)
+	@$(PY) -m tests.mutants.seeds --only "$(ONLY)"
+
 bench: $(STAMP)  ## time lib beside zuko, nflows, normflows, torchdiffeq and diffusers (QUICK=1: three rounds)
 	@$(PY) -m tests.benchmarks $(if $(QUICK),--quick)
 

@@ -101,6 +101,29 @@ def mutants(paths: list[Path]) -> str:
     return "\n".join(parts)
 
 
+def seeds(paths: list[Path]) -> str:
+    """How many checks hold with other seeds, and which do not."""
+    found = results("seeds.json")
+    if found is None:
+        return missing("make seeds")
+    rows = found["chapters"]
+    made, red = (
+        sum(r["checks"] for r in rows.values()),
+        [s for r in rows.values() for s in r["red"]],
+    )
+    versions = ", ".join(f"{n} {v}" for n, v in found["versions"].items())
+    *first, last = map(str, found["moved"])
+    parts = [
+        f"**With the seeds moved by {', '.join(first)} and {last} the chapters made {made:,} checks; {len(red) or 'none'} went "
+        f"red.** Commit {found['commit']}, {found['date']}, {versions}.",
+        "",
+    ]
+    for path in paths:
+        if r := rows.get(path.stem):
+            parts += [f"- {title(path)}: {said}" for said in r["red"]]
+    return "\n".join([*parts, ""])
+
+
 # ---------------------------------------------------------------- exercises
 
 
@@ -286,5 +309,9 @@ def benchmarks(paths: list[Path]) -> str:
     return missing("make bench") + earlier
 
 
-TABLES = {"mutants": ("proof", mutants), "exercises": ("proof", exercises)}
+TABLES = {
+    "mutants": ("proof", mutants),
+    "seeds": ("proof", seeds),
+    "exercises": ("proof", exercises),
+}
 TABLES |= {"benchmarks": ("benchmarks", benchmarks)}

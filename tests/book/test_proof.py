@@ -88,6 +88,17 @@ def test_at_least_nine_faults_of_ten_are_caught_and_the_counts_add_up():
     assert caught >= 0.9 * real
 
 
+def test_seeds_are_those_of_all_chapters_and_what_went_red_is_shown():
+    found = proof.results("seeds.json")
+    if found is None:
+        pytest.skip("book/results/seeds.json is missing; make seeds writes it")
+    assert list(found["chapters"]) == [p.stem for p in CHAPTERS] and len(found["moved"]) >= 4
+    page = proof.seeds(CHAPTERS)
+    made = sum(r["checks"] for r in found["chapters"].values())
+    assert f"{made:,} checks" in page and made >= 200 * len(found["moved"])
+    assert all(said in page for r in found["chapters"].values() for said in r["red"])
+
+
 def test_a_chart_has_a_mark_for_each_row_and_says_it_in_words():
     rows = [
         {"case": "a < b", "task": "train", "peer": p, "ratio": r, "low": r / 2, "high": r * 2}

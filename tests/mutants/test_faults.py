@@ -13,6 +13,7 @@ import yaml
 from tests.mutants.cells import Run, chapter_faults, chapters, formula_cells
 from tests.mutants.faults import faults, planted, sample
 from tests.mutants.forks import ROOT, fork
+from tests.mutants.seeds import moved
 
 SAID = [
     ("a + b", {"a - b", "a", "b"}),
@@ -102,6 +103,24 @@ def test_a_chapter_s_cell_goes_red_by_verify_by_print_and_by_error():
         run.space["verify"] = verify
         found = run.rest(1, ast.parse(text))
         assert (found and found["by"]) == by, text
+
+
+def test_a_check_that_holds_with_one_seed_only_is_found():
+    cell = lambda text: {"cell_type": "code", "source": text, "metadata": {}, "outputs": []}
+    lucky = """import torch
+from lib.teach import verify
+torch.manual_seed(3)
+first = torch.randint(10**6, (1,))
+verify("1.1", first.double(), {}, routes=("a draw", "a number"))
+verify("1.2", first - first, [0], atol=1e-9, routes=("difference", "0"))"""
+    draw = lambda: torch.randint(10**6, (1,), generator=torch.Generator().manual_seed(3)).item()
+    import torch
+
+    cells = [cell(lucky.format([float(draw())])), cell("assert False, 'no check'")]
+    for by, red in ((0, ["cell 2"]), (1, ["(1.1) fails", "cell 2"])):
+        how, found = fork(lambda by=by: moved({"cells": cells}, by), 60)
+        assert how == "done" and found["checks"] == 2
+        assert [said[: len(want)] for said, want in zip(found["red"], red, strict=True)] == red
 
 
 def test_every_chapter_has_formulas_in_which_to_plant():
