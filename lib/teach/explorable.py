@@ -36,7 +36,7 @@ MOST_FRAMES = 4000
 
 @dataclass(frozen=True)
 class Slider:
-    """A number between `min` and `max`; `play` adds a button that runs through it.
+    """A number between `min` and `max`; `play` adds a button that runs through it, with `down` from max.
 
     `shown` is what stands beside the slider at each of its stops, in place of the number.
     Raises `ValueError` for a `value` outside [min, max], and for a `step` not above 0.
@@ -50,6 +50,7 @@ class Slider:
     step: float = 0.01
     play: bool | float = False
     shown: tuple[str, ...] = ()
+    down: bool = False
     kind: str = "slider"
 
     def __post_init__(self) -> None:

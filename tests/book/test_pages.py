@@ -200,6 +200,34 @@ def test_a_slider_follows_the_keyboard(visit):
         assert slider.evaluate("(s) => s.getAttribute('aria-valuetext')") != before
 
 
+# Let a figure play, then take its slider in hand or press Reset: what it shows at once, later, and what the button says.
+PLAYED = """async ([figure, how]) => {
+  const button = (word) => [...figure.querySelectorAll(".ex-controls button")].find((b) => b.textContent === word);
+  const wait = (ms) => new Promise((r) => setTimeout(r, ms)), values = () => JSON.stringify(figure.explorable.state);
+  const slider = button("Play").closest(".ex-row").querySelector("input"), first = values();
+  button("Play").click();
+  for (let i = 0; i < 60 && values() === first; i++) await wait(100);
+  const ran = values() !== first;
+  if (how === "Reset") button("Reset").click();
+  else { slider.value = slider.min; slider.dispatchEvent(new Event("input", { bubbles: true })); }
+  const now = values();
+  await wait(600);
+  const found = { ran, stays: values() === now, reset: now === first, stopped: Boolean(button("Play")) && !button("Pause") };
+  button("Reset").click();
+  return found;
+}"""
+
+
+@visits(CHAPTERS, WIDE)
+def test_a_figure_that_plays_stops_when_it_is_taken_in_hand(visit):
+    for figure in visit.page.query_selector_all("figure.explorable:has(.ex-row button)"):
+        for how in ("Reset", "slider"):
+            found = visit.page.evaluate(PLAYED, [figure, how])
+            title = figure.get_attribute("aria-label")
+            assert found["ran"] and found["stays"] and found["stopped"], (title, how, found)
+            assert found["reset"] or how != "Reset", title
+
+
 # With a panel in the middle of the window: its figure's controls that are out of the window, too narrow for a thumb, or above it.
 REACH = """(figure) => [...figure.querySelectorAll(".ex-panels canvas")].flatMap((panel) => {
   panel.scrollIntoView({ block: "center" });

@@ -204,7 +204,7 @@ def test_by_hand_only_the_full_score_has_area_one():
     figure = ch01.by_hand()
     best = dict(slope=0.05, middle=0.4, height=0.8)
     assert float(figure.scene(**best).readouts["score"]) > -1.5
-    assert figure.scene(**best).readouts["area under the curve"] == "1.00"
+    assert figure.scene(**best).readouts["area, beyond the frame too"] == "1.00"
     greedy = figure.scene(slope=0.05, middle=0.4, height=0.0, logdet=False).readouts
     assert float(greedy["score"]) == pytest.approx(-0.92, abs=0.01)
-    assert greedy["area under the curve"] == "20.00"  # 1 / slope: all of it
+    assert greedy["area, beyond the frame too"] == "20.00"  # 1 / slope: all of it

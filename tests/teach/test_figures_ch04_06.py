@@ -42,7 +42,7 @@ def test_the_density_of_one_planar_layer_is_lib_s(u, enforce):
     got = ch06.image_density(*x.T.numpy(), np.array(w), used, b)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-9)
     scene = ch06.layer().scene(u1=u[0], u2=u[1], use=ch06.HAT if enforce else ch06.PLAIN)
-    assert scene.readouts["w.u used"] == f"{flow.condition():.2f}"
+    assert scene.readouts["w.u used"] == f"{flow.condition():.3f}"
     assert scene.readouts["w.u"] == f"{w[0] * u[0] + w[1] * u[1]:.2f}"
     assert scene.readouts["invertible"] == "yes"
 
@@ -92,8 +92,8 @@ def test_a_longer_w_at_a_held_product_narrows_the_strip_and_nothing_else(use, wa
     widths = []
     for k in (1.0, 2.0):
         scene = ch06.layer().scene(w1=0.9 * k, w2=0.6 * k, u1=-2.0, b=0.3, use=use)
-        assert scene.readouts["w.u used"] == f"{want:.2f}"
-        assert scene.readouts["smallest det"] == f"{min(1, 1 + want):.2f}"
+        assert scene.readouts["w.u used"] == f"{want:.3f}"
+        assert scene.readouts["smallest det"] == f"{min(1, 1 + want):.3f}"
         border = item(scene, 0, "border of the strip")
         w = np.array([0.9, 0.6]) * k
         t = w[0] * np.array(border["x"], float) + w[1] * np.array(border["y"], float) + 0.3
@@ -105,7 +105,7 @@ def test_a_longer_w_at_a_held_product_narrows_the_strip_and_nothing_else(use, wa
 
 def test_the_border_of_the_condition_is_still_invertible():
     scene = ch06.layer().scene(w1=1.0, w2=0.0, u1=-1.0, u2=0.7)
-    assert scene.readouts["invertible"] == "yes" and scene.readouts["smallest det"] == "0.00"
+    assert scene.readouts["invertible"] == "yes" and scene.readouts["smallest det"] == "0.000"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_bending_ends_in_the_moons_and_its_density_integrates_to_one():
     assert least < last.readouts["NLL of 400 draws, nats"]
     for scene in (first, last):
         assert scene.readouts["true density, same draws"] == least
-        assert f"where the true density gives {float(least):.2f};" in scene.alt
+        assert f"where the true density gives {least};" in scene.alt
         heat = item(scene, 1, "density of the flow")
         density = (np.array(heat["v"]) / 235) ** (1 / 0.7) * ch04.TOP
         mass = density.sum() * (2 * ch04.BOX / ch04.PIXELS) ** 2
@@ -290,8 +290,8 @@ def test_the_steps_are_those_of_the_flow_and_each_pixel_is_changed(levels):
         assert gone == [p.flatten().int().tolist() for p in parts[:-1]]
         assert steps[-1]["numbers"].tolist() == parts[-1][0].int().tolist()
     scene = ch04.masks().scene(levels=levels, way=1)
-    least, most = (int(v) for v in scene.readouts["changed so far"].split()[:3:2])
-    assert 2 <= least <= most
+    times = [int(word) for word in scene.readouts["changed so far"].split() if word.isdigit()]
+    assert 2 <= times[0] <= times[-1] and len(times) == len(set(times)) <= 2
     assert scene.readouts["step"] == f"{len(steps)} of {len(steps)}"
     assert scene.readouts["gone to the base early"] == f"{64 - 64 // 2 ** (levels - 1)} of 64"
 

@@ -208,10 +208,10 @@ def parallelogram() -> Explorable:
             [before, after],
             f"At z = ({u:.2f}, {v:.2f}) the determinant of the Jacobian is {det:.3f}. A square of side "
             f"{size:.2f}, of area {size**2:.4f}, becomes a curved patch of area {area:.4f}; the parallelogram "
-            f"has area {det * size**2:.4f}, wrong by {100 * wrong:.2f}%.",
+            f"has area {det * size**2:.4f}, wrong by {100 * wrong:.3f}%.",
             {
                 "|det J|": f"{abs(det):.4f}", "|det J| h²": f"{abs(det) * size**2:.4f}",
-                "true area": f"{area:.4f}", "wrong by": f"{100 * wrong:.2f} %",
+                "true area": f"{area:.4f}", "wrong by": f"{100 * wrong:.3f} %",
             },
         )  # fmt: skip
 
@@ -289,7 +289,7 @@ def by_hand() -> Explorable:
             f"{score:.3f}, and the curve has area {area:.2f}.",
             {
                 "mean log p(z)": f"{fit:.3f}", "mean log dz/dx": f"{volume:.3f}", "score": f"{score:.3f}",
-                "area under the curve": f"{area:.2f}",
+                "area, beyond the frame too": f"{area:.2f}",
             },
         )  # fmt: skip
 

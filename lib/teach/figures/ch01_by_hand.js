@@ -34,6 +34,6 @@
       },
     ],
     alt: `Slope ${slope.toFixed(2)}, middle ${middle.toFixed(2)}, height ${height.toFixed(2)}. Mean log p(z) is ${fit.toFixed(3)}, mean log dz/dx is ${volume.toFixed(3)}; the score ${logdet ? "with" : "without"} the log-determinant is ${score}, and the curve has area ${area.toFixed(2)}.`,
-    readouts: { "mean log p(z)": fit.toFixed(3), "mean log dz/dx": volume.toFixed(3), score, "area under the curve": area.toFixed(2) },
+    readouts: { "mean log p(z)": fit.toFixed(3), "mean log dz/dx": volume.toFixed(3), score, "area, beyond the frame too": area.toFixed(2) },
   };
 }

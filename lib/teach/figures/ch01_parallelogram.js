@@ -15,7 +15,7 @@
   xs.forEach(([x, y], i) => { const [x2, y2] = xs[(i + 1) % n]; area += 0.5 * (x * y2 - x2 * y); });
   const corner = [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5]];
   const flat = corner.map(([a, b]) => [c[0] + h * (J[0][0] * a + J[0][1] * b), c[1] + h * (J[1][0] * a + J[1][1] * b)]);
-  const wrong = (100 * Math.abs((det * h * h) / area - 1)).toFixed(2);
+  const wrong = (100 * Math.abs((det * h * h) / area - 1)).toFixed(3);
   const line = even(-2.4, 2.4, 13), fine = even(-2.4, 2.4, 49), zg = [[], []], xg = [[], []];
   for (const level of line) for (const across of [true, false]) {
     for (const t of fine) {

@@ -142,7 +142,7 @@ def samples() -> Explorable:
         half = float(np.mean(ratio < 0.5))
 
         floor = -5.0 * max(1, math.ceil(-0.26 * low[0]))  # room for the lower line
-        left = Panel((-0.3, LARGEST + 0.3), (floor, 5), title="estimates of log p(x), minus log p(x)",
+        left = Panel((-0.3, LARGEST + 0.3), (floor, 7), title="estimates of log p(x), minus log p(x)",
                      xlabel="log₂ K (K samples: 1, 2, 4, … 256)", ylabel="nats", aspect=1.35, grow=1.4)  # fmt: skip
         jitter = j + 0.36 * (np.arange(REPEATS) / (REPEATS - 1) - 0.5)
         lost = int((est[:, j] < floor).sum())

@@ -55,7 +55,7 @@
     const percent = ((100 * below) / R).toFixed(1), off = (Math.abs(mean[j]) > 0.005 ? mean[j] : 0).toFixed(2);
     return {
       panels: [
-        { xlim: [-0.3, LARGEST + 0.3], ylim: [floor, 5], title: "estimates of log p(x), minus log p(x)", xlabel: "log₂ K (K samples: 1, 2, 4, … 256)", ylabel: "nats", equal: false, axes: true, aspect: 1.35, grow: 1.4, items: [
+        { xlim: [-0.3, LARGEST + 0.3], ylim: [floor, 7], title: "estimates of log p(x), minus log p(x)", xlabel: "log₂ K (K samples: 1, 2, 4, … 256)", ylabel: "nats", equal: false, axes: true, aspect: 1.35, grow: 1.4, items: [
           { t: "points", s: 0, x: jitter, y: dots, r: 1.6, a: 0.5, m: 0, name: "200 repeats at your K" + (lost ? ` (${lost} lower, on the edge)` : "") },
           { t: "line", s: -1, x: [-1, LARGEST + 1], y: [0, 0], dash: 1, w: 1.5, name: "truth" },
           { t: "line", s: 1, x: ks, y: mean, dash: 0, w: 2.5, name: "their mean: estimates the bound" },

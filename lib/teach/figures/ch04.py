@@ -141,7 +141,7 @@ def bend_moons() -> Explorable:
         return Scene(
             [left, right],
             f"After {k:.1f} of {LAYERS} layers. {said} The density so far gives draws of the moons {nll:.2f} nats "
-            f"on average, where the true density gives {true_nll:.2f}; the mean log-determinant so far, over points of the base, is "
+            f"on average, where the true density gives {true_nll:.3f}; the mean log-determinant so far, over points of the base, is "
             f"{volume:z.2f}.",
             {
                 "layers": f"{k:.1f} of {LAYERS}",
@@ -272,6 +272,8 @@ def masks() -> Explorable:
 
         what = words.get(now["kind"], "the image, before any layer")
         here = int(changed.sum())
+        few, most = count.min(), count.max()
+        often = f"{few} to {most} times" if few < most else "once" if few == 1 else f"{few} times"
         acts = (
             f" {changed.size - here} of the {changed.size} numbers pass, {here} are scaled and shifted."
             if here
@@ -280,14 +282,14 @@ def masks() -> Explorable:
         return Scene(
             [first, second, third],
             f"Step {n} of {len(every)}, level {now['level']} of {round(levels)}: {what}.{acts} The tensor is "
-            f"{C} × {H} × {H}. So far each pixel was changed {count.min()} to {count.max()} times, and {len(left)} "
+            f"{C} × {H} × {H}. So far each pixel was changed {often}, and {len(left)} "
             f"of 64 numbers have gone to the base early.",
             {
                 "step": f"{n} of {len(every)}",
                 "what": now["kind"],
                 "tensor": f"{C} × {H} × {H}",
                 "changed now": f"{here} of {changed.size}",
-                "changed so far": f"{count.min()} to {count.max()} times",
+                "changed so far": often,
                 "gone to the base early": f"{len(left)} of 64",
             },
         )

@@ -89,7 +89,7 @@
           { t: "points", s: 1, x: dx.slice(0, SHOWN), y: dy.slice(0, SHOWN), r: 1.6, a: 0.7, m: 1, name: "draws of the moons" },
         ] },
       ],
-      alt: `After ${done} of ${K} layers. ${said} The density so far gives draws of the moons ${nll.toFixed(2)} nats on average, where the true density gives ${data.true_nll.toFixed(2)}; the mean log-determinant so far, over points of the base, is ${num(dots.volume, 2)}.`,
+      alt: `After ${done} of ${K} layers. ${said} The density so far gives draws of the moons ${nll.toFixed(2)} nats on average, where the true density gives ${data.true_nll.toFixed(3)}; the mean log-determinant so far, over points of the base, is ${num(dots.volume, 2)}.`,
       readouts: { layers: `${done} of ${K}`, "NLL of 400 draws, nats": nll.toFixed(3), "true density, same draws": data.true_nll.toFixed(3), "mean logabsdet so far": num(dots.volume, 3) },
     };
   };

@@ -52,15 +52,15 @@
     checkerboard: "a coupling with a checkerboard mask", channels: "a coupling with half of the channels as mask",
     squeeze: "squeeze: each 2 × 2 block becomes four channels", leave: "half of the channels leave for the base", start: "the image, before any layer",
   }[now.kind];
-  const here = changed.filter(Boolean).length, size = `${now.C} × ${N} × ${N}`, few = Math.min(...count), most = Math.max(...count);
+  const here = changed.filter(Boolean).length, size = `${now.C} × ${N} × ${N}`, few = Math.min(...count), most = Math.max(...count), often = few < most ? `${few} to ${most} times` : few === 1 ? "once" : `${few} times`;
   const panel = (title, items) => ({ xlim: [-0.02, 1.02], ylim: [-0.02, 1.02], title, xlabel: "", ylabel: "", equal: true, axes: false, aspect: 1, grow: 1, items });
   const acts = here ? ` ${changed.length - here} of the ${changed.length} numbers pass, ${here} are scaled and shifted.` : "";
   return {
     panels: [panel(`the pixels, as ${size}`, first), panel("who passes, who is changed", second), panel("how often each pixel was changed", third)],
-    alt: `Step ${n} of ${every.length}, level ${now.level} of ${levels}: ${what}.${acts} The tensor is ${size}. So far each pixel was changed ${few} to ${most} times, and ${left.length} of 64 numbers have gone to the base early.`,
+    alt: `Step ${n} of ${every.length}, level ${now.level} of ${levels}: ${what}.${acts} The tensor is ${size}. So far each pixel was changed ${often}, and ${left.length} of 64 numbers have gone to the base early.`,
     readouts: {
       step: `${n} of ${every.length}`, what: now.kind, tensor: size, "changed now": `${here} of ${changed.length}`,
-      "changed so far": `${few} to ${most} times`, "gone to the base early": `${left.length} of 64`,
+      "changed so far": often, "gone to the base early": `${left.length} of 64`,
     },
   };
 }

@@ -128,6 +128,9 @@ def sampling() -> Explorable:
                 **{f"x{i + 1}": _num(x[i]) if i < k else "?" for i in range(3)},
                 "μ of this step": RULES[k - 1][0] + _num(shift[k - 1], 3) if k else "none yet",
                 "α": RULES[k - 1][1] + _num(log_scale[k - 1], 3) if k else "none yet",
+                "next: mean, scale": f"{_num(shift[k])}, {_num(math.exp(log_scale[k]))}"
+                if k < 3
+                else "all drawn",
                 "log p so far, nats": _num(done, 3) if k else "none yet",
             },
         )
@@ -183,7 +186,7 @@ def masks() -> Explorable:
 
         height = [(np.arange(len(d)) + 0.5) / len(d) for d in degrees]
         height = [1 - h for h in height]
-        net = Panel((-0.5, depth + 1.6), (-0.09, 1.04), title=f"weights kept, paths to output {chosen + 1}", axes=False,
+        net = Panel((-0.5, depth + 1.6), (-0.09, 1.04), title=f"weights kept, paths to output {chosen + 1}{', the last' if output > D else ''}", axes=False,
                     aspect=1.2, grow=1.5)  # fmt: skip
         for on in (False, True):
             xs, ys = [], []

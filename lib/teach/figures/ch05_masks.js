@@ -44,7 +44,7 @@
   const narrow = drawn.some((to, r) => drawn.slice(0, r).some((of) => paths[to][of] === 0));
   return {
     panels: [
-      { xlim: [-0.5, depth + 1.6], ylim: [-0.09, 1.04], title: `weights kept, paths to output ${chosen + 1}`, xlabel: "", ylabel: "", equal: false, axes: false, aspect: 1.2, grow: 1.5, items: net },
+      { xlim: [-0.5, depth + 1.6], ylim: [-0.09, 1.04], title: `weights kept, paths to output ${chosen + 1}${p.output > D ? ", the last" : ""}`, xlabel: "", ylabel: "", equal: false, axes: false, aspect: 1.2, grow: 1.5, items: net },
       { xlim: [-1.2, D + 0.2], ylim: [-0.9, D + 0.4], title: "product of the masks: who sees whom", xlabel: "", ylabel: "", equal: true, axes: false, aspect: 1, grow: 1, items: table },
     ],
     alt: `A masked network with ${D} inputs, ${depth} hidden layer${depth > 1 ? "s" : ""} of ${width} units, ${p.order} order: ${order.join(", ")}. Output ${chosen + 1} sees ${listed}. ${count} weights are kept; a path exists only from inputs drawn earlier, so the table is strictly lower triangular in this order.${narrow ? " With so few units some earlier inputs are missed." : ""}`,

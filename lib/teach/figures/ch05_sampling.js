@@ -57,6 +57,6 @@
       { xlim: [LOW, HIGH], ylim: [LOW, HIGH], title: low ? "p(x₂, x₃ | x₁)" : "p(x₁, x₂)", xlabel: a, ylabel: b, equal: true, axes: true, aspect: 1, grow: 0.9, items: right },
     ],
     alt: `Step ${k} of 3. ${said} Rules: mu 2 = 0.9 sin(1.5 x1), alpha 2 = 0.4 tanh(x1) \u2212 0.6; mu 3 = 0.6 x1 x2 \u2212 0.2, alpha 3 = 0.5 cos(x2) \u2212 0.3 x1 \u2212 0.4.`,
-    readouts: { x1: shown(0), x2: shown(1), x3: shown(2), "μ of this step": now(shift[k - 1], rule[0]), "α": now(logScale[k - 1], rule[1]), "log p so far, nats": now(done) },
+    readouts: { x1: shown(0), x2: shown(1), x3: shown(2), "μ of this step": now(shift[k - 1], rule[0]), "α": now(logScale[k - 1], rule[1]), "next: mean, scale": k < 3 ? `${num(shift[k])}, ${num(Math.exp(logScale[k]))}` : "all drawn", "log p so far, nats": now(done) },
   };
 }

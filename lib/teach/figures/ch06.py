@@ -85,7 +85,6 @@ def layer() -> Explorable:
     grid2 = np.concatenate([[*(fine * 0 + v), nan, *fine, nan] for v in line])
     centre = (np.arange(PIXELS) + 0.5) * 2 * BOX / PIXELS - BOX
     pix1, pix2 = np.meshgrid(centre, centre)
-    s_axis = np.linspace(-7, 7, 281)
     angle = np.linspace(0, 2 * np.pi, 61)
 
     def moved(flow: Planar, z1, z2):
@@ -157,15 +156,17 @@ def layer() -> Explorable:
         if folds:
             middle.line(*hatch, 1, dash=0, width=1, alpha=0.6)
 
-        right = Panel((-6, 6), (-6, 6), title="along w: folds back" if folds else "along w: rises",
+        reach = max(6, math.ceil(1.2 * -m))  # all three roots are seen
+        right = Panel((-reach, reach), (-reach, reach), title="along w: folds back" if folds else "along w: rises",
                       xlabel="s = w.z + b", ylabel="t = w.x + b", aspect=1.0, grow=0.8)  # fmt: skip
-        right.line([-6, 6], [-6, 6], -1, "no move", dash=2, width=1.2, alpha=0.8)
+        right.line([-reach, reach], [-reach, reach], -1, "no move", dash=2, width=1.2, alpha=0.8)
+        s_axis = np.linspace(-7, 7, 281) * reach / 6
         right.line(s_axis, s_axis + m * np.tanh(s_axis), 0, "t = s + (w.u) tanh s", dash=0, width=2.5)  # fmt: skip
         if folds:
             back = np.linspace(-turn, turn, 41)
             right.line(back, back + m * np.tanh(back), 1, "falls: turned over", dash=2, width=4.5)
             roots = np.array([r[0] for r, _ in branches(np.zeros(1), m)])
-            right.line([-6, 6], [0, 0], 1, dash=1, width=1.2)
+            right.line([-reach, reach], [0, 0], 1, dash=1, width=1.2)
             right.points(roots, [0.0] * 3, 1, "three s, one t", radius=4.5)
 
         smallest = min(1.0, 1 + m)
@@ -179,22 +180,22 @@ def layer() -> Explorable:
                 f"{where[0, 1]:.2f}, the hatched strip, so it has no inverse."
             )
         elif m > 0.005:
-            said = f"Invertible; it stretches space {1 + m:.2f} times across the line w.z + b = 0."
+            said = f"Invertible; it stretches space {1 + m:.3f} times across the line w.z + b = 0."
         elif m < -0.005:
-            said = f"Invertible; it squeezes space to {1 + m:.2f} of its width at the line w.z + b = 0."
+            said = f"Invertible; it squeezes space to {1 + m:.3f} of its width at the line w.z + b = 0."
         else:
             said = "Invertible; it shears space along the line w.z + b = 0 and keeps every area."
         used = (
-            f" The layer uses u = ({u[0]:.2f}, {u[1]:.2f}) with w.u = {m:.2f}." if changed else ""
+            f" The layer uses u = ({u[0]:.2f}, {u[1]:.2f}) with w.u = {m:.3f}." if changed else ""
         )
         return Scene(
             [left, middle, right],
             f"A planar layer with w = ({w1:.2f}, {w2:.2f}), u = ({u1:.2f}, {u2:.2f}), b = {b:.2f}: "
-            f"w.u = {wu:.2f}.{used} The smallest det is {smallest:.2f}. {said}",
+            f"w.u = {wu:.2f}.{used} The smallest det is {smallest:.3f}. {said}",
             {
                 "w.u": f"{wu:.2f}",
-                "w.u used": f"{m:.2f}",
-                "smallest det": f"{smallest:.2f}",
+                "w.u used": f"{m:.3f}",
+                "smallest det": f"{smallest:.3f}",
                 "invertible": "no: folds over" if folds else "yes",
             },
         )

@@ -1,6 +1,6 @@
 (p, data) => { // the twin of ch06.layer: same scene, computed in the browser
   const BOX = 5, N = 64, TOP = 1 / Math.PI, STEEP = 1e-6, HALF = Math.acosh(Math.SQRT2), { w1, w2, b, use } = p;
-  const safe = (v) => Math.round(v * 1e9) / 1e9 + 0, f = (v) => (Math.abs(v) < 0.005 ? 0 : v).toFixed(2);
+  const safe = (v) => Math.round(v * 1e9) / 1e9 + 0, f = (v) => (Math.abs(v) < 0.005 ? 0 : v).toFixed(2), fine3 = (v) => (Math.abs(v) < 0.0005 ? 0 : v).toFixed(3);
   const even = (lo, hi, n) => Array.from({ length: n }, (_, i) => lo + ((hi - lo) * i) / (n - 1));
   const wu = safe(w1 * p.u1 + w2 * p.u2), l2 = w1 * w1 + w2 * w2, length = Math.sqrt(l2);
   let u1 = p.u1, u2 = p.u2;
@@ -74,13 +74,13 @@
   const word = (s, x, y, text) => ({ t: "text", s, x, y, text, align: "center", size: 1.2, halo: true });
   const far = Math.hypot(p.u1, p.u2), on = far ? 1 + 0.95 / far : 1; // its word stands beyond the tip
   left.push(word(0, w1, w2 + 0.9, "w"), word(1, on * p.u1, far ? on * p.u2 : -0.95, "u"));
-  const along = even(-7, 7, 281), right = [
-    line(-1, [-6, 6], [-6, 6], 2, 1.2, { a: 0.8, name: "no move" }),
+  const reach = Math.max(6, Math.ceil(1.2 * -m)), along = even((-7 * reach) / 6, (7 * reach) / 6, 281), right = [ // all three roots are seen
+    line(-1, [-reach, reach], [-reach, reach], 2, 1.2, { a: 0.8, name: "no move" }),
     line(0, along, along.map(g), 0, 2.5, { name: "t = s + (w.u) tanh s" }),
   ];
   if (folds) {
     const back = even(-turn, turn, 41);
-    right.push(line(1, back, back.map(g), 2, 4.5, { name: "falls: turned over" }), line(1, [-6, 6], [0, 0], 1, 1.2),
+    right.push(line(1, back, back.map(g), 2, 4.5, { name: "falls: turned over" }), line(1, [-reach, reach], [0, 0], 1, 1.2),
       { t: "points", s: 1, x: roots(0), y: [0, 0, 0], r: 4.5, m: 1, name: "three s, one t" });
   }
   const smallest = Math.min(1, 1 + m), plane = { xlim: [-BOX, BOX], ylim: [-BOX, BOX], xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 0.8 };
@@ -88,16 +88,16 @@
   if (!length) said = "Invertible; w is zero, so the whole plane is moved by u tanh(b) and keeps every area.";
   else if (Math.max(Math.abs(u1), Math.abs(u2)) < 0.005) said = "Invertible; u is zero, so nothing moves.";
   else if (folds) said = `It folds over: three z reach every x with w.x between ${f(-high - b)} and ${f(high - b)}, the hatched strip, so it has no inverse.`;
-  else if (m > 0.005) said = `Invertible; it stretches space ${f(1 + m)} times across the line w.z + b = 0.`;
-  else if (m < -0.005) said = `Invertible; it squeezes space to ${f(1 + m)} of its width at the line w.z + b = 0.`;
-  const used = changed ? ` The layer uses u = (${f(u1)}, ${f(u2)}) with w.u = ${f(m)}.` : "";
+  else if (m > 0.005) said = `Invertible; it stretches space ${fine3(1 + m)} times across the line w.z + b = 0.`;
+  else if (m < -0.005) said = `Invertible; it squeezes space to ${fine3(1 + m)} of its width at the line w.z + b = 0.`;
+  const used = changed ? ` The layer uses u = (${f(u1)}, ${f(u2)}) with w.u = ${fine3(m)}.` : "";
   return {
     panels: [
       { ...plane, title: "the plane, moved", items: left },
       { ...plane, title: "density of x", items: middle },
-      { xlim: [-6, 6], ylim: [-6, 6], title: folds ? "along w: folds back" : "along w: rises", xlabel: "s = w.z + b", ylabel: "t = w.x + b", equal: false, axes: true, aspect: 1, grow: 0.8, items: right },
+      { xlim: [-reach, reach], ylim: [-reach, reach], title: folds ? "along w: folds back" : "along w: rises", xlabel: "s = w.z + b", ylabel: "t = w.x + b", equal: false, axes: true, aspect: 1, grow: 0.8, items: right },
     ],
-    alt: `A planar layer with w = (${f(w1)}, ${f(w2)}), u = (${f(p.u1)}, ${f(p.u2)}), b = ${f(b)}: w.u = ${f(wu)}.${used} The smallest det is ${f(smallest)}. ${said}`,
-    readouts: { "w.u": f(wu), "w.u used": f(m), "smallest det": f(smallest), invertible: folds ? "no: folds over" : "yes" },
+    alt: `A planar layer with w = (${f(w1)}, ${f(w2)}), u = (${f(p.u1)}, ${f(p.u2)}), b = ${f(b)}: w.u = ${f(wu)}.${used} The smallest det is ${fine3(smallest)}. ${said}`,
+    readouts: { "w.u": f(wu), "w.u used": fine3(m), "smallest det": fine3(smallest), invertible: folds ? "no: folds over" : "yes" },
   };
 }

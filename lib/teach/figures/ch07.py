@@ -143,7 +143,7 @@ def solver() -> Explorable:
                 "evaluations": f"{evaluations}",
                 "steps": f"{steps}",
                 "rejected": f"{rejected}",
-                "log10 error": "lost" if lost else f"{error:z.1f}",
+                "log10 error": f"lost after {steps} steps" if lost else f"{error:z.1f}",
             },
         )
 
@@ -153,7 +153,7 @@ def solver() -> Explorable:
         [
             Choice("method", "solver", tuple(NAMES.values()), "Euler"),
             Slider("h", "step size (fixed solvers)", 0.02, 0.8, 0.02, 0.02, play=True),
-            Slider("tol", "log10 tolerance (adaptive)", -8, -1, -3, 0.5),
+            Slider("tol", "log10 tolerance (adaptive)", -8, -2, -3, 0.5),
         ],
         twin=HERE / "ch07_solver.js",
         data={"true": true.T.tolist(), "curves": curves},

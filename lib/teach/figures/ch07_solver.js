@@ -85,6 +85,6 @@
       panel([1, 4.2], [-8, 1.5], "error and its price", "log₁₀ of the evaluations", "log₁₀ of the error", 1, right),
     ],
     alt: `${how}, with ${evaluations} evaluations of the field. ${result} ${said}`,
-    readouts: { evaluations: `${evaluations}`, steps: `${steps}`, rejected: `${rejected}`, "log10 error": lost ? "lost" : tenth(error) },
+    readouts: { evaluations: `${evaluations}`, steps: `${steps}`, rejected: `${rejected}`, "log10 error": lost ? `lost after ${steps} steps` : tenth(error) },
   };
 }

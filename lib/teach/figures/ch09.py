@@ -119,7 +119,13 @@ def one_digit() -> Explorable:
         right.line([t, t], [0, 1.2], -1, width=1, alpha=0.7)
         right.points([t], [errors[k]], 2, "now", radius=5)
         share = schedule.alpha(t) ** 2
-        sees = "the digit" if errors[k] < 0.25 else "a digit" if errors[k] < 0.42 else "a blur"
+        sees = (
+            "the digit"
+            if errors[k] < 0.25
+            else "a digit, perhaps another"
+            if errors[k] < 0.42
+            else "a blur"
+        )
         return Scene(
             [*panels, right],
             f"Digit {digit} at t = {t:.2f}: {share:.0%} of the signal's variance is left. The guess "

@@ -76,7 +76,7 @@ def score_field() -> Explorable:
             f"At noise {sigma:.3f} {where}. The lowest density of the middle third is {valley:.4f} "
             f"of the highest on the line.",
             {"noise σ": f"{sigma:.3f}", "width of a bump": f"{width:.3f}",
-             "valley / top": f"{valley:.4f}", "slope at 0, times width²": f"{slope:.2f}"},
+             "valley / top": f"{valley:.4f}" if dip else "no valley", "slope at 0, times width²": f"{slope:.2f}"},
         )  # fmt: skip
 
     return explore(
@@ -180,7 +180,7 @@ def langevin_step() -> Explorable:
 NAMES = ("left", "right", "top")
 TOWARDS = ("↙ left", "right ↘", "↑ top")
 GUIDED = ((1 / 3, 1 / 3, 1 / 3), ((-1.2, -0.6), (1.2, -0.6), (0.0, 1.4)), 0.8)
-WORDS = ((-1.8, -3.6), (1.8, -3.6), (0.0, 4.5))  # the names, below and above their bumps
+WORDS = ((-1.8, -3.6), (1.8, -3.6), (2.8, 4.3))  # the names, below and above their bumps
 SPAN, POINTS = 5.0, 250
 
 

@@ -39,7 +39,7 @@
         ] },
       ],
       alt: `At noise ${sigma.toFixed(3)} ${where}. The lowest density of the middle third is ${valley.toFixed(4)} of the highest on the line.`,
-      readouts: { "noise σ": sigma.toFixed(3), "width of a bump": width.toFixed(3), "valley / top": valley.toFixed(4), "slope at 0, times width²": slope.toFixed(2) },
+      readouts: { "noise σ": sigma.toFixed(3), "width of a bump": width.toFixed(3), "valley / top": dip ? valley.toFixed(4) : "no valley", "slope at 0, times width²": slope.toFixed(2) },
     };
   };
 })()

@@ -1,5 +1,5 @@
 (() => { // the twin of ch10.guidance_weight: same starting noise, same scene, computed in the browser
-  const NAMES = ["left", "right", "top"], TOWARDS = ["↙ left", "right ↘", "↑ top"], M = [[-1.2, -0.6], [1.2, -0.6], [0, 1.4]], WORDS = [[-1.8, -3.6], [1.8, -3.6], [0, 4.5]], V = 0.64, SPAN = 5, N = 48;
+  const NAMES = ["left", "right", "top"], TOWARDS = ["↙ left", "right ↘", "↑ top"], M = [[-1.2, -0.6], [1.2, -0.6], [0, 1.4]], WORDS = [[-1.8, -3.6], [1.8, -3.6], [2.8, 4.3]], V = 0.64, SPAN = 5, N = 48;
   const soft = (x, y, a, v) => { // p(k | x_t) and the unnormalised density
     const log = M.map((m) => -((x - a * m[0]) ** 2 + (y - a * m[1]) ** 2) / (2 * v)), top = Math.max(...log);
     const e = log.map((l) => Math.exp(l - top)), sum = e[0] + e[1] + e[2];

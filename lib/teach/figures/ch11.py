@@ -121,7 +121,7 @@ def noise() -> Explorable:
         "The same noise through SDE and ODE",
         scene,
         [
-            Slider("t", "time (0 data, 1 noise)", 0, 1, 0.0, 0.02, play=True),
+            Slider("t", "time (0 data, 1 noise)", 0, 1, 0.0, 0.02, play=True, down=True),
             Slider("churn", "noise (0 ODE, 1 SDE)", 0, 1.6, 0.0, 0.1),
             Slider("seed", "which noise", 1, 20, 1, 1),
             Toggle("half", "with the factor 1/2", True),

@@ -40,7 +40,7 @@
 
   // ---- the figure: controls, panels, readouts, text alternative ------------------------------------------------
   function mount(root, spec, host, failed = console.error) {
-    const state = { ...spec.values, ...(host ? host.params() : {}) }, controls = spec.controls, inputs = {};
+    const state = { ...spec.values, ...(host ? host.params() : {}) }, controls = spec.controls, inputs = {}, stops = [];
     const twin = spec.twin ? new Function(`"use strict"; return (${spec.twin});`)() : null;
     let frames = null, scene = spec.scene, maps = [], dirty = false, moved = false, speak = 0, timer = 0;
     const sheets = Object.fromEntries(Object.entries(spec.sheets || {}).map(([name, { src, side, columns }]) => {
@@ -58,7 +58,7 @@
       if (c.kind === "slider") {
         const s = el("input", { type: "range", min: c.min, max: c.max, step: c.step, value: state[c.name], "data-name": c.name });
         const out = el("output", {}), row = el("div", { class: "ex-row" }, el("label", {}, el("span", { text: c.label }), s), out);
-        s.addEventListener("input", () => set({ [c.name]: Number(s.value) }));
+        s.addEventListener("input", () => { stops.forEach((f) => f()); set({ [c.name]: Number(s.value) }); });
         inputs[c.name] = (v) => {
           s.value = v; out.textContent = c.shown?.[Math.round((v - c.min) / c.step)] ?? Number(v).toFixed(decimals(c.step)).replace("-", "\u2212");
           s.setAttribute("aria-valuetext", `${c.label} ${out.textContent}`);
@@ -67,16 +67,21 @@
         if (c.play) {
           const b = el("button", { type: "button", text: "Play", "aria-pressed": "false" });
           const stop = () => { clearInterval(timer); timer = 0; b.textContent = "Play"; b.setAttribute("aria-pressed", "false"); };
+          stops.push(stop);
           b.addEventListener("click", () => {
-            if (timer) return stop();
+            const mine = b.getAttribute("aria-pressed") === "true";
+            stops.forEach((f) => f());
+            if (mine) return;
             b.textContent = "Pause"; b.setAttribute("aria-pressed", "true");
-            if (state[c.name] >= c.max) set({ [c.name]: c.min });
+            const [first, last, way] = c.down ? [c.max, c.min, -1] : [c.min, c.max, 1];
+            if (way * (state[c.name] - last) >= 0) set({ [c.name]: first });
             const inc = Math.max(c.step, (c.max - c.min) / 120), steps = (c.max - c.min) / inc;
             const pace = typeof c.play === "number" ? 1000 * c.play : Math.min(400, 4800 / steps);
             timer = setInterval(() => {
-              const v = Math.min(c.max, state[c.name] + inc);
+              const next = Number((state[c.name] + way * inc).toFixed(9)) + 0; // no 0.30000000000000004, no -0
+              const v = Math.min(c.max, Math.max(c.min, next));
               set({ [c.name]: v });
-              if (v >= c.max) stop();
+              if (v === last) stop();
             }, pace);
           });
           row.append(b);
@@ -95,7 +100,7 @@
       }
     }
     const reset = el("button", { type: "button", text: "Reset" }), full = el("button", { type: "button", text: "Full screen" });
-    reset.addEventListener("click", () => set({ ...spec.values }));
+    reset.addEventListener("click", () => { stops.forEach((f) => f()); set({ ...spec.values }); });
     full.addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen && root.requestFullscreen()));
     bar.append(el("span", { class: "ex-buttons" }, reset, full));
     root.append(panels, legend, read, bar, alt);
@@ -142,7 +147,7 @@
         const m = maps[d.panel];
         if (!m) continue;
         m.c.setLineDash([]); m.c.globalAlpha = 1; m.c.beginPath(); m.c.arc(m.X(state[d.x]), d.y ? m.Y(state[d.y]) : m.Y(d.at ?? 0), 8, 0, 7);
-        m.c.fillStyle = th.series[d.colour]; m.c.fill(); m.c.lineWidth = 2.5; m.c.strokeStyle = th.ink; m.c.stroke();
+        m.c.fillStyle = th.series[d.colour]; m.c.globalAlpha = 0.5; m.c.fill(); m.c.globalAlpha = 1; m.c.lineWidth = 2.5; m.c.strokeStyle = th.ink; m.c.stroke();
       }
       const named = scene.panels.flatMap((p) => p.items.filter((i) => i.name)), seen = new Set(), key = JSON.stringify(named.map((i) => [i.name, i.s, i.dash, i.t, i.m])) + th.dark;
       if (legend.dataset.key !== key) {
@@ -170,7 +175,15 @@
       panels.setAttribute("aria-label", scene.alt);
       clearTimeout(speak); // the sentence for a screen reader: once the hand rests, not at every pixel
       if (!alt.textContent) alt.textContent = scene.alt; else speak = setTimeout(() => { alt.textContent = scene.alt; }, 250);
+      fit();
       root.dataset.painted = Number(root.dataset.painted || 0) + 1;
+    }
+    function fit() { // full screen: panels give way until the words below them are seen, but stay side by side
+      if (document.fullscreenElement !== root) { panels.style.width = panels.style.marginInline = ""; return; }
+      const over = root.scrollHeight - root.clientHeight, high = panels.offsetHeight, wide = panels.offsetWidth;
+      const least = scene.panels.reduce((sum, p) => sum + 170 * (p.grow ?? 1) + 68, 0);
+      if (over <= 0 || wide <= least) return;
+      panels.style.width = `${Math.max(least, wide * Math.max(0.4, 1 - over / high))}px`; panels.style.marginInline = "auto";
     }
     function drag(cv, i) {
       const handles = (spec.drag || []).filter((d) => d.panel === i);
