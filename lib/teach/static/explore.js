@@ -174,7 +174,7 @@
       rows.forEach(([k, v], i) => { read.children[i].firstChild.textContent = k; read.children[i].lastChild.textContent = String(v).replace("-", "\u2212"); });
       panels.setAttribute("aria-label", scene.alt);
       clearTimeout(speak); // the sentence for a screen reader: once the hand rests, not at every pixel
-      if (!alt.textContent) alt.textContent = scene.alt; else speak = setTimeout(() => { alt.textContent = scene.alt; }, 250);
+      if (!alt.textContent) alt.textContent = scene.alt; else speak = setTimeout(() => { alt.textContent = scene.alt; fit(); }, 250);
       fit();
       root.dataset.painted = Number(root.dataset.painted || 0) + 1;
     }
@@ -213,6 +213,7 @@
     const observer = new ResizeObserver(later);
     const themes = new MutationObserver(() => draw());
     for (const n of [document.documentElement, document.body]) themes.observe(n, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
+    root.addEventListener("fullscreenchange", later);
     const quiet = matchMedia("(prefers-color-scheme: dark)"); quiet.addEventListener("change", draw);
     for (const k in inputs) inputs[k](state[k]);
     if (host && host.onScene) host.onScene(() => { scene = host.scene() || scene; draw(); });
