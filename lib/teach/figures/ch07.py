@@ -62,7 +62,7 @@ def background() -> tuple[np.ndarray, list[tuple[list[float], list[float]]]]:
     for method in ORDER:
         xs, ys = [], []
         for k in range(19):
-            _, z, evaluations, _, lost = run(method, 0.6 * 10 ** (-0.12 * k), -1 - 0.5 * k)
+            _, z, evaluations, _, lost = run(method, 0.6 * 10 ** (-0.12 * k), -2 - 0.5 * k)
             if not lost:
                 xs.append(round(math.log10(evaluations), 4))
                 ys.append(round(off(z, true), 4))
@@ -126,7 +126,7 @@ def solver() -> Explorable:
             )
         else:  # the adaptive solver stays in the picture, for comparison
             how = f"{method} takes {steps} steps of {END / count(h):.3f}"
-            spent, reached = (part[round(-2 - 2 * tol)] for part in curves[-1])
+            spent, reached = (part[round(-4 - 2 * tol)] for part in curves[-1])
             right.points([spent], [reached], 4, "adaptive, at its tolerance", radius=6)
             said = (
                 f"Dormand-Prince at a tolerance of 10 to the power {tol:.1f} reaches 10 to the power "

@@ -69,7 +69,7 @@
   middle.push(line(series, at, logs, 1.5));
   const right = data.curves.map(([xs, ys], j) => line(j, xs, ys, j === 1 ? 5 : 1.6, { name: NAMES[j], ...(j === 1 && MIDPOINT) }));
   if (!lost) right.push(dots(-1, [Math.log10(evaluations)], [error], 6, { m: 1, name: "this setting" }));
-  const compared = data.curves[4].map((part) => part[Math.round(-2 - 2 * p.tol)]);
+  const compared = data.curves[4].map((part) => part[Math.round(-4 - 2 * p.tol)]);
   if (!adaptive) right.push(dots(4, [compared[0]], [compared[1]], 6, { name: "adaptive, at its tolerance" }));
   const panel = (xlim, ylim, title, xlabel, ylabel, grow, items) => ({ xlim, ylim, title, xlabel, ylabel, equal: false, axes: true, aspect: 1.1, grow, items });
   const tenth = (v) => (Math.round(v * 10) / 10 + 0).toFixed(1);

@@ -180,7 +180,7 @@ def langevin_step() -> Explorable:
 NAMES = ("left", "right", "top")
 TOWARDS = ("↙ left", "right ↘", "↑ top")
 GUIDED = ((1 / 3, 1 / 3, 1 / 3), ((-1.2, -0.6), (1.2, -0.6), (0.0, 1.4)), 0.8)
-WORDS = ((-1.8, -3.6), (1.8, -3.6), (2.8, 4.3))  # the names, below and above their bumps
+WORDS = ((-1.8, -3.6), (1.8, -3.6), (2.8, 4.3))  # the names, where no sample covers them
 SPAN, POINTS = 5.0, 250
 
 
