@@ -51,7 +51,7 @@ CORNERS = {  # where a figure once was wrong, or its two languages differed; by 
     "gap": [dict(model="two modes", mean=3.0, scale=2.0)],
     "bend_moons": [dict(k=1.9)],
     "layer": [dict(w1=0.0, w2=0.0), dict(u1=0.0, u2=0.0), dict(u1=0.0, u2=0.0, use="u_hat of (6.11)")],
-    "solver": [dict(method="RK4", tol=-1.5)],
+    "solver": [dict(method="RK4", tol=-2.0)],
     "langevin_step": [  # steps so long that the chains are chaotic: a last digit grows
         dict(log_step=-0.25, steps=400.0, gap=4.5), dict(log_step=-0.3, steps=400.0, gap=2.5),
         dict(log_step=-0.2, steps=100.0, gap=4.0),
