@@ -18,13 +18,14 @@ from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
 OPEN = re.compile(r'\s*<a\s+(?:id|name)="([^"]+)"\s*>\s*(</a>)?\s*')
-COUNTED = r"(?=(?:percent|nats?|bits?|seconds?|minutes?|ms|s|MB|GB|GiB|steps|updates|images|evaluations|pixels|channels|examples|passes|dimensions)\b)"
+UNITS = r"(?:percent|nats?|bits?|seconds?|minutes?|ms|s|kHz|MB|GB|GiB|steps|updates|images|evaluations|layers|pixels|channels|examples|passes|dimensions)\b"
+COUNTED = rf"(?={UNITS})"
 UNIT = re.compile(
     rf"(?<=[\d½])\s(?:%|[×±]\s(?=[\d½])|{COUNTED})"
     r"|[±≤≥]\s(?=\d)"
     r"|\b(?:[Cc]hapter|[Ee]xercise|[Ff]igure|[Ss]ection|[Tt]able|[Tt]heorem)\s(?=\d)|\b[Aa]ppendix\s(?=[A-Z]\b)"
 )
-AFTER = re.compile(rf"\s{COUNTED}")  # behind a formula
+AFTER = re.compile(rf"\s({UNITS})")  # behind a formula
 SHORT = 24  # characters of code that fit a line of a phone
 IDS = re.compile(r'<[a-z]+\s[^>]*\bid="([^"]+)"')
 
@@ -101,10 +102,18 @@ class Units(SphinxTransform):
                 continue
             text = UNIT.sub(lambda found: re.sub(r"\s", "\u00a0", found[0]), node)
             before, after = beside(node)
-            if isinstance(before, nodes.math) and AFTER.match(text):
-                text = "\u00a0" + text[1:]
+            if isinstance(before, nodes.math) and (unit := AFTER.match(text)):
+                # a line may end behind a formula even before a no-break space
+                box = nodes.inline("", "", classes=["unit"])
+                before.parent.replace(before, box)
+                box += [before, nodes.Text(f"\u00a0{unit[1]}")]
+                text = text[unit.end() :]
             if isinstance(after, nodes.math) and after.astext().strip() == r"\square":
-                text = text.rstrip() + "\u00a0"
+                word = re.search(r"\S*\s*$", text)
+                box = nodes.inline("", "", classes=["unit"])
+                after.parent.replace(after, box)
+                box += [nodes.Text(f"{word[0].rstrip()}\u00a0"), after]
+                text = text[: word.start()]
             if text != node:
                 node.parent.replace(node, nodes.Text(text))
         for node in self.document.findall(nodes.literal):

@@ -146,7 +146,7 @@ def test_sampling_shows_the_draw_and_its_exact_log_density(z):
     for step in range(4):
         scene = figure.scene(step=step, z1=z[0], z2=z[1], z3=z[2])
         shown = [scene.readouts[f"x{i}"] for i in (1, 2, 3)]
-        assert shown == [f"{x[i]:.2f}" if i < step else "?" for i in range(3)]
+        assert shown == [f"{x[i]:.3f}" if i < step else "?" for i in range(3)]
         if step:
             part = base[:step].sum() - torch.linalg.slogdet(jac[:step, :step])[1]
             assert float(scene.readouts["log p so far, nats"]) == pytest.approx(
@@ -257,11 +257,11 @@ def test_bending_ends_in_the_moons_and_its_density_integrates_to_one():
     assert last.readouts["NLL of 400 draws, nats"] == f"{nll:.3f}"
     gauss = 0.5 * draws.square().sum(1).mean() + math.log(2 * math.pi)
     assert first.readouts["NLL of 400 draws, nats"] == f"{gauss:.3f}"
-    assert first.readouts["mean logabsdet so far"] == "0.000"
+    assert first.readouts["mean logabsdet so far, nats"] == "0.000"
     least = f"{-float(moons().log_prob(draws).mean()):.3f}"  # of these draws, not of all
     assert least < last.readouts["NLL of 400 draws, nats"]
     for scene in (first, last):
-        assert scene.readouts["true density, same draws"] == least
+        assert scene.readouts["NLL of the true density, nats"] == least
         assert f"where the true density gives {least};" in scene.alt
         heat = item(scene, 1, "density of the flow")
         density = (np.array(heat["v"]) / 235) ** (1 / 0.7) * ch04.TOP

@@ -82,7 +82,7 @@ def latent_plane() -> Explorable:
             [z1, means[near, 0]], [z2, means[near, 1]], 1, "to the nearest test digit", dash=0
         )
         left.points(
-            [z1], [z2], 1, "your z, drag it", radius=5, marker=0
+            [z1], [z2], 1, "your z, drag it", radius=3, marker=0
         )  # under its handle, a disc
         right = Panel((0, 1), (0, 1), title="decoded there", equal=True, axes=False, aspect=0.9)
         right.picture(1 - levels / TOP, (0, 1, 0, 1))  # ink on paper

@@ -49,7 +49,7 @@
             circle(1, { name: "prior, 1 and 2 standard deviations" }), circle(2),
             ...x.map((v, i) => ({ t: "text", s: Number(labels[i]) % 6, x: v, y: y[i], text: labels[i], align: "center", size: 0.85 })),
             { t: "line", s: 1, x: [z1, x[near]], y: [z2, y[near]], dash: 0, w: 2, name: "to the nearest test digit" },
-            { t: "points", s: 1, x: [z1], y: [z2], r: 5, m: 0, name: "your z, drag it" },
+            { t: "points", s: 1, x: [z1], y: [z2], r: 3, m: 0, name: "your z, drag it" },
           ],
         },
         {

@@ -146,8 +146,8 @@ def bend_moons() -> Explorable:
             {
                 "layers": f"{k:.1f} of {LAYERS}",
                 "NLL of 400 draws, nats": f"{nll:.3f}",
-                "true density, same draws": f"{true_nll:.3f}",
-                "mean logabsdet so far": f"{volume:z.3f}",
+                "NLL of the true density, nats": f"{true_nll:.3f}",
+                "mean logabsdet so far, nats": f"{volume:z.3f}",
             },
         )
 

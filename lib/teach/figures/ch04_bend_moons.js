@@ -90,7 +90,7 @@
         ] },
       ],
       alt: `After ${done} of ${K} layers. ${said} The density so far gives draws of the moons ${nll.toFixed(2)} nats on average, where the true density gives ${data.true_nll.toFixed(3)}; the mean log-determinant so far, over points of the base, is ${num(dots.volume, 2)}.`,
-      readouts: { layers: `${done} of ${K}`, "NLL of 400 draws, nats": nll.toFixed(3), "true density, same draws": data.true_nll.toFixed(3), "mean logabsdet so far": num(dots.volume, 3) },
+      readouts: { layers: `${done} of ${K}`, "NLL of 400 draws, nats": nll.toFixed(3), "NLL of the true density, nats": data.true_nll.toFixed(3), "mean logabsdet so far, nats": num(dots.volume, 3) },
     };
   };
 })()

@@ -125,7 +125,7 @@ def sampling() -> Explorable:
             f"Step {k} of 3. {said} Rules: mu 2 = 0.9 sin(1.5 x1), alpha 2 = 0.4 tanh(x1) − 0.6; "
             f"mu 3 = 0.6 x1 x2 − 0.2, alpha 3 = 0.5 cos(x2) − 0.3 x1 − 0.4.",
             {
-                **{f"x{i + 1}": _num(x[i]) if i < k else "?" for i in range(3)},
+                **{f"x{i + 1}": _num(x[i], 3) if i < k else "?" for i in range(3)},
                 "μ of this step": RULES[k - 1][0] + _num(shift[k - 1], 3) if k else "none yet",
                 "α": RULES[k - 1][1] + _num(log_scale[k - 1], 3) if k else "none yet",
                 "next: mean, scale": f"{_num(shift[k])}, {_num(math.exp(log_scale[k]))}"

@@ -48,7 +48,7 @@
     said = `x${k} = ${num(shift[i])} + exp(${num(logScale[i])}) times z${k} = ${num(z[i])} gives ${num(x[i])}; as much mass lies left of it as left of z${k}. Fixed: ${fixed}; log density ${num(done, 3)} nats.`;
   }
   said += k < 3 ? ` Next: p(x${k + 1}${["", " | x1", " | x1, x2"][k]}) has mean ${num(shift[k])} and scale ${num(Math.exp(logScale[k]))}.` : " All three are drawn.";
-  const shown = (i) => (i < k ? num(x[i]) : "?"), now = (value, rule = "") => (k ? rule + num(value, 3) : "none yet");
+  const shown = (i) => (i < k ? num(x[i], 3) : "?"), now = (value, rule = "") => (k ? rule + num(value, 3) : "none yet");
   const rule = [["", ""], ["0.9 sin(1.5 x1) = ", "0.4 tanh(x1) \u2212 0.6 = "], ["0.6 x1 x2 \u2212 0.2 = ", "0.5 cos(x2) \u2212 0.3 x1 \u2212 0.4 = "]][Math.max(k - 1, 0)];
   return {
     panels: [

@@ -109,7 +109,7 @@ def solver() -> Explorable:
             middle.points(times[:-1], lengths, series, radius=3)
         middle.line(times[:-1], lengths, series, width=1.5)
 
-        right = Panel((1, 4.2), (-8, 1.5), title="error and its price",
+        right = Panel((1, 4.2), (-10.5, 1.5), title="error and its price",
                       xlabel="log₁₀ of the evaluations", ylabel="log₁₀ of the error",
                       aspect=1.1)  # fmt: skip
         for j, (xs, ys) in enumerate(curves):

@@ -82,7 +82,7 @@
     panels: [
       panel([-3.2, 3.2], [-5, 5], "the path in the plane", "z₁", "z₂", 1.2, left),
       panel([0, END], [-2.5, 0.5], "length of the steps", "time t", "log₁₀ of the step", 1, middle),
-      panel([1, 4.2], [-8, 1.5], "error and its price", "log₁₀ of the evaluations", "log₁₀ of the error", 1, right),
+      panel([1, 4.2], [-10.5, 1.5], "error and its price", "log₁₀ of the evaluations", "log₁₀ of the error", 1, right),
     ],
     alt: `${how}, with ${evaluations} evaluations of the field. ${result} ${said}`,
     readouts: { evaluations: `${evaluations}`, steps: `${steps}`, rejected: `${rejected}`, "log10 error": lost ? `lost after ${steps} steps` : tenth(error) },

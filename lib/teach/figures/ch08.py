@@ -134,7 +134,7 @@ def probes() -> Explorable:
             "estimates",
         )
         left.line([true, true], [0, 100], -1, "the trace", dash=2, width=2)
-        right = Panel((-0.3, 8.3), (-2, 1.5), title="error against price (0 is not drawn)", xlabel="log2 of probes",
+        right = Panel((-0.3, 8.3), (-2, 1.5), title="error against price (0 is not drawn)", xlabel="log₂ of the number of probes",
                       ylabel="log₁₀ of the standard deviation", aspect=1.2)  # fmt: skip
         powers = np.arange(9)
         for j, k in enumerate(("Gaussian", "signs")):

@@ -159,7 +159,7 @@
           cv.style.width = "34px"; cv.style.height = "12px"; c.scale(2, 2);
           c.strokeStyle = c.fillStyle = it.s < 0 ? th.ink : th.series[(it.s ?? 0) % 6]; c.lineWidth = it.w > 4 ? it.w : 2; c.setLineDash(DASH[it.dash ?? 0] || []); // a broad one is broad here, too
           c.globalAlpha = Math.max(0.5, it.a ?? 1); c.beginPath();
-          if (it.t === "points") { MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length](c, 17, 6, 3); c.fill(); }
+          if (it.t === "points") { MARKERS[(it.m ?? it.s ?? 0) % MARKERS.length](c, 17, 6, it.r > 5 ? 4.5 : 3); c.fill(); }
           else if (it.t === "line" || it.t === "arrows") {
             c.moveTo(1, 6); c.lineTo(33, 6); c.stroke();
             if (it.t === "line" && it.m !== undefined) { c.beginPath(); MARKERS[it.m](c, 17, 6, 3.5); c.fill(); }
