@@ -112,7 +112,7 @@ def seeds(paths: list[Path]) -> str:
         [s for r in rows.values() for s in r["red"]],
     )
     versions = ", ".join(f"{n} {v}" for n, v in found["versions"].items())
-    *first, last = map(str, found["moved"])
+    *first, last = (f"{by:,}" for by in found["moved"])
     parts = [
         f"**With the seeds moved by {', '.join(first)} and {last} the chapters made {made:,} checks; {len(red) or 'none'} went "
         f"red.** Commit {found['commit']}, {found['date']}, {versions}.",

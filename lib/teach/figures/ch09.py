@@ -43,7 +43,7 @@ def schedules() -> Explorable:
         right.line(
             times, np.clip([cosine.log_snr(float(u)) for u in times], -24, 14), 2, "cosine", dash=1
         )
-        left.line([t, t], [0, 1], -1, width=1, alpha=0.7)
+        left.line([t, t], [0, 1], -1, "time t", width=1, alpha=0.7)
         right.line([t, t], [-24, 14], -1, width=1, alpha=0.7)
         here = {"VP": vp.log_snr(t), "chain": chain.log_snr(t), "cosine": cosine.log_snr(t)}
         end = 2 * math.log(chain.alpha(1.0) / vp.alpha(1.0))
@@ -116,7 +116,7 @@ def one_digit() -> Explorable:
         inside = plain < 1.2  # stop where the curve leaves the panel
         leaves = float(np.interp(1.2, plain, STOPS))
         right.line([*np.array(STOPS)[inside], leaves], [*plain[inside], 1.2], 1, "only scaled")
-        right.line([t, t], [0, 1.2], -1, width=1, alpha=0.7)
+        right.line([t, t], [0, 1.2], -1, "time t", width=1, alpha=0.7)
         right.points([t], [errors[k]], 2, "now", radius=5)
         share = schedule.alpha(t) ** 2
         sees = (

@@ -27,7 +27,7 @@
         { t: "line", s: 0, x: times, y: times.map(vpA), dash: 0, w: 2.2, name: "VP" },
         { t: "points", s: 1, x: at, y: at.map(chA), r: 3, m: 1, name: "DDPM's chain" },
         { t: "line", s: 2, x: times, y: times.map(coA), dash: 1, w: 2, name: "cosine" },
-        { t: "line", s: -1, x: [p.t, p.t], y: [0, 1], dash: 0, w: 1, a: 0.7 },
+        { t: "line", s: -1, x: [p.t, p.t], y: [0, 1], dash: 0, w: 1, a: 0.7, name: "time t" },
       ] },
       { ...axes, ylim: [-24, 14], title: "log signal-to-noise ratio", ylabel: "λ", items: [
         { t: "line", s: 0, x: inner, y: inner.map((u) => clip(vpL(u))), dash: 0, w: 2.2, name: "VP" },

@@ -178,9 +178,7 @@ def langevin_step() -> Explorable:
 
 # ---- guidance -------------------------------------------------------------------------------------
 NAMES = ("left", "right", "top")
-TOWARDS = ("↙ left", "right ↘", "↑ top")
 GUIDED = ((1 / 3, 1 / 3, 1 / 3), ((-1.2, -0.6), (1.2, -0.6), (0.0, 1.4)), 0.8)
-WORDS = ((-1.8, -3.6), (1.8, -3.6), (2.8, 4.3))  # the names, where no sample covers them
 SPAN, POINTS = 5.0, 250
 
 
@@ -241,7 +239,7 @@ def guidance_weight() -> Explorable:
                      xlabel="x₁", ylabel="x₂", equal=True, aspect=1.0)  # fmt: skip
         left.heat(q.view(PIXELS, PIXELS), (-SPAN, SPAN, -SPAN, SPAN), 0, "the law", top=1.0)
         left.points(*x.T, 1, "guided samples", radius=1.4, alpha=1.0)
-        for at, name in zip(WORDS, TOWARDS, strict=True):
+        for at, name in zip(GUIDED[1], NAMES, strict=True):
             left.text(*at, name, -1, halo=True)
         centre = torch.tensor(GUIDED[1][k], dtype=torch.float64)
         unit = centre / centre.norm()

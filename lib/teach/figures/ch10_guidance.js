@@ -1,5 +1,5 @@
 (() => { // the twin of ch10.guidance_weight: same starting noise, same scene, computed in the browser
-  const NAMES = ["left", "right", "top"], TOWARDS = ["↙ left", "right ↘", "↑ top"], M = [[-1.2, -0.6], [1.2, -0.6], [0, 1.4]], WORDS = [[-1.8, -3.6], [1.8, -3.6], [2.8, 4.3]], V = 0.64, SPAN = 5, N = 48;
+  const NAMES = ["left", "right", "top"], M = [[-1.2, -0.6], [1.2, -0.6], [0, 1.4]], V = 0.64, SPAN = 5, N = 48;
   const soft = (x, y, a, v) => { // p(k | x_t) and the unnormalised density
     const log = M.map((m) => -((x - a * m[0]) ** 2 + (y - a * m[1]) ** 2) / (2 * v)), top = Math.max(...log);
     const e = log.map((l) => Math.exp(l - top)), sum = e[0] + e[1] + e[2];
@@ -38,7 +38,7 @@
         { xlim: [-SPAN, SPAN], ylim: [-SPAN, SPAN], title: "samples, and the law p(x) p(y|x)ʷ", xlabel: "x₁", ylabel: "x₂", equal: true, axes: true, aspect: 1, grow: 1, items: [
           { t: "heat", s: 0, v: heat, shape: [N, N], extent: [-SPAN, SPAN, -SPAN, SPAN], name: "the law" },
           { t: "points", s: 1, x: pts.map((q) => q[0]), y: pts.map((q) => q[1]), r: 1.4, a: 1, m: 1, name: "guided samples" },
-          ...WORDS.map((m, i) => ({ t: "text", s: -1, x: m[0], y: m[1], text: TOWARDS[i], align: "center", size: 1, halo: true })),
+          ...M.map((m, i) => ({ t: "text", s: -1, x: m[0], y: m[1], text: NAMES[i], align: "center", size: 1, halo: true })),
         ] },
         { xlim: [0, 8], ylim: [0, 6], title: "how far out, for y = top", xlabel: "guidance weight w", ylabel: "mean of x₂", equal: false, axes: true, aspect: 1, grow: 1, items: [
           { t: "line", s: 1, x: data.w, y: data.sampled, dash: 1, w: 2.2, name: "mean of the samples" },
