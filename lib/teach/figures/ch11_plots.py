@@ -44,8 +44,9 @@ def two_kinds(sde, ode, law: Callable) -> None:
     """Paths (STEPS + 1, POINTS) from t = 1 to 0 with and without fresh noise, and their ends."""
     fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.0), width_ratios=(1.15, 1.15, 1))
     t = torch.linspace(1, 0, len(sde)).numpy()
-    for ax, states, name in zip(axes, (sde, ode), ("fresh noise: the SDE", "none: the ODE"), strict=False):  # fmt: skip
-        ax.plot(t, states[:, :20], color=style.colour(1), ls="-", lw=0.9, alpha=0.8)
+    for j, (states, name) in enumerate(((sde, "fresh noise: the SDE"), (ode, "none: the ODE"))):
+        ax = axes[j]
+        ax.plot(t, states[:, :20], color=style.colour(j + 1), ls="-", lw=0.9, alpha=0.8)
         ax.set(xlabel="time t", ylabel="x", ylim=(-3.4, 3.4))
         ax.set_title(name, fontsize=10)
     x = torch.linspace(-3.2, 3.2, 300).numpy()

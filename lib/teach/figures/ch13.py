@@ -150,7 +150,7 @@ def compare() -> Explorable:
         here = shared["data"][data]
         ax, ay = here["axes"][x], here["axes"][y]
         (x0, x1), (y0, y1) = _limits(ax["at"]), _limits(ay["at"])
-        panel = Panel((x0, x1), (y0, y1), xlabel=ax["label"], ylabel=ay["label"], aspect=1.45)
+        panel = Panel((x0, x1), (y0, y1), xlabel=ax["label"], ylabel=ay["label"], aspect=1.35)
         keep = [i for i, f in enumerate(shared["family"]) if shown[f"f{f}"]]
         for f, family in enumerate(FAMILIES):
             mine = [i for i in keep if shared["family"][i] == f]

@@ -70,7 +70,7 @@
   const best = ay.better < 0 ? Math.min(...py) : Math.max(...py), first = keep.filter((_, k) => ay.better !== 0 && py[k] === best).map((i) => N.names[i]);
   const who = first.length > 2 ? `${first.length} alike` : first.join(" and ") || "none", said = keep.length < data.few ? "\u2013" : rho.toFixed(2).replace(/^-(0\.00)$/, "$1");
   return {
-    panels: [{ xlim: [x0, x1], ylim: [y0, y1], title: "", xlabel: ax.label, ylabel: ay.label, equal: false, axes: true, aspect: 1.45, grow: 1, items }],
+    panels: [{ xlim: [x0, x1], ylim: [y0, y1], title: "", xlabel: ax.label, ylabel: ay.label, equal: false, axes: true, aspect: 1.35, grow: 1, items }],
     alt: `${keep.length} models on ${p.data}: ${p.y} against ${p.x}. Agreement of the two orders of merit: ${said}; the best of those shown by the vertical axis: ${who}.`,
     readouts: { "models shown": `${keep.length}`, "agreement of ranks": said, "best vertically": who },
   };
