@@ -14,10 +14,8 @@ and counts again, with the reasons that `equivalent.yml` has got since.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +29,7 @@ import yaml
 from . import forks
 from .cells import chapter_faults, chapters, judge_chapter
 from .faults import Fault, faults, sample
-from .forks import ROOT, fork
+from .forks import ROOT, fork, origin
 from .suite import Suite, digest
 
 TASK = 6 * 3600  # seconds of processor time for all faults of one module or chapter
@@ -208,14 +206,8 @@ def main() -> int:
     for fault in [f for f in reasons if every.get(f)]:
         say(f"listed as equivalent and caught: {fault} ({every[fault]})")
     if not words:
-        from lib.paths import commit
-
-        versions = {n: sys.modules[n].__version__ for n in ("torch", "numpy", "pytest")}
-        about = {
-            **{"date": datetime.date.today().isoformat(), "commit": commit()},
-            **{"seed": ask.seed, "sample": ask.sample, "cells": ask.cells, "budget": ask.budget},
-            "versions": {"python": platform.python_version(), **versions},
-        }
+        about = origin("torch", "numpy", "pytest")
+        about |= {"seed": ask.seed, "sample": ask.sample, "cells": ask.cells, "budget": ask.budget}
         store(about | {"lib": in_lib, "chapters": in_cells, "faults": every})
     return 1 if any(r["survived"] for r in [*in_lib.values(), *in_cells.values()]) else 0
 

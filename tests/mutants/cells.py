@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +111,21 @@ def difference(a: str, b: str) -> str:
     return "more or fewer lines"
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """An empty folder and no ledger, as the build has it; for a fork, which ends with it."""
+    os.environ |= {"BOOK_BUILD": "1", "BOOK_LEDGER": os.devnull}
+    with tempfile.TemporaryDirectory(prefix="book-") as folder:
+        os.chdir(folder)
+        yield
+
+
 def judge_chapter(path: Path, chosen: list[Fault], say=lambda line: None) -> dict[str, Any]:
     """What the check cells say of each fault, and how many bugs of the gallery they caught."""
 
     def work():
-        os.environ |= {"BOOK_BUILD": "1", "BOOK_LEDGER": os.devnull}
         verdicts: dict[str, Any] = {}
-        with tempfile.TemporaryDirectory(prefix="book-") as folder:
-            os.chdir(folder)  # as the build does
+        with alone():
             run = Run(read(path))
             texts = formula_cells(read(path))
             for k in range(1, len(run.cells) + 1):

@@ -7,11 +7,13 @@ are imported in the child, from the text with the fault.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib
 import importlib.abc
 import importlib.util
 import json
 import os
+import platform
 import resource
 import select
 import signal
@@ -44,6 +46,18 @@ def load() -> None:
     loaded = [n for n in sys.modules if n == "lib" or n.startswith("lib.")]
     if loaded:
         raise RuntimeError(f"{loaded} must be imported in the forks, not before")
+
+
+def origin(*packages: str) -> dict[str, Any]:
+    """Where a file of results comes from. To be called last: it imports `lib`."""
+    from lib.paths import commit
+
+    versions = {name: sys.modules[name].__version__ for name in packages}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **versions},
+    }
 
 
 class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -9,19 +9,16 @@ data and figures. A run over all chapters writes book/results/seeds.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
 import json
 import os
-import platform
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .cells import CHAPTER, Run, chapters, read
-from .forks import ROOT, fork, load
+from .cells import CHAPTER, Run, alone, chapters, read
+from .forks import ROOT, fork, load, origin
 
 RESULTS = ROOT / "book" / "results" / "seeds.json"
 
@@ -55,9 +52,7 @@ def judge(path: Path, by: int) -> dict[str, Any]:
     """`moved` for a chapter's file, in a fork and in an empty folder."""
 
     def work():
-        os.environ |= {"BOOK_BUILD": "1", "BOOK_LEDGER": os.devnull}
-        with tempfile.TemporaryDirectory(prefix="book-") as folder:
-            os.chdir(folder)
+        with alone():
             return moved(read(path), by)
 
     how, found = fork(work, CHAPTER)
@@ -89,12 +84,9 @@ def main() -> int:
         row["checks"] += got["checks"]
         row["red"] += [f"seeds moved by {by}: {said}" for said in got["red"]]
     if not some:
-        from lib.paths import commit
-
-        versions = {n: sys.modules[n].__version__ for n in ("torch", "numpy")}
-        about = {"date": datetime.date.today().isoformat(), "commit": commit()}
-        about |= {"versions": {"python": platform.python_version(), **versions}}
-        text = json.dumps(about | {"moved": ask.moved, "chapters": rows}, indent=1)
+        text = json.dumps(
+            origin("torch", "numpy") | {"moved": ask.moved, "chapters": rows}, indent=1
+        )
         RESULTS.write_text(text + "\n", "utf8")
         print(f"written to {RESULTS.relative_to(ROOT)}")
     return 1 if any(row["red"] for row in rows.values()) else 0
