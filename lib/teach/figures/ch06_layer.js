@@ -1,6 +1,6 @@
 (p, data) => { // the twin of ch06.layer: same scene, computed in the browser
   const BOX = 5, N = 64, TOP = 1 / Math.PI, STEEP = 1e-6, HALF = Math.acosh(Math.SQRT2), { w1, w2, b, use } = p;
-  const safe = (v) => Math.round(v * 1e9) / 1e9 + 0, f = (v) => (Math.abs(v) < 0.005 ? 0 : v).toFixed(2), fine3 = (v) => (Math.abs(v) < 0.0005 ? 0 : v).toFixed(3);
+  const safe = (v) => Math.round(v * 1e9) / 1e9 + 0, f = (v, d = 2) => (Math.abs(v) < 0.5 * 10 ** -d ? 0 : v).toFixed(d);
   const even = (lo, hi, n) => Array.from({ length: n }, (_, i) => lo + ((hi - lo) * i) / (n - 1));
   const wu = safe(w1 * p.u1 + w2 * p.u2), l2 = w1 * w1 + w2 * w2, length = Math.sqrt(l2);
   let u1 = p.u1, u2 = p.u2;
@@ -88,16 +88,16 @@
   if (!length) said = "Invertible; w is zero, so the whole plane is moved by u tanh(b) and keeps every area.";
   else if (Math.max(Math.abs(u1), Math.abs(u2)) < 0.005) said = "Invertible; u is zero, so nothing moves.";
   else if (folds) said = `It folds over: three z reach every x with w.x between ${f(-high - b)} and ${f(high - b)}, the hatched strip, so it has no inverse.`;
-  else if (m > 0.005) said = `Invertible; it stretches space ${fine3(1 + m)} times across the line w.z + b = 0.`;
-  else if (m < -0.005) said = `Invertible; it squeezes space to ${fine3(1 + m)} of its width at the line w.z + b = 0.`;
-  const used = changed ? ` The layer uses u = (${f(u1)}, ${f(u2)}) with w.u = ${fine3(m)}.` : "";
+  else if (m > 0.005) said = `Invertible; it stretches space ${f(1 + m, 3)} times across the line w.z + b = 0.`;
+  else if (m < -0.005) said = `Invertible; it squeezes space to ${f(1 + m, 3)} of its width at the line w.z + b = 0.`;
+  const used = changed ? ` The layer uses u = (${f(u1)}, ${f(u2)}) with w.u = ${f(m, 3)}.` : "";
   return {
     panels: [
       { ...plane, title: "the plane, moved", items: left },
       { ...plane, title: "density of x", items: middle },
       { xlim: [-reach, reach], ylim: [-reach, reach], title: folds ? "along w: folds back" : "along w: rises", xlabel: "s = w.z + b", ylabel: "t = w.x + b", equal: false, axes: true, aspect: 1, grow: 0.8, items: right },
     ],
-    alt: `A planar layer with w = (${f(w1)}, ${f(w2)}), u = (${f(p.u1)}, ${f(p.u2)}), b = ${f(b)}: w.u = ${f(wu)}.${used} The smallest det is ${fine3(smallest)}. ${said}`,
-    readouts: { "w.u": f(wu), "w.u used": fine3(m), "smallest det": fine3(smallest), invertible: folds ? "no: folds over" : "yes" },
+    alt: `A planar layer with w = (${f(w1)}, ${f(w2)}), u = (${f(p.u1)}, ${f(p.u2)}), b = ${f(b)}: w.u = ${f(wu)}.${used} The smallest det is ${f(smallest, 3)}. ${said}`,
+    readouts: { "w.u": f(wu), "w.u used": f(m, 3), "smallest det": f(smallest, 3), invertible: folds ? "no: folds over" : "yes" },
   };
 }
