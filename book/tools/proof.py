@@ -114,7 +114,7 @@ def seeds(paths: list[Path]) -> str:
     versions = ", ".join(f"{n} {v}" for n, v in found["versions"].items())
     *first, last = (f"{by:,}" for by in found["moved"])
     parts = [
-        f"**With the seeds moved by {', '.join(first)} and {last} the chapters made {made:,} checks; {len(red) or 'none'} went "
+        f"**With the seeds moved by {', '.join(first)} and {last} the chapters made {made:,} checks in all, exact ones included; {len(red) or 'none'} went "
         f"red.** Commit {found['commit']}, {found['date']}, {versions}.",
         "",
     ]
