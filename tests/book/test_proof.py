@@ -93,7 +93,7 @@ def test_a_check_that_went_red_with_other_seeds_is_shown(monkeypatch):
     monkeypatch.setattr(proof, "results", lambda name: found)
     page = proof.seeds(CHAPTERS)
     assert (
-        "checks; 1 went red" in page
+        "exact ones included; 1 went red" in page
         and f"{proof.title(CHAPTERS[3])}: seeds moved by 1000: (4.7)" in page
     )
 
